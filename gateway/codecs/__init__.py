@@ -1,0 +1,1 @@
+"""One module or small folder per API format; ``base`` says what each offers. A codec never imports another."""

@@ -1,0 +1,185 @@
+"""The fold of an answer's events into one value: what a non-stream answer is, and what a caller of ``collect`` reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msgspec import Raw, Struct
+from msgspec.structs import replace
+
+from .event import (
+    Alien,
+    ChoicePatch,
+    ChoiceStop,
+    Event,
+    PartDelta,
+    PartPatch,
+    PartStart,
+    PartStop,
+    ResponsePatch,
+    ResponseStart,
+    StopReason,
+    Usage,
+    UsageReport,
+)
+from .message import NO_EXTRA, Citation, Extra, Media, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
+
+
+class Choice(Struct, frozen=True, omit_defaults=True):
+    """One answer of a response. ``reason`` is None when the stream ended without one.
+
+    ``logprobs`` are the pieces as they came, in order; a codec joins them the way its format does.
+    """
+
+    parts: tuple[Part, ...] = ()
+    reason: StopReason | None = None
+    raw_reason: str = ""
+    stop_sequence: str | None = None
+    logprobs: tuple[Raw, ...] = ()
+    stop_extra: Extra = NO_EXTRA
+    extra: Extra = NO_EXTRA
+
+
+class Response(Struct, frozen=True, omit_defaults=True):
+    """A whole answer. ``choices`` are in the order of their numbers, without gaps."""
+
+    start: ResponseStart = ResponseStart()
+    choices: tuple[Choice, ...] = ()
+    usage: Usage | None = None
+    extra: Extra = NO_EXTRA
+    aliens: tuple[Alien, ...] = ()
+
+
+class _Open:
+    """A part while it grows: list appends instead of string copies, so that a megabyte of arguments stays linear."""
+
+    __slots__ = ("part", "choice", "texts", "signature", "citations", "transcripts", "extra")
+
+    def __init__(self, part: Part, choice: int) -> None:
+        self.part = part
+        self.choice = choice
+        self.texts: list[str] = []
+        self.signature: list[str] = []
+        self.citations: list[Citation] = []
+        self.transcripts: list[str] = []
+        self.extra: dict[str, Raw] = {}
+
+    def done(self) -> Part:
+        part, text = self.part, "".join(self.texts)
+        if isinstance(part, Text):
+            part = replace(part, text=part.text + text, citations=part.citations + tuple(self.citations))
+        elif isinstance(part, Reasoning):
+            signature = (part.signature or "") + "".join(self.signature)
+            part = replace(part, text=part.text + text, signature=signature or part.signature)
+        elif isinstance(part, Refusal):
+            part = replace(part, text=part.text + text)
+        elif isinstance(part, ToolCall):
+            part = replace(part, arguments=part.arguments + text)
+        elif isinstance(part, Media):
+            transcript = "".join(self.transcripts)
+            part = replace(part, data=(part.data or "") + text, text=(part.text or "") + transcript or None)
+        elif isinstance(part, ToolResult) and text:
+            part = replace(part, content=(*part.content, Text(text)))
+        if self.extra and hasattr(part, "extra"):
+            part = replace(part, extra={**part.extra, **self.extra})
+        return part
+
+
+class Fold:
+    """Takes events one by one; ``done`` is the Response so far."""
+
+    __slots__ = ("_start", "_parts", "_stops", "_logprobs", "_patches", "_usage", "_extra", "_aliens", "_seen")
+
+    def __init__(self) -> None:
+        self._start = ResponseStart()
+        self._parts: dict[int, _Open] = {}
+        self._stops: dict[int, ChoiceStop] = {}
+        self._logprobs: dict[int, list[Raw]] = {}
+        self._patches: dict[int, dict[str, Raw]] = {}
+        self._usage: Usage | None = None
+        self._extra: dict[str, Raw] = {}
+        self._aliens: list[Alien] = []
+        self._seen: set[int] = set()
+
+    def add(self, event: Event) -> None:
+        """Take one event; deltas of a part that never started are ignored."""
+        kind = type(event)
+        if kind is PartDelta:
+            assert isinstance(event, PartDelta)
+            if (part := self._parts.get(event.index)) is not None:
+                part.texts.append(event.text)
+            if event.logprobs is not None:
+                self._logprobs.setdefault(event.choice, []).append(event.logprobs)
+        elif isinstance(event, PartStart):
+            self._parts[event.index] = _Open(event.part, event.choice)
+            self._seen.add(event.choice)
+        elif isinstance(event, PartPatch):
+            if (part := self._parts.get(event.index)) is not None:
+                if event.signature is not None:
+                    part.signature.append(event.signature)
+                if event.citation is not None:
+                    part.citations.append(event.citation)
+                if event.transcript is not None:
+                    part.transcripts.append(event.transcript)
+                part.extra.update(event.extra)
+        elif isinstance(event, ChoiceStop):
+            self._stops[event.choice] = event
+            self._seen.add(event.choice)
+        elif isinstance(event, ChoicePatch):
+            self._patches.setdefault(event.choice, {}).update(event.extra)
+        elif isinstance(event, UsageReport):
+            self._usage = event.usage
+        elif isinstance(event, ResponseStart):
+            self._start = event
+        elif isinstance(event, ResponsePatch):
+            self._extra.update(event.extra)
+        elif isinstance(event, Alien):
+            self._aliens.append(event)
+
+    def done(self) -> Response:
+        """Return the Response of the events taken so far."""
+        parts: dict[int, list[Part]] = {}
+        for index in sorted(self._parts):
+            part = self._parts[index]
+            parts.setdefault(part.choice, []).append(part.done())
+        return Response(
+            self._start,
+            tuple(self._choice(number, parts.get(number, [])) for number in range(max(self._seen, default=-1) + 1)),
+            self._usage,
+            self._extra or NO_EXTRA,
+            tuple(self._aliens),
+        )
+
+    def _choice(self, number: int, parts: list[Part]) -> Choice:
+        stop = self._stops.get(number)
+        return Choice(
+            tuple(parts),
+            stop.reason if stop else None,
+            stop.raw_reason if stop else "",
+            stop.stop_sequence if stop else None,
+            tuple(self._logprobs.get(number, ())),
+            stop.extra if stop else NO_EXTRA,
+            self._patches.get(number, NO_EXTRA),
+        )
+
+
+def fold(events: Iterable[Event]) -> Response:
+    """Return the whole answer that ``events`` tell, up to where they end."""
+    whole = Fold()
+    for event in events:
+        whole.add(event)
+    return whole.done()
+
+
+def unfold_parts(parts: Iterable[Part], choice: int, first: int) -> Iterable[Event]:
+    """Yield the events that say ``parts`` at once, numbered from ``first``: how a whole answer becomes a stream."""
+    for index, part in enumerate(parts, first):
+        text = ""
+        if isinstance(part, (Text, Reasoning, Refusal)) and part.text:
+            text, part = part.text, replace(part, text="")
+        elif isinstance(part, ToolCall) and part.arguments:
+            text, part = part.arguments, replace(part, arguments="")
+        yield PartStart(index, part, choice)
+        if text:
+            yield PartDelta(index, text, choice)
+        yield PartStop(index, choice)

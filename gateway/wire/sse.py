@@ -1,0 +1,104 @@
+"""Server-sent events: where a frame ends, and what stands in it.
+
+Source: WHATWG HTML, "9.2 Server-sent events": lines end with LF, CRLF or CR, a blank line ends an event, lines that begin
+with a colon are comments, several data lines are joined by LF. It does not interpret retry and id.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_BLANK_LINE: Final = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
+_LINE_END: Final = re.compile(rb"\r\n|\n|\r")
+_BOM: Final = b"\xef\xbb\xbf"
+PING: Final = b": ping\n\n"
+
+
+class FrameTooLarge(ValueError):
+    """A frame grew past the cap before its blank line came."""
+
+
+class SseFramer:
+    """Cuts bytes into whole frames; keeps the partial one, up to ``max_frame_bytes``."""
+
+    __slots__ = ("_tail", "_size", "_max")
+
+    def __init__(self, max_frame_bytes: int) -> None:
+        self._tail: list[bytes] = []
+        self._size = 0
+        self._max = max_frame_bytes
+
+    def feed(self, data: bytes) -> tuple[bytes, list[bytes]]:
+        """Return the bytes of the frames that are whole now, and those frames without their blank lines.
+
+        Raises FrameTooLarge when the partial frame is above the cap; the framer is of no use after that.
+        """
+        if self._tail:
+            tail = self._tail[-1]
+            # A long frame over many reads: look at the new bytes alone (and a border of three), join once it is whole.
+            if not _ends_inside(tail[-3:] + data):
+                return self._keep(data)
+            self._tail.append(data)
+            data = b"".join(self._tail)
+            self._tail.clear()
+            self._size = 0
+        if b"\r" in data:
+            return self._feed_any_line_end(data)
+        frames = data.split(b"\n\n")
+        rest = frames.pop()
+        if rest:
+            self._keep(rest)
+            if not frames:
+                return b"", frames
+            data = data[: len(data) - len(rest)]
+        return data, frames
+
+    def close(self) -> tuple[bytes, list[bytes]]:
+        """Return the last frame if the bytes ended without its blank line, closed off as if it had come."""
+        rest = b"".join(self._tail)
+        self._tail.clear()
+        self._size = 0
+        if not rest.strip():
+            return b"", []
+        end = b"\r\n\r\n" if b"\r\n" in rest else b"\n\n"
+        return rest.rstrip(b"\r\n") + end, [rest.rstrip(b"\r\n")]
+
+    def _feed_any_line_end(self, data: bytes) -> tuple[bytes, list[bytes]]:
+        frames, start = [], 0
+        for blank in _BLANK_LINE.finditer(data):
+            frames.append(data[start : blank.start()])
+            start = blank.end()
+        if start < len(data):
+            self._keep(data[start:])
+        return data[:start], frames
+
+    def _keep(self, rest: bytes) -> tuple[bytes, list[bytes]]:
+        self._tail.append(rest)
+        self._size += len(rest)
+        if self._size > self._max:
+            raise FrameTooLarge(f"a frame above {self._max} bytes")
+        return b"", []
+
+
+def _ends_inside(data: bytes) -> bool:
+    if b"\r" in data:
+        return _BLANK_LINE.search(data) is not None
+    return b"\n\n" in data
+
+
+def parse_frame(frame: bytes) -> tuple[bytes, bytes | None]:
+    """Return the event name (empty if none) and the data of a frame; None where it has no data line (a comment)."""
+    if frame.startswith(b"data: ") and b"\n" not in frame and b"\r" not in frame:
+        return b"", frame[6:]
+    name, data = b"", None
+    for line in _LINE_END.split(frame.removeprefix(_BOM)):
+        field, colon, value = line.partition(b":")
+        if colon and not field:
+            continue
+        value = value.removeprefix(b" ")
+        if field == b"data":
+            data = value if data is None else data + b"\n" + value
+        elif field == b"event":
+            name = value
+    return name, data
