@@ -1,0 +1,1 @@
+"""What stands in a chain: one idea a file. A middleware never imports another."""

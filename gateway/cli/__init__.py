@@ -1,0 +1,1 @@
+"""The command line: ``main`` reads arguments and runs commands, ``show`` prints; ``starter.yaml`` is what ``init`` writes."""

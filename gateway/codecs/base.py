@@ -115,7 +115,7 @@ class StreamEncoder(Protocol):
 
 
 class Codec(Protocol):
-    """One API format. ``whole`` and ``streamed`` are its wires; a same-format error body may pass as it came."""
+    """One API format. ``whole`` and ``streamed`` are its wires; the content types are header values, charset included."""
 
     format: str
     whole: Wire

@@ -41,7 +41,8 @@ class Usage(Struct, frozen=True, omit_defaults=True):
 
     ``input_tokens`` counts everything read, cached or not, as OpenTelemetry and OpenAI count it;
     ``uncached_input_tokens`` is what Anthropic calls input_tokens. ``output_tokens`` includes reasoning.
-    ``raw`` are the members of the provider's usage object as they came, of format ``format``; whoever changes a figure drops them.
+    ``raw`` are the members of the provider's usage object as they came, of format ``format``; whoever changes a figure
+    drops them.
     """
 
     input_tokens: int | None = None
@@ -56,13 +57,17 @@ class Usage(Struct, frozen=True, omit_defaults=True):
 
 
 class ResponseStart(Struct, frozen=True, gc=False):
-    """The provider began. ``created`` is in Unix seconds. Empty strings mean that the provider did not say."""
+    """The provider began. ``created`` is in Unix seconds. Empty strings mean that the provider did not say.
+
+    ``format`` is where ``extra`` belongs, and that of every other event of the answer that has no format of its own.
+    """
 
     id: str = ""
     model: str = ""
     created: int | None = None
     service_tier: str | None = None
     extra: Extra = NO_EXTRA
+    format: str = ""
 
 
 class PartStart(Struct, frozen=True, gc=False):

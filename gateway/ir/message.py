@@ -113,7 +113,7 @@ class Opaque(Struct, frozen=True, omit_defaults=True, tag="opaque"):
 
 
 class ToolResult(Struct, frozen=True, omit_defaults=True, tag="tool_result"):
-    """What a tool returned. ``id`` is that of its ToolCall; ``server`` as there."""
+    """What a tool returned. ``id`` is that of its ToolCall; ``server`` as there; ``brief`` as in Message."""
 
     id: str
     content: tuple[Text | Media | Opaque, ...] = ()
@@ -122,6 +122,7 @@ class ToolResult(Struct, frozen=True, omit_defaults=True, tag="tool_result"):
     server: str = ""
     cache: CacheMark | None = None
     extra: Extra = NO_EXTRA
+    brief: bool = False
 
 
 Part: TypeAlias = Text | Reasoning | Refusal | Media | ToolCall | ToolResult | Opaque

@@ -1,0 +1,87 @@
+"""Rule files: ``load`` compiles one to a Plan, ``check`` says everything that is wrong with it.
+
+- ``document``   YAML into nodes with positions          - ``problems``   what is wrong, and where
+- ``schema``     every key, as msgspec Structs           - ``read``       nodes into Structs, all mistakes at once
+- ``read_match``, ``condition``, ``pattern``, ``regex``, ``match``: from ``match:`` to a closure over a request's WireFacts
+- ``chains``, ``upstreams``, ``routes``: the parts of a plan; ``build`` puts them together in order; ``plan`` is the result
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from .build import build_plan
+from .exposure import check_exposure
+from .listen import Listen, parse_listen
+from .match import WireFacts
+from .plan import Plan, Route, ServedModel, Upstream
+from .problems import CATALOGUE, Problem, Problems, RulesError, Spot
+from .schema import ServerOptions
+
+__all__ = [
+    "load",
+    "loads",
+    "check",
+    "check_exposure",
+    "Plan",
+    "Route",
+    "Upstream",
+    "ServedModel",
+    "ServerOptions",
+    "WireFacts",
+    "Problem",
+    "RulesError",
+    "CATALOGUE",
+    "Listen",
+    "parse_listen",
+]
+
+
+def load(path: str | os.PathLike[str], *, previous: Plan | None = None) -> Plan:
+    """Return the plan of the rule file at ``path``. Opens no connection. Raises RulesError with every problem found.
+
+    ``previous`` is the plan that this one will replace: the pools of upstreams that did not change are taken over, and keys
+    that need a restart must not differ. The old plan stays usable; ``retire`` closes what is left of it.
+    """
+    plan, problems = _compile(Path(path), previous)
+    if plan is None:
+        raise RulesError(problems)
+    return plan
+
+
+def loads(
+    text: str, *, source: str = "routes.yaml", directory: str | os.PathLike[str] = ".", previous: Plan | None = None
+) -> Plan:
+    """Return the plan of a rule file's text; ``source`` is what problems call it, its paths are relative to ``directory``."""
+    problems = Problems()
+    plan = build_plan(text, source, Path(directory).absolute(), problems, previous)
+    if plan is None:
+        raise RulesError(problems.sorted())
+    return plan
+
+
+def check(path: str | os.PathLike[str]) -> list[Problem]:
+    """Return every error and warning of the rule file at ``path``, in the order of the file.
+
+    An address that ``serve`` would refuse is among them; ``load`` leaves that to whoever listens.
+    """
+    plan, problems = _compile(Path(path), None)
+    exposed = None if plan is None else check_exposure(plan, plan.server.listen)
+    return [*problems, exposed] if exposed is not None else list(problems)
+
+
+def _compile(path: Path, previous: Plan | None) -> tuple[Plan | None, tuple[Problem, ...]]:
+    problems = Problems()
+    source = str(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as fault:
+        hint = 'write one with "headgate init"' if isinstance(fault, FileNotFoundError) else ""
+        problems.add("E001", Spot(source, 1, 1), f"the file cannot be read: {fault.strerror or fault}", hint)
+        return None, problems.sorted()
+    except UnicodeDecodeError as fault:
+        problems.add("E001", Spot(source, 1, 1), f"not UTF-8: byte {fault.start} cannot be read", "save it as UTF-8")
+        return None, problems.sorted()
+    plan = build_plan(text, source, path.absolute().parent, problems, previous)
+    return plan, problems.sorted()

@@ -1,0 +1,32 @@
+"""Anthropic's Messages API."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Final
+
+from ..gateway.codecs.anthropic_messages import CODEC
+from ..gateway.codecs.base import Codec
+from .http import HttpAdapter
+
+_DEFAULT_VERSION: Final = "2023-06-01"
+"""The version every model answers to; a caller of the same format brings its own."""
+
+
+class AnthropicAdapter(HttpAdapter):
+    """``base_url`` is spelled without ``/v1``, as the vendor's SDK does: ``https://api.anthropic.com``."""
+
+    codec: ClassVar[Codec] = CODEC
+    default_base_url = "https://api.anthropic.com"
+    # x-app and the session id: the vendor's contract for gateways in front of its coding agent.
+    request_headers = frozenset({"x-app", "x-claude-code-session-id"})
+    request_prefixes = ("anthropic-",)
+
+    def credential_headers(self, credential: str) -> dict[str, str]:
+        """x-api-key, or Bearer for an OAuth token (they begin with ``sk-ant-oat``)."""
+        if credential.startswith("sk-ant-oat"):
+            return {"authorization": f"Bearer {credential}"}
+        return {"x-api-key": credential}
+
+    def same_format_headers(self, headers: dict[str, str]) -> None:
+        """A request without a version would be refused."""
+        headers.setdefault("anthropic-version", _DEFAULT_VERSION)

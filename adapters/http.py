@@ -1,0 +1,215 @@
+"""What adapters over HTTP share: which bytes and headers go to a provider, and how its response becomes a reply.
+
+An adapter says which codec it speaks, how it shows its credential, and which headers may pass. Headers pass by
+allow-list both ways; hop-by-hop headers, cookies, Host, credentials and content-encoding never do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Final
+from urllib.parse import urlencode, urlsplit
+
+import msgspec
+from msgspec import Meta, Struct
+from msgspec.structs import replace
+
+from ..gateway.call import Attempt, Call
+from ..gateway.chain import AdapterContext
+from ..gateway.codecs.base import Codec, UpstreamFacts
+from ..gateway.errors import ErrorKind, GatewayError, Malformed, Unsupported, UpstreamError
+from ..gateway.ir.event import Chunk
+from ..gateway.relay.decoding import Decoding, StreamDeadlines
+from ..gateway.relay.reply import Reply
+from ..gateway.transport.base import Deadlines, Exchange, RequestHead
+
+MAX_ERROR_BYTES: Final = 1024 * 1024
+"""An error body above this is not read: its status says enough."""
+_NO_SECRETS_IN_QUERY: Final = frozenset({"key", "api_key", "api-key", "access_token", "token"})
+_RESPONSE_HEADERS: Final = frozenset({"retry-after", "retry-after-ms", "x-should-retry", "request-id"})
+_RESPONSE_PREFIXES: Final = ("openai-", "x-ratelimit-", "anthropic-")
+_COMMON_REQUEST_HEADERS: Final = frozenset({"idempotency-key", "traceparent", "tracestate"})
+_ANY_JSON: Final = msgspec.json.Decoder(Struct)
+"""Skips every member: a syntax check of a whole body at a third of the price of decoding it."""
+
+
+class HttpOptions(Struct, frozen=True, forbid_unknown_fields=True):
+    """Options of every adapter over HTTP. ``max_output_tokens`` is what is asked for where the caller said nothing and
+    the provider's format demands a number."""
+
+    max_output_tokens: Annotated[int, Meta(ge=1)] = 4096
+
+
+class HttpAdapter:
+    """The end of a chain, over HTTP. Subclasses set the class attributes and ``credential_headers``."""
+
+    Options: ClassVar[type[Struct]] = HttpOptions
+    codec: ClassVar[Codec]
+    default_base_url: ClassVar[str]
+    request_headers: ClassVar[frozenset[str]] = frozenset()
+    request_prefixes: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, options: Any, context: AdapterContext) -> None:
+        self.options = options
+        self.context = context
+        self.base_url = (context.base_url or self.default_base_url).rstrip("/")
+        if urlsplit(self.base_url).scheme not in ("http", "https"):
+            raise ValueError(f"base_url must begin with http:// or https://, got {self.base_url!r}")
+        self._stream_type = self.codec.stream_content_type.partition(";")[0]
+        self._passing = _COMMON_REQUEST_HEADERS | self.request_headers
+        self._accept_whole = {"accept": "application/json", "accept-encoding": "identity"}
+        self._accept_stream = {"accept": "text/event-stream", "accept-encoding": "identity"}
+        self._fixed = {
+            "content-type": "application/json",
+            "user-agent": "headgate",
+            **{name.lower(): value for name, value in context.headers.items()},
+        }
+
+    def credential_headers(self, credential: str) -> dict[str, str]:
+        """Return the headers that show ``credential`` to this provider."""
+        raise NotImplementedError
+
+    def upstream_facts(self, call: Call, headers: Mapping[str, str]) -> UpstreamFacts:
+        """Return what the codec must know to write the request."""
+        return UpstreamFacts(
+            max_output_tokens=self.options.max_output_tokens, stream_usage=call.wants_usage, headers=headers
+        )
+
+    async def __call__(self, call: Call, /) -> Reply:
+        """Send ``call``; return at the provider's response headers. Raises UpstreamError, or CallerError on refusal."""
+        headers, body, path, hide_usage = self._write(call)
+        credential = self._credential(call)
+        if credential is not None:
+            headers.update(self.credential_headers(credential))
+        headers["x-request-id"] = call.request_id
+
+        loop, context, timeouts = call.scope.loop, self.context, self.context.timeouts
+        now = loop.time()
+        total_at = now + timeouts.total
+        if call.deadline is not None and call.deadline < total_at:
+            total_at = call.deadline
+        head_at, head_kind = total_at, "timeout.total"
+        if call.stream and now + timeouts.first_token < total_at:
+            head_at, head_kind = now + timeouts.first_token, "timeout.first_token"
+        deadlines = Deadlines(timeouts.pool, timeouts.connect, timeouts.write, head_at, head_kind)
+
+        attempt = Attempt(context.name, call.model, now - call.began)
+        call.decision.attempts.append(attempt)
+        try:
+            exchange = await context.transport.submit(
+                RequestHead("POST", self.base_url + path, headers), body, deadlines, call.scope
+            )
+            attempt.status = status = exchange.status
+            attempt.request_id = _provider_request_id(exchange.headers)
+            if status >= 300 or status < 200:
+                raise await self._refused(exchange, credential)
+            if exchange.headers.get("content-type", "").lower().startswith(self._stream_type):
+                decoder = self.codec.stream_decoder(hide_usage=hide_usage)
+                limits = StreamDeadlines(context.name, now + timeouts.first_token, timeouts.idle, total_at)
+                return Reply(
+                    Decoding(exchange, decoder, call.scope, limits), call.scope, status, _passed_back(exchange.headers)
+                )
+            with call.scope.limit(total_at, "timeout.total", f"upstream {context.name} did not finish in time"):
+                whole = await exchange.read(context.max_answer_bytes)
+            chunk = Chunk(None, self._checked(whole, exchange), self.codec.whole, self.codec.decode_response)
+            return Reply.whole(chunk, call.scope, status, _passed_back(exchange.headers))
+        except GatewayError as error:
+            attempt.error = error.kind
+            raise
+        finally:
+            attempt.ended_s = loop.time() - call.began
+
+    # -- the way out
+
+    def _write(self, call: Call) -> tuple[dict[str, str], bytes, str, bool]:
+        """Return headers, body, path, and whether the usage that comes back in a stream was asked for by us alone."""
+        codec = self.codec
+        headers = dict(self._fixed)
+        headers.update(self._accept_stream if call.stream else self._accept_whole)
+        passing, prefixes = self._passing, self.request_prefixes
+        for name, value in call.headers.items():
+            if name in passing or (prefixes and name.startswith(prefixes)):
+                headers[name] = value
+        same_format = call.format == codec.format
+        hide_usage = call.stream and call.wants_usage and not (same_format and call.peek.stream_usage)
+        if same_format and call.body is not None:
+            model = call.model if call.model != call.peek.model else None
+            body = codec.patch_request(call.body, call.peek, model=model, stream_usage=call.wants_usage)
+            path = codec.request_path(call.model, call.stream)
+            self.same_format_headers(headers)
+        else:
+            request = call.request
+            if request.model != call.model:
+                request = replace(request, model=call.model)
+            encoded = codec.encode_request(request, self.upstream_facts(call, headers))
+            headers.update(encoded.headers)
+            body, path = encoded.body, encoded.path
+            if encoded.losses:
+                call.ledger.add_request(encoded.losses)
+                if call.refuse_loss and (lost := call.ledger.lost):
+                    raise Unsupported(
+                        "this route refuses what would be lost on the way to the provider: "
+                        + "; ".join(f"{loss.path} ({loss.why})" for loss in lost[:5]),
+                        param=lost[0].path,
+                    )
+        if same_format and call.facts.query:
+            kept = {name: value for name, value in call.facts.query.items() if name not in _NO_SECRETS_IN_QUERY}
+            if kept:
+                path += ("&" if "?" in path else "?") + urlencode(kept)
+        return headers, body, path, hide_usage
+
+    def same_format_headers(self, headers: dict[str, str]) -> None:
+        """Complete the headers of a request whose bytes the codec did not write."""
+
+    def _credential(self, call: Call) -> str | None:
+        if self.context.pass_credential and call.credential is not None:
+            return call.credential
+        return self.context.credential
+
+    # -- the way back
+
+    async def _refused(self, exchange: Exchange, credential: str | None) -> UpstreamError:
+        """Read an error response; no secret of ours may come back in its words."""
+        try:
+            body = await exchange.read(MAX_ERROR_BYTES)
+        except UpstreamError:
+            body = b""
+        if 200 <= exchange.status < 400:
+            return UpstreamError(
+                f"upstream {self.context.name} answered with a redirect (HTTP {exchange.status}); redirects are not "
+                "followed: set base_url to where it points"
+            )
+        if credential is not None and credential.encode() in body:
+            body = body.replace(credential.encode(), b"***")
+        error = self.codec.decode_error(exchange.status, exchange.headers, body)
+        error.headers = _passed_back(exchange.headers)
+        return error
+
+    def _checked(self, body: bytes, exchange: Exchange) -> bytes:
+        """Return ``body`` if it is a JSON object; raise Malformed with what came instead."""
+        try:
+            _ANY_JSON.decode(body)
+        except (msgspec.DecodeError, RecursionError):
+            content_type = exchange.headers.get("content-type", "no content type")
+            what = f"{len(body)} bytes of {content_type}" if body else "an empty body"
+            raise Malformed(f"upstream {self.context.name} answered {exchange.status} with {what}, not JSON") from None
+        return body
+
+
+def _provider_request_id(headers: Mapping[str, str]) -> str | None:
+    return headers.get("x-request-id") or headers.get("request-id")
+
+
+def _passed_back(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the provider's headers that the caller may see."""
+    passed = {
+        name: value
+        for name, value in headers.items()
+        if name in _RESPONSE_HEADERS or name.startswith(_RESPONSE_PREFIXES)
+    }
+    if (provider_id := headers.get("x-request-id")) is not None:
+        passed["headgate-upstream-request-id"] = provider_id
+    return passed
+
+
+__all__ = ["ErrorKind", "HttpAdapter", "HttpOptions"]

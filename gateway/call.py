@@ -1,0 +1,121 @@
+"""One request on its way: what middlewares receive, replace and pass on, and the record of what was decided about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import copy
+from typing import Any, Final
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from .codecs.base import Codec, Peek, RequestFacts
+from .errors import ErrorKind
+from .ir.loss import Ledger
+from .ir.message import Request
+from .relay.scope import Scope
+
+
+class Principal(Struct, frozen=True, omit_defaults=True):
+    """Who calls. ``key`` is the configured name of a key, never the key. ``tenant`` scopes everything that is stored."""
+
+    key: str
+    team: str | None = None
+    tenant: str = ""
+    tags: tuple[str, ...] = ()
+
+
+ANONYMOUS: Final = Principal(key="anonymous")
+
+
+class Attempt(Struct, omit_defaults=True):
+    """One try at an upstream. Times are seconds since the call began."""
+
+    upstream: str
+    model: str
+    started_s: float
+    ended_s: float | None = None
+    status: int | None = None
+    error: ErrorKind | None = None
+    request_id: str | None = None
+
+
+class Decision(Struct, omit_defaults=True):
+    """What was decided about a call, and why: the one record that log, headers, spans and explain are rendered from."""
+
+    request_id: str
+    route: str = ""
+    chain: tuple[str, ...] = ()
+    target: str = ""
+    upstream: str = ""
+    model: str = ""
+    attempts: list[Attempt] = []
+    notes: list[str] = []
+
+
+class Call(Struct):
+    """A request on its way. Treat it as immutable: ``replace`` and ``with_request`` make the next one.
+
+    ``body`` are the bytes as the caller sent them, or None once a middleware changed the request; ``request`` is the
+    decoded value, decoded on first use. ``model`` is what the provider will be asked for: renaming it needs no decoding.
+    Header names in ``headers`` are lower case. ``began`` and ``deadline`` are in seconds of the loop's clock,
+    ``began_unix`` of the wall's. ``credential`` is the key the caller presented; only an upstream with pass-through may
+    look at it.
+    """
+
+    codec: Codec
+    body: bytes | None
+    peek: Peek
+    facts: RequestFacts
+    scope: Scope
+    request_id: str
+    began: float
+    began_unix: float
+    model: str
+    decision: Decision
+    ledger: Ledger
+    deadline: float | None = None
+    principal: Principal = ANONYMOUS
+    credential: str | None = None
+    wants_usage: bool = False
+    refuse_loss: bool = False
+    remote: str | None = None
+    _request: Request | None = None
+
+    @property
+    def format(self) -> str:
+        """The caller's format."""
+        return self.codec.format
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The caller's headers, names in lower case."""
+        return self.facts.headers
+
+    @property
+    def stream(self) -> bool:
+        """Whether the caller wants a stream."""
+        return self.peek.stream
+
+    @property
+    def request(self) -> Request:
+        """The decoded request, with the model as the caller wrote it. Raises DecodeError."""
+        request = self._request
+        if request is None:
+            assert self.body is not None
+            self._request = request = self.codec.decode_request(self.body, self.facts)
+        return request
+
+    def replace(self, **changes: Any) -> Call:
+        """Return a copy with the given attributes set."""
+        new = copy(self)  # in C for a Struct: a chain of ten middlewares replaces ten times
+        for name, value in changes.items():
+            setattr(new, name, value)
+        return new
+
+    def with_request(self, request: Request) -> Call:
+        """Return a copy that carries ``request``; the caller's bytes are no longer what is sent."""
+        peek = self.peek
+        if request.stream != peek.stream:
+            peek = replace(peek, stream=request.stream)
+        return self.replace(_request=request, body=None, peek=peek)

@@ -1,0 +1,83 @@
+"""The onion: the one shape every middleware and adapter has, and how a chain of them becomes a callable."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import ClassVar, Protocol, TypeAlias
+
+from msgspec import Struct
+
+from .call import Call
+from .relay.reply import Reply
+from .transport.base import Transport
+from .units import Duration
+
+Next: TypeAlias = Callable[[Call], Awaitable[Reply]]
+"""Returns at the provider's response headers; raises GatewayError."""
+
+
+class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
+    """Time-outs of an upstream. ``first_token`` and ``idle`` count only where the upstream streams."""
+
+    connect: Duration = Duration(5)
+    pool: Duration = Duration(5)
+    write: Duration = Duration(30)
+    first_token: Duration = Duration(300)
+    idle: Duration = Duration(120)
+    total: Duration = Duration(1800)
+
+
+class Middleware(Protocol):
+    """What stands in a chain. ``Options`` is a msgspec Struct that the rule file fills.
+
+    ``needs_usage`` says that it reads usage, so that a provider is asked for it; ``may_retry`` that it may call
+    ``call_next`` again, so that the commit waits for the first content; ``authenticates`` that it refuses strangers.
+    """
+
+    Options: ClassVar[type[Struct]]
+
+    async def __call__(self, call: Call, call_next: Next, /) -> Reply:
+        """Serve ``call``, usually by way of ``call_next``."""
+        ...
+
+
+class AdapterContext(Struct, frozen=True):
+    """What an adapter is built with, next to its options.
+
+    ``credential`` is the upstream's key, or None; ``transport`` is its pool, shared by reloads as long as it is configured
+    alike.
+    """
+
+    name: str
+    transport: Transport
+    timeouts: Timeouts
+    credential: str | None = None
+    base_url: str | None = None
+    pass_credential: bool = False
+    headers: Mapping[str, str] = {}
+    max_answer_bytes: int = 64 * 1024 * 1024
+
+
+class Adapter(Protocol):
+    """How a provider is reached: the end of a chain. Built as ``cls(options, context)``."""
+
+    Options: ClassVar[type[Struct]]
+
+    async def __call__(self, call: Call, /) -> Reply:
+        """Send the call to the provider; return at its response headers."""
+        ...
+
+
+def compose(middlewares: Iterable[Middleware], last: Next) -> Next:
+    """Return the callable that runs ``middlewares`` in order around ``last``."""
+    entry = last
+    for middleware in reversed(tuple(middlewares)):
+        entry = _link(middleware, entry)
+    return entry
+
+
+def _link(middleware: Middleware, call_next: Next) -> Next:
+    def serve(call: Call) -> Awaitable[Reply]:
+        return middleware(call, call_next)
+
+    return serve

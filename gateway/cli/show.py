@@ -1,0 +1,107 @@
+"""What commands print: findings, tables, JSON. Columns are aligned; colour only on a terminal that wants it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import Final, TextIO
+
+import msgspec
+
+from ..rules import Plan, Problem, Route
+from ..rules.condition import spell
+
+_COLOURS: Final = {"error": "31", "warning": "33", "bold": "1", "faint": "2"}
+_HEADINGS: Final = ("#", "route", "match", "chain", "to", "state")
+
+
+class Screen:
+    """Writes to ``stream``."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._colour = stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+
+    def line(self, text: str) -> None:
+        """Print one line; what a terminal would obey instead of showing is shown escaped."""
+        print(_visible(text), file=self._stream)
+
+    def failure(self, text: str) -> None:
+        """Print why a command gave up."""
+        print(f"headgate: {self._paint('error', 'error')}: {_visible(text)}", file=self._stream)
+
+    def problems(self, problems: Iterable[Problem]) -> None:
+        """Print findings as a compiler does, one a line."""
+        for problem in problems:
+            text = _visible(str(problem))
+            mark = f"{problem.severity} {problem.code}"
+            print(text.replace(mark, self._paint(mark, problem.severity), 1), file=self._stream)
+
+    def table(self, rows: Sequence[Sequence[str]]) -> None:
+        """Print rows in aligned columns, the first row as headings."""
+        rows = [[_visible(cell) for cell in row] for row in rows]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for at, row in enumerate(rows):
+            text = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            print(self._paint(text, "bold") if at == 0 else text, file=self._stream)
+
+    def json(self, data: object) -> None:
+        """Print data for programs."""
+        print(msgspec.json.format(msgspec.json.encode(data), indent=2).decode(), file=self._stream)
+
+    def _paint(self, text: str, colour: str) -> str:
+        return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if self._colour else text
+
+
+def problems_as_data(problems: Iterable[Problem]) -> list[dict[str, object]]:
+    """Return findings for JSON: code, severity, source, line, column, message, hint."""
+    return [msgspec.structs.asdict(problem) for problem in problems]
+
+
+def plan_as_data(plan: Plan) -> dict[str, object]:
+    """Return what ``routes --json`` says of a plan."""
+    return {
+        "routes": [
+            {
+                "name": route.name,
+                "line": route.line,
+                "match": _match(route),
+                "chain": list(route.chain_names),
+                "to": route.target,
+                "upstream": route.upstream.name,
+                "model": route.model,
+                "loss": route.loss,
+                "timeout_s": route.total_s,
+                "off": route.off,
+            }
+            for route in plan.routes
+        ],
+        "upstreams": [
+            {"name": upstream.name, "adapter": upstream.adapter_name, "off": upstream.off}
+            for upstream in plan.upstreams.values()
+        ],
+        "models": [{"name": model.name, "route": model.route.name} for model in plan.models()],
+        "problems": problems_as_data(plan.warnings),
+    }
+
+
+def routes_table(plan: Plan) -> list[Sequence[str]]:
+    """Return the routes in order as rows of text, headings first."""
+    rows: list[Sequence[str]] = [_HEADINGS]
+    for at, route in enumerate(plan.routes, 1):
+        match = "  ".join(f"{fact}: {_short(value)}" for fact, value in _match(route).items()) or "every request"
+        state = "on" if route.off is None else f"off: {route.off}"
+        rows.append((str(at), route.name, match, ", ".join(route.chain_names) or "-", route.target, state))
+    return rows
+
+
+def _match(route: Route) -> dict[str, object]:
+    return {fact: spell(condition) for fact, condition in route.conditions.items()}
+
+
+def _short(value: object) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode().replace('"', "")
+
+
+def _visible(text: str) -> str:
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)

@@ -1,0 +1,406 @@
+"""A request of any format into a Messages body: own requests as they came, foreign ones by this API's rules.
+
+The body begins with what does not change from turn to turn (model, system, tools), then the messages in their order,
+then the settings: turn n+1 begins with the bytes of turn n, which is what a provider's prompt cache lives on.
+
+Switches a profile may set in ``UpstreamFacts.options``:
+
+- ``anthropic_version``: the API version for foreign requests without sampling parameters; default 2023-06-01, which
+  every compatible provider speaks. With temperature, top_p or top_k it is always 2023-06-01, the last that takes them.
+- ``system_in_messages``: the model takes ``role: system`` after a user turn (Claude Opus 4.8 and later, no beta needed).
+- ``thinking``: ``adaptive`` asks for adaptive thinking with a foreign reasoning effort.
+- ``effort``: false when the model knows no ``output_config.effort`` (before Claude Opus 4.5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+from msgspec import Raw
+
+from ...errors import DecodeError, Unsupported
+from ...ir.message import Media, Message, Request, ResponseFormat, Text, Tool
+from ..base import Encoded, UpstreamFacts
+from .members import FORMAT
+from .render import Block, Renderer
+from .request import IN_PLACE
+
+PATH: Final = "/v1/messages"
+OLD_VERSION: Final = "2023-06-01"
+
+_EFFORTS: Final = frozenset({"low", "medium", "high", "xhigh", "max"})
+_MIN_BUDGET: Final = 1024
+"""Source: ``thinking.budget_tokens`` "of at least 1,024"."""
+
+
+def encode_request(request: Request, facts: UpstreamFacts) -> Encoded:
+    """Write ``request``. Raises CallerError for what cannot be said at all: broken arguments, a turn of audio alone."""
+    renderer = Renderer(own=request.format == FORMAT)
+    body: dict[str, object] = {"model": request.model}
+    head = _leading(request, renderer.own)
+    if head:
+        system = _system(request.messages[:head], renderer)
+        if system is not None:
+            body["system"] = system
+    tools = _tools(request, renderer)
+    if tools:
+        body["tools"] = tools
+    if renderer.own:
+        body["messages"] = [_own_message(request.messages[i], i, renderer) for i in range(head, len(request.messages))]
+    else:
+        body["messages"] = _Turns(renderer, facts).write(request.messages, head)
+    _settings(request, facts, renderer, body, bool(tools))
+    renderer.add_extra(request.extra, "", body if renderer.own else {})
+    return Encoded(msgspec.json.encode(body), PATH, _headers(request, facts, renderer.own), tuple(renderer.losses))
+
+
+def _leading(request: Request, own: bool) -> int:
+    """How many messages make up the ``system`` parameter."""
+    messages = request.messages
+    if own:
+        first = messages[0] if messages else None
+        return int(first is not None and first.role == "system" and first.extra.get("role") is not IN_PLACE)
+    count = 0
+    while count < len(messages) and messages[count].role in ("system", "developer"):
+        count += 1
+    # A conversation needs a message: of nothing but instructions, the last one is what is asked.
+    return count - 1 if count and count == len(messages) else count
+
+
+def _system(messages: tuple[Message, ...], renderer: Renderer) -> object:
+    if renderer.own:
+        return _content(messages[0], "system", renderer)
+    blocks: list[Block] = []
+    for i, message in enumerate(messages):
+        path = f"messages[{i}]"
+        _note_message(message, path, renderer)
+        blocks += _texts(message, path, renderer)
+    if not blocks:
+        return None
+    only = blocks[0]
+    if len(blocks) == 1 and isinstance(only, dict) and only.keys() == {"type", "text"}:
+        return only["text"]
+    return blocks
+
+
+def _texts(message: Message, path: str, renderer: Renderer) -> list[Block]:
+    """The blocks of a system message, which may hold texts only."""
+    blocks: list[Block] = []
+    for j, part in enumerate(message.parts):
+        if not isinstance(part, Text):
+            renderer.lose("lost", f"{path}.content[{j}]", type(part).__name__.lower(), "instructions are texts only")
+        elif (block := renderer.block(part, f"{path}.content[{j}]")) is not None:
+            blocks.append(block)
+    return blocks
+
+
+def _content(message: Message, path: str, renderer: Renderer) -> object:
+    """The content of an own message, in its own spelling."""
+    parts = message.parts
+    if message.brief and len(parts) == 1 and isinstance(text := parts[0], Text) and text == Text(text.text):
+        return text.text
+    blocks = (renderer.block(part, f"{path}[{j}]") for j, part in enumerate(parts))
+    return [block for block in blocks if block is not None]
+
+
+def _own_message(message: Message, index: int, renderer: Renderer) -> dict[str, object]:
+    path = f"messages[{index}]"
+    role = {"developer": "system", "tool": "user"}.get(message.role, message.role)
+    written: dict[str, object] = {"role": role}
+    if message.parts or not message.brief:
+        written["content"] = _content(message, f"{path}.content", renderer)
+    return renderer.add_extra(message.extra, path, written)
+
+
+def _note_message(message: Message, path: str, renderer: Renderer) -> None:
+    if message.name is not None:
+        renderer.lose("lost", f"{path}.name", "name", "messages have no name here")
+    renderer.add_extra(message.extra, path, {})
+
+
+class _Turns:
+    """Foreign messages as turns: neighbours of one role become one turn, tool results stand first in theirs."""
+
+    def __init__(self, renderer: Renderer, facts: UpstreamFacts) -> None:
+        self._renderer = renderer
+        self._system = facts.options.get("system_in_messages") is True
+        self._turns: list[tuple[str, list[Block]]] = []
+
+    def write(self, messages: tuple[Message, ...], head: int) -> list[dict[str, object]]:
+        for i in range(head, len(messages)):
+            self._add(messages[i], f"messages[{i}]")
+        if not self._turns:
+            raise Unsupported("messages: nothing is left to send to this format", param="messages")
+        return [{"role": role, "content": blocks} for role, blocks in self._ordered()]
+
+    def _add(self, message: Message, path: str) -> None:
+        _note_message(message, path, self._renderer)
+        if message.role in ("system", "developer"):
+            self._add_system(message, path)
+            return
+        noted = len(self._renderer.losses)
+        blocks: list[Block] = []
+        for j, part in enumerate(message.parts):
+            if message.role == "assistant" and isinstance(part, Media):
+                self._renderer.lose("lost", f"{path}.content[{j}]", part.kind, "the model's own turns hold no files")
+            elif (block := self._renderer.block(part, f"{path}.content[{j}]")) is not None:
+                blocks.append(block)
+        if blocks:
+            self._extend("assistant" if message.role == "assistant" else "user", blocks)
+        elif message.role != "assistant" and message.parts:
+            lost = [loss for loss in self._renderer.losses[noted:] if loss.kind == "lost"]
+            if lost:
+                raise Unsupported(f"{lost[0].path}: {lost[0].what}: {lost[0].why}", param=lost[0].path)
+
+    def _add_system(self, message: Message, path: str) -> None:
+        blocks = _texts(message, path, self._renderer)
+        if not blocks:
+            return
+        before = self._turns[-1][0] if self._turns else ""
+        if self._system and before in ("user", "system"):
+            self._extend("system", blocks)
+            return
+        self._renderer.lose("emulated", path, f"{message.role} message", "stands as a user's text, in its place")
+        self._extend("user", blocks)
+
+    def _extend(self, role: str, blocks: Iterable[Block]) -> None:
+        if self._turns and self._turns[-1][0] == role:
+            self._turns[-1][1].extend(blocks)
+        else:
+            self._turns.append((role, list(blocks)))
+
+    def _ordered(self) -> Iterable[tuple[str, list[Block]]]:
+        for role, blocks in self._turns:
+            if role == "user":
+                # Stable, so that nothing moves where the order is right already.
+                blocks.sort(key=lambda block: not _is_result(block))
+            yield role, blocks
+
+
+def _is_result(block: Block) -> bool:
+    return isinstance(block, dict) and block["type"] == "tool_result"
+
+
+def _tools(request: Request, renderer: Renderer) -> list[Block]:
+    written: list[Block] = []
+    choice = request.tool_choice
+    allowed = set(choice.names) if choice is not None and choice.mode == "allowed" else None
+    for i, tool in enumerate(request.tools):
+        path = f"tools[{i}]"
+        if allowed is not None and tool.name not in allowed:
+            continue
+        block = _tool(tool, path, renderer)
+        if block is not None:
+            written.append(block)
+    if allowed is not None:
+        renderer.lose("emulated", "tool_choice", "allowed tools", "only these are declared")
+    return written
+
+
+def _tool(tool: Tool, path: str, renderer: Renderer) -> Block | None:
+    if tool.kind != "function":
+        if renderer.own and tool.raw is not None:
+            return Raw(tool.raw)
+        renderer.lose("lost", path, tool.kind, "a tool that only its own format knows")
+        return None
+    block: dict[str, object] = {"name": tool.name}
+    if tool.description is not None:
+        block["description"] = tool.description
+    if tool.schema:
+        block["input_schema"] = Raw(tool.schema)
+    else:
+        renderer.lose("minted", f"{path}.input_schema", "input_schema", "none was given: an object without members")
+        block["input_schema"] = {"type": "object", "properties": {}}
+    if tool.strict is not None:
+        block["strict"] = tool.strict
+    renderer.cache(tool.cache, path, block)
+    return renderer.add_extra(tool.extra, path, block)
+
+
+def _settings(
+    request: Request, facts: UpstreamFacts, renderer: Renderer, body: dict[str, object], has_tools: bool
+) -> None:
+    if request.max_output_tokens is not None:
+        body["max_tokens"] = request.max_output_tokens
+    else:
+        renderer.lose("minted", "max_tokens", "max_tokens", f"demanded here: {facts.max_output_tokens}, by the profile")
+        body["max_tokens"] = facts.max_output_tokens
+    if request.stream:
+        body["stream"] = True
+    for name, value in (("temperature", request.temperature), ("top_p", request.top_p), ("top_k", request.top_k)):
+        if value is not None:
+            body[name] = value
+    stop = [word for word in request.stop if renderer.own or word.strip()]
+    if stop:
+        body["stop_sequences"] = stop
+    if len(stop) < len(request.stop):
+        renderer.lose("lost", "stop", "stop", "a stop sequence of nothing but white space is refused")
+    _tool_choice(request, renderer, body, has_tools)
+    _output(request, facts, renderer, body)
+    if request.user is not None:
+        metadata: dict[str, object] = {"user_id": request.user}
+        body["metadata"] = _with(metadata, request, "metadata", renderer)
+    if request.service_tier is not None:
+        tier = request.service_tier if renderer.own else _TIERS.get(request.service_tier)
+        if tier is not None:
+            body["service_tier"] = tier
+        else:
+            renderer.lose("lost", "service_tier", "service_tier", f"{request.service_tier} has no counterpart")
+    renderer.cache(request.cache, "", body)
+    _note_missing(request, renderer)
+
+
+_TIERS: Final = {"auto": "auto", "default": "standard_only"}
+
+
+def _with(written: dict[str, object], request: Request, name: str, renderer: Renderer) -> dict[str, object]:
+    """Add the unknown members of an own object that the reader left in ``extra``."""
+    rest = request.extra.get(name)
+    if renderer.own and rest is not None and bytes(rest).startswith(b"{"):
+        for key, raw in msgspec.json.decode(rest, type=dict[str, Raw]).items():
+            written.setdefault(key, raw)
+    return written
+
+
+def _tool_choice(request: Request, renderer: Renderer, body: dict[str, object], has_tools: bool) -> None:
+    choice, parallel = request.tool_choice, request.parallel_tool_calls
+    if choice is None and parallel is not False and not renderer.own:
+        return  # parallel calls are what this API does unless told otherwise
+    if choice is None and parallel is None:
+        return
+    if not has_tools and not renderer.own:
+        if choice is not None and choice.mode not in ("auto", "none"):
+            renderer.lose("lost", "tool_choice", "tool_choice", "there is no tool to choose")
+        return
+    written: dict[str, object]
+    if choice is None or choice.mode == "auto":
+        written = {"type": "auto"}
+    elif choice.mode == "none":
+        written = {"type": "none"}
+    elif choice.mode == "tool":
+        written = {"type": "tool", "name": choice.names[0]}
+        if not renderer.own and choice.kind == "custom":
+            renderer.lose("lost", "tool_choice", choice.names[0], "this tool could not be declared")
+            return
+    elif choice.mode == "allowed" and not choice.required:
+        written = {"type": "auto"}
+    else:
+        written = {"type": "any"}
+    if parallel is not None and (renderer.own or (not parallel and written["type"] != "none")):
+        written["disable_parallel_tool_use"] = not parallel
+    body["tool_choice"] = renderer.add_extra(choice.extra, "tool_choice", written) if choice is not None else written
+
+
+def _output(request: Request, facts: UpstreamFacts, renderer: Renderer, body: dict[str, object]) -> None:
+    """``thinking``, and ``output_config`` with effort and format."""
+    config: dict[str, object] = {}
+    if request.reasoning is not None:
+        if renderer.own:
+            _own_reasoning(request, renderer, body, config)
+        else:
+            _foreign_reasoning(request, facts, renderer, body, config)
+    if request.response_format is not None:
+        spec = _format(request.response_format, renderer)
+        if spec is not None and renderer.own and "output_format" in request.extra:
+            body["output_format"] = spec
+        elif spec is not None:
+            config["format"] = spec
+    if config:
+        body["output_config"] = _with(config, request, "output_config", renderer)
+
+
+def _own_reasoning(request: Request, renderer: Renderer, body: dict[str, object], config: dict[str, object]) -> None:
+    options = request.reasoning
+    assert options is not None
+    if options.mode is not None:
+        thinking: dict[str, object] = {"type": options.mode}
+        if options.budget_tokens is not None:
+            thinking["budget_tokens"] = options.budget_tokens
+        body["thinking"] = renderer.add_extra(options.extra, "thinking", thinking)
+    if options.effort is not None:
+        config["effort"] = options.effort
+
+
+def _foreign_reasoning(
+    request: Request, facts: UpstreamFacts, renderer: Renderer, body: dict[str, object], config: dict[str, object]
+) -> None:
+    options = request.reasoning
+    assert options is not None
+    effort, mode = options.effort, options.mode
+    if effort == "none" or mode == "disabled":
+        body["thinking"] = {"type": "disabled"}
+        effort = None
+    elif effort == "minimal":
+        renderer.lose("emulated", "reasoning_effort", "minimal", "the least effort here is low")
+        effort = "low"
+    if effort is not None and (effort not in _EFFORTS or facts.options.get("effort") is False):
+        renderer.lose("lost", "reasoning_effort", effort, "this model knows no such effort")
+    elif effort is not None:
+        config["effort"] = effort
+    adaptive = facts.options.get("thinking") == "adaptive"
+    if "thinking" not in body:
+        if options.budget_tokens is not None and not adaptive:
+            budget = max(options.budget_tokens, _MIN_BUDGET)
+            if budget != options.budget_tokens:
+                renderer.lose("emulated", "reasoning.budget_tokens", "budget_tokens", f"the least is {_MIN_BUDGET}")
+            body["thinking"] = {"type": "enabled", "budget_tokens": budget}
+        elif adaptive:
+            body["thinking"] = {"type": "adaptive"}
+            if options.budget_tokens is not None:
+                renderer.lose("lost", "reasoning.budget_tokens", "budget_tokens", "adaptive thinking has no budget")
+    if options.summary is not None:
+        if adaptive and body["thinking"] == {"type": "adaptive"}:
+            body["thinking"] = {"type": "adaptive", "display": "summarized"}
+        else:
+            renderer.lose("lost", "reasoning.summary", "summary", "thinking is shown as the model's default says")
+    renderer.add_extra(options.extra, "reasoning", {})
+
+
+def _format(spec: ResponseFormat, renderer: Renderer) -> dict[str, object] | None:
+    if spec.kind == "text":
+        return None
+    if spec.kind == "json_object":
+        renderer.lose("lost", "response_format", "json_object", "JSON is promised for a schema only")
+        return None
+    if spec.schema is None:
+        raise DecodeError("response_format.json_schema.schema", "expected an object, but it is missing")
+    if not renderer.own:
+        if spec.name is not None:
+            renderer.lose("emulated", "response_format.json_schema.name", "name", "the schema stands without it")
+        if spec.description is not None:
+            renderer.lose("lost", "response_format.json_schema.description", "description", "a format has none here")
+        if spec.strict is False:
+            renderer.lose("emulated", "response_format.json_schema.strict", "strict", "a schema is always kept to")
+    written: dict[str, object] = {"type": "json_schema", "schema": Raw(spec.schema)}
+    return renderer.add_extra(spec.extra, "response_format", written)
+
+
+def _note_missing(request: Request, renderer: Renderer) -> None:
+    """Settings that this API does not have; their defaults are no loss."""
+    missing: tuple[tuple[str, object], ...] = (
+        ("seed", request.seed),
+        ("n", None if request.n == 1 else request.n),
+        ("frequency_penalty", request.frequency_penalty or None),
+        ("presence_penalty", request.presence_penalty or None),
+        ("logit_bias", None if request.logit_bias in (None, b"{}") else request.logit_bias),
+        ("logprobs", request.logprobs or None),
+        ("top_logprobs", request.top_logprobs or None),
+        ("verbosity", request.verbosity),
+        ("metadata", request.metadata or None),
+    )
+    for name, value in missing:
+        if value is not None:
+            renderer.lose("lost", name, name, "this format has no such setting")
+
+
+def _headers(request: Request, facts: UpstreamFacts, own: bool) -> dict[str, str]:
+    sampling = request.temperature is not None or request.top_p is not None or request.top_k is not None
+    if own:
+        headers = {"anthropic-version": facts.headers.get("anthropic-version", OLD_VERSION)}
+        if (beta := facts.headers.get("anthropic-beta")) is not None:
+            headers["anthropic-beta"] = beta
+        return headers
+    version = facts.options.get("anthropic_version")
+    return {"anthropic-version": version if isinstance(version, str) and not sampling else OLD_VERSION}

@@ -1,0 +1,110 @@
+"""Whole answers: a Message object into events, and events into a Message object."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+from msgspec import Raw
+from msgspec.structs import replace
+
+from ...errors import DecodeError, Malformed, upstream_error
+from ...ir.event import ChoiceStop, Event, ResponsePatch, ResponseStart, ResponseStop, UsageReport
+from ...ir.fold import Choice, fold, unfold_parts
+from ...ir.message import NO_EXTRA, Part, Text
+from ..base import AnswerContext, Encoded
+from .answer import AnswerRenderer
+from .blocks import read_block
+from .errors import in_band_error
+from .members import FORMAT, NULL, Members
+from .usage import read_usage, stop_reason
+
+TELLS_STOP = ("stop_details", "container")
+"""Members that a stream tells in ``message_delta.delta``."""
+TELLS_LATE = ("context_management", "input_transformations")
+"""Members that a stream tells beside ``message_delta.delta``."""
+
+
+def decode_response(body: bytes) -> tuple[Event, ...]:
+    """Read a whole answer. Raises UpstreamError: malformed, or the error that a 200 carries."""
+    try:
+        return _decode(body)
+    except DecodeError as error:
+        raise Malformed(f"the answer is not a message: {error.message}", details=error.path) from error
+
+
+def _decode(body: bytes) -> tuple[Event, ...]:
+    it = Members(body, "")
+    if it.has("error") and not it.has("content"):
+        told = in_band_error(body, body)
+        if told is not None:
+            raise told
+    parts: list[Part] = []
+    content = it.take_array("content")
+    if content is None:
+        raise DecodeError("content", "expected an array, but it is missing")
+    for i, raw in enumerate(content):
+        parts.append(read_answer_block(raw, f"content[{i}]"))
+    word, sequence = it.take_string("stop_reason"), it.take_string("stop_sequence")
+    usage = it.take("usage")
+    late = take_told(it, TELLS_LATE)
+    stop = take_told(it, TELLS_STOP)
+    events: list[Event] = [read_start(it)]
+    events += unfold_parts(parts, 0, 0)
+    if word is not None:
+        events.append(ChoiceStop(stop_reason(word), word, stop_sequence=sequence, extra=stop))
+    if usage is not None and (report := read_usage(usage, {})) is not None:
+        events.append(UsageReport(report))
+    if late:
+        events.append(ResponsePatch(late))
+    events.append(ResponseStop())
+    return tuple(events)
+
+
+def read_answer_block(raw: Raw, path: str) -> Part:
+    """Read a block of an answer. A text without citations may say so in three spellings, one of them for streams."""
+    part = read_block(raw, path)
+    if isinstance(part, Text) and "citations" in part.extra:
+        extra = {name: raw for name, raw in part.extra.items() if name != "citations"}
+        return replace(part, extra=extra or NO_EXTRA)
+    return part
+
+
+def take_told(it: Members, names: tuple[str, ...]) -> dict[str, Raw]:
+    """Take the members ``names`` that tell something; those that are null are dropped."""
+    return {name: raw for name in names if (raw := it.rest.pop(name, None)) is not None and bytes(raw) != NULL}
+
+
+def read_start(it: Members) -> ResponseStart:
+    """The start of the answer whose envelope is ``it``, everything else taken out."""
+    for name in ("type", "role", "stop_reason", "stop_sequence", "content"):
+        it.rest.pop(name, None)
+    id, model = it.take_string("id") or "", it.take_string("model") or ""
+    return ResponseStart(id, model, extra=it.extra(), format=FORMAT)
+
+
+def encode_response(events: Sequence[Event], context: AnswerContext) -> Encoded:
+    """Write a whole answer. Raises UpstreamError(malformed) for tool arguments that are no JSON object."""
+    whole = fold(events)
+    answer = AnswerRenderer(whole.start.format, context)
+    choice = whole.choices[0] if whole.choices else Choice()
+    if len(whole.choices) > 1:
+        answer.lose("lost", "choices[1]", "choices", "this format has one answer")
+    if choice.reason == "error":
+        raise upstream_error("upstream_error", f"the provider ended the answer with an error ({choice.raw_reason})")
+    if choice.logprobs:
+        answer.lose("lost", "choices[0].logprobs", "logprobs", "this format has none")
+    answer.drop_extra(choice.extra, "choices[0].message")
+    content: list[object] = []
+    for part in choice.parts:
+        if (block := answer.block(part, len(content))) is not None:
+            content.append(block)
+    body: dict[str, object] = {**answer.envelope(whole.start), "content": content}
+    body |= answer.stop(choice.parts, choice.reason, choice.raw_reason, choice.stop_sequence)
+    body["usage"] = answer.usage(whole.usage)
+    for extra in (choice.stop_extra, whole.extra, whole.start.extra):
+        for name, raw in answer.own_extra(extra, "").items():
+            body.setdefault(name, raw)
+    for alien in whole.aliens:
+        answer.lose("lost", "", alien.kind or "frame", "a frame of a stream has no place in a whole answer")
+    return Encoded(msgspec.json.encode(body), losses=tuple(answer.losses))

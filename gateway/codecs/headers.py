@@ -1,0 +1,54 @@
+"""What providers say in response headers, whatever their format: when to come back, and what they call the request."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+REQUEST_ID_HEADERS: Final = (
+    "x-request-id",
+    "request-id",
+    "x-amzn-requestid",
+    "x-goog-request-id",
+    "apim-request-id",
+)
+"""Where providers put their request id: OpenAI and its likes, Anthropic, AWS, Google, Azure."""
+
+
+def retry_after_s(headers: Mapping[str, str], now: float | None = None) -> float | None:
+    """Return the seconds to wait that ``headers`` (lower case) ask for, never negative; None when they say nothing.
+
+    ``retry-after-ms`` is finer and goes first; ``retry-after`` is seconds or an HTTP date (RFC 9110, 10.2.3), which is
+    measured from ``now`` in Unix seconds.
+    """
+    millis = _number(headers.get("retry-after-ms"))
+    if millis is not None:
+        return millis / 1000
+    text = headers.get("retry-after")
+    seconds = _number(text)
+    if seconds is not None or not text:
+        return seconds
+    try:
+        moment = parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError):
+        return None
+    return max(0.0, moment - (time.time() if now is None else now))
+
+
+def request_id(headers: Mapping[str, str]) -> str | None:
+    """Return the provider's id of the request from ``headers`` (lower case)."""
+    for name in REQUEST_ID_HEADERS:
+        if value := headers.get(name):
+            return value
+    return None
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return max(0.0, value) if math.isfinite(value) else None

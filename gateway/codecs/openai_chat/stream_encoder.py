@@ -1,0 +1,399 @@
+"""Chunks into the bytes of one client's stream.
+
+A chunk of this very wire goes out as it came, and is only watched: what was opened and what has ended, so that the end,
+an error, or chunks that someone changed are written rightly after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw
+
+from ...errors import GatewayError
+from ...ir.event import (
+    Alien,
+    ChoicePatch,
+    ChoiceStop,
+    Chunk,
+    Event,
+    Keepalive,
+    PartDelta,
+    PartPatch,
+    PartStart,
+    PartStop,
+    ResponsePatch,
+    ResponseStart,
+    Terminator,
+    Usage,
+    UsageReport,
+)
+from ...ir.loss import Loss
+from ...ir.message import Citation, Extra, Media, Opaque, Part, Reasoning, Refusal, Text, ToolCall
+from ...wire.sse import PING
+from ..base import AnswerContext
+from .answer_writer import (
+    annotation,
+    finish_reason,
+    is_legacy,
+    is_written,
+    lose_details,
+    lose_part,
+    reasoning_delta,
+    tool_call,
+    tool_extra,
+    write_audio,
+    write_envelope,
+)
+from .errors import error_frame
+from .members import FORMAT, encode_json, foreign
+from .reasoning import field_of, thinking_block
+from .stream_decoder import STREAMED
+from .usage import write_usage
+
+DONE: Final = b"data: [DONE]\n\n"
+MAX_LOSSES: Final = 100
+"""A ledger takes no more; an answer of a thousand foreign blocks must not grow one that does."""
+
+_TAIL: Final = b',"logprobs":null,"finish_reason":null}]}\n\n'
+
+
+class _Part:
+    """An open part. A delta of it is ``before``, its text as a JSON string, ``after``; no ``after``: it is not written.
+
+    ``said`` is whether anything of a call's arguments has gone out; ``start`` is where a text begins in its choice.
+    """
+
+    __slots__ = ("after", "before", "citations", "ordinal", "part", "said", "start")
+
+    def __init__(self, part: Part, start: int) -> None:
+        self.part = part
+        self.start = start
+        self.said = False
+        self.ordinal = 0
+        self.citations: list[Citation] = []
+        self.before = b""
+        self.after = b""
+
+
+class _Choice:
+    """What was written of one choice; ``length`` counts the characters of its text."""
+
+    __slots__ = ("calls", "head", "length", "refused", "role", "stopped")
+
+    def __init__(self, head: bytes) -> None:
+        self.head = head
+        self.role = False
+        self.calls = 0
+        self.length = 0
+        self.refused = False
+        self.stopped = False
+
+
+class ChatStreamEncoder:
+    """One client's stream."""
+
+    ping: bytes = PING
+
+    def __init__(self, context: AnswerContext) -> None:
+        self.losses: list[Loss] = []
+        self._context = context
+        self._own = False
+        self._started = False
+        self._rewriting = False
+        self._passed = False
+        self._done = False
+        self._usage: Usage | None = None
+        self._envelope: dict[str, Any] = {}
+        self._choices: dict[int, _Choice] = {}
+        self._parts: dict[int, _Part] = {}
+
+    def encode(self, chunk: Chunk) -> bytes:
+        """Return the bytes for ``chunk``: its own ``raw`` while nothing was rewritten yet, else its events, anew."""
+        if chunk.raw is not None and chunk.wire == STREAMED and not self._rewriting:
+            self._passed = True
+            for event in chunk.events:
+                if type(event) is not PartDelta:
+                    self._watch(event)
+            return chunk.raw
+        self._rewriting = True
+        out: list[bytes] = []
+        for event in chunk.events:
+            if type(event) is PartDelta:
+                self._delta(event, out)
+            else:
+                self._event(event, out)
+        return b"".join(out)
+
+    def close(self, error: GatewayError | None) -> bytes:
+        """Return what is still owed: usage and ``[DONE]``, or an error frame and no clean end."""
+        if self._done:
+            return b""
+        self._done = True
+        if error is not None:
+            return b"" if error.kind == "cancelled" else error_frame(error, self._context.request_id)
+        out: list[bytes] = []
+        self._end(out)
+        return b"".join(out)
+
+    def _watch(self, event: Event) -> None:
+        """Keep track of what goes out as it came."""
+        if isinstance(event, PartStart):
+            self._open(event).said = True
+            self._choice(event.choice).role = True
+        elif isinstance(event, PartStop):
+            self._parts.pop(event.index, None)
+        elif isinstance(event, ChoiceStop):
+            self._choice(event.choice).stopped = True
+        elif isinstance(event, ResponseStart):
+            self._start(event)
+        elif isinstance(event, Terminator):
+            self._done = True
+
+    def _event(self, event: Event, out: list[bytes]) -> None:
+        """Write any event but a delta."""
+        if isinstance(event, PartStart):
+            self._part_start(event, out)
+        elif isinstance(event, PartPatch):
+            self._part_patch(event, out)
+        elif isinstance(event, PartStop):
+            self._part_stop(event, out)
+        elif isinstance(event, ChoiceStop):
+            self._stop(event, out)
+        elif isinstance(event, ResponseStart):
+            self._start(event)
+        elif isinstance(event, UsageReport):
+            self._usage = event.usage
+        elif isinstance(event, ResponsePatch):
+            self._response_patch(event.extra)
+        elif isinstance(event, ChoicePatch):
+            if self._own:
+                self._write(event.choice, dict(event.extra), out)
+            else:
+                self._lose(foreign(event.extra, f"choices[{event.choice}]"))
+        elif isinstance(event, Terminator):
+            if not self._done:
+                self._done = True
+                self._end(out)
+        elif isinstance(event, Keepalive):
+            out.append(self.ping)
+        elif isinstance(event, Alien):
+            if event.format == FORMAT:
+                out.append(b"data: %b\n\n" % event.data.replace(b"\n", b"\ndata: "))
+            else:
+                self._lose([Loss("lost", "stream", event.kind, f"an event of {event.format}")])
+
+    def _lose(self, losses: Iterable[Loss]) -> None:
+        for loss in losses:
+            if len(self.losses) < MAX_LOSSES and loss not in self.losses:
+                self.losses.append(loss)
+
+    # The envelope
+
+    def _start(self, event: ResponseStart) -> None:
+        if self._started:
+            return
+        self._started = True
+        self._own = event.format == FORMAT
+        self._envelope = write_envelope(event, self._context, "chat.completion.chunk", self.losses)
+
+    def _response_patch(self, extra: Extra) -> None:
+        if not self._own:
+            self._lose(foreign(extra, ""))
+            return
+        self._envelope.update(extra)
+        for number, choice in self._choices.items():
+            choice.head = self._head(number)
+
+    def _head(self, number: int) -> bytes:
+        return b'data: %b,"choices":[{"index":%d,"delta":' % (encode_json(self._envelope)[:-1], number)
+
+    def _choice(self, number: int) -> _Choice:
+        choice = self._choices.get(number)
+        if choice is None:
+            self._start(ResponseStart())
+            choice = self._choices[number] = _Choice(self._head(number))
+        return choice
+
+    def _write(self, number: int, delta: dict[str, Any], out: list[bytes]) -> None:
+        """Write a chunk of a choice that is more than words, with the role if it is the first."""
+        choice = self._choice(number)
+        if not choice.role:
+            choice.role = True
+            delta = {"role": "assistant", **delta}
+        out.append(b"%b%b%b" % (choice.head, encode_json(delta), _TAIL))
+
+    # Parts
+
+    def _open(self, event: PartStart) -> _Part:
+        part, choice = event.part, self._choice(event.choice)
+        it = self._parts[event.index] = _Part(part, choice.length)
+        if not is_written(part, self._own):
+            return it
+        it.after = b"}"
+        if isinstance(part, Text):
+            it.before = b'{"content":'
+        elif isinstance(part, Refusal):
+            it.before = b'{"refusal":'
+            choice.refused = True
+        elif isinstance(part, Reasoning):
+            it.before = b"{%b:" % encode_json(reasoning_delta(part))
+        elif isinstance(part, Media):
+            it.before, it.after = b'{"audio":{"data":', b"}}"
+        elif isinstance(part, ToolCall) and is_legacy(part):
+            it.before, it.after = b'{"function_call":{"arguments":', b"}}"
+        elif isinstance(part, ToolCall):
+            it.ordinal = choice.calls
+            choice.calls += 1
+            body = b'"custom":{"input":' if part.kind == "custom" else b'"function":{"arguments":'
+            it.before, it.after = b'{"tool_calls":[{"index":%d,%b' % (it.ordinal, body), b"}}]}"
+        return it
+
+    def _part_start(self, event: PartStart, out: list[bytes]) -> None:
+        it = self._open(event)
+        part, number = event.part, event.choice
+        path = f"choices[{number}].parts[{event.index}]"
+        if not it.after:
+            self._lose([lose_part(part, path)])
+            return
+        self._lose(lose_details(part, self._own, path))
+        delta: dict[str, Any] = {}
+        if isinstance(part, ToolCall):
+            delta = self._call_start(part, it, path)
+        elif isinstance(part, Opaque):
+            delta = {"content": [Raw(part.data)]}
+        elif isinstance(part, Media):
+            delta = {"audio": write_audio(part, self._own)}
+        elif isinstance(part, Reasoning) and self._own:
+            delta = dict(part.extra)
+        elif isinstance(part, Text) and not self._choice(number).role:
+            delta = {"content": ""}
+        if delta or not self._choice(number).role:
+            self._write(number, delta, out)
+        if isinstance(part, (Text, Reasoning, Refusal)) and part.text:
+            self._delta(PartDelta(event.index, part.text, number), out)
+        if isinstance(part, Text):
+            for citation in part.citations:
+                self._part_patch(PartPatch(event.index, number, citation=citation), out)
+
+    def _call_start(self, part: ToolCall, it: _Part, path: str) -> dict[str, Any]:
+        it.said = bool(part.arguments)
+        if is_legacy(part):
+            return {"function_call": {"name": part.name, "arguments": part.arguments}}
+        if not part.id:
+            part = msgspec.structs.replace(part, id=f"call_{self._context.request_id}_{it.ordinal}")
+            self._lose([Loss("minted", f"{path}.id", "id", "the provider gave the call none")])
+        call = tool_call(part, part.arguments)
+        if self._own:
+            tool_extra(call, part.extra)
+        return {"tool_calls": [{"index": it.ordinal, **call}]}
+
+    def _delta(self, event: PartDelta, out: list[bytes]) -> None:
+        it = self._parts.get(event.index)
+        if it is None or not it.after:
+            return
+        part, choice = it.part, self._choices[event.choice]
+        text, tail = event.text, _TAIL
+        if event.logprobs is not None:
+            tail = b',"logprobs":%b,"finish_reason":null}]}\n\n' % bytes(event.logprobs)
+        if type(part) is Text:
+            choice.length += len(text)
+        elif isinstance(part, ToolCall):
+            it.said = True
+        elif isinstance(part, Reasoning) and it.before == _NO_FIELD:
+            if field_of(part) == "thinking":
+                self._write(event.choice, {"content": [thinking_block(text)]}, out)
+            return
+        out.append(b"%b%b%b%b%b" % (choice.head, it.before, encode_json(text), it.after, tail))
+
+    def _part_patch(self, event: PartPatch, out: list[bytes]) -> None:
+        it = self._parts.get(event.index)
+        if it is None or not it.after:
+            return
+        part, path = it.part, f"choices[{event.choice}].parts[{event.index}]"
+        if event.signature is not None:
+            why = "reasoning has no room for a signature"
+            self._lose([Loss("lost", f"{path}.signature", "signature", why)])
+        if event.citation is not None and event.citation.format == FORMAT:
+            self._write(event.choice, {"annotations": [Raw(event.citation.raw)]}, out)
+        elif event.citation is not None:
+            it.citations.append(event.citation)
+        if event.transcript is not None and isinstance(part, Media):
+            self._write(event.choice, {"audio": {"transcript": event.transcript}}, out)
+        if event.extra and not self._own:
+            self._lose(foreign(event.extra, path))
+        elif event.extra:
+            delta: dict[str, Any] = dict(event.extra)
+            if isinstance(part, Media):
+                delta = {"audio": delta}
+            elif isinstance(part, ToolCall) and not is_legacy(part):
+                call: dict[str, Any] = {"index": it.ordinal}
+                tool_extra(call, event.extra)
+                delta = {"tool_calls": [call]}
+            self._write(event.choice, delta, out)
+
+    def _part_stop(self, event: PartStop, out: list[bytes]) -> None:
+        it = self._parts.pop(event.index, None)
+        if it is None or not it.after:
+            return
+        part, path = it.part, f"choices[{event.choice}].parts[{event.index}]"
+        if isinstance(part, ToolCall) and part.kind == "function" and not it.said and not self._own:
+            # Formats with object arguments say nothing for an empty one; clients of this one parse a string.
+            self._lose([Loss("minted", f"{path}.arguments", "arguments", "a call without arguments has {} here")])
+            self._parts[event.index] = it
+            self._delta(PartDelta(event.index, "{}", event.choice), out)
+            del self._parts[event.index]
+        if it.citations:
+            # Offsets are known as long as every character was counted.
+            end = None if self._passed else self._choices[event.choice].length
+            losses: list[Loss] = []
+            made = (annotation(c, None if end is None else it.start, end, path, losses) for c in it.citations)
+            notes = [note for note in made if note is not None]
+            self._lose(losses)
+            if notes:
+                self._write(event.choice, {"annotations": notes}, out)
+
+    # Ends
+
+    def _stop(self, event: ChoiceStop, out: list[bytes]) -> None:
+        choice = self._choice(event.choice)
+        if choice.stopped:
+            return
+        choice.stopped = True
+        losses: list[Loss] = []
+        reason = finish_reason(
+            event.reason, event.raw_reason, self._own, refused=choice.refused, choice=event.choice, losses=losses
+        )
+        self._lose(losses)
+        extra: Extra = {}
+        if self._own:
+            extra = event.extra
+        else:
+            self._lose(foreign(event.extra, f"choices[{event.choice}]"))
+        self._finish(choice, reason, extra, out)
+
+    def _finish(self, choice: _Choice, reason: str, extra: Extra, out: list[bytes]) -> None:
+        delta = b"{}" if choice.role else b'{"role":"assistant"}'
+        choice.role = True
+        body = encode_json({"logprobs": None, "finish_reason": reason, **extra})
+        out.append(b"%b%b,%b]}\n\n" % (choice.head, delta, body[1:]))
+
+    def _end(self, out: list[bytes]) -> None:
+        for number, choice in self._choices.items():
+            if not choice.stopped:
+                choice.stopped = True
+                reason = "tool_calls" if choice.calls else "stop"
+                self._lose([Loss("minted", f"choices[{number}].finish_reason", reason, "the provider gave no reason")])
+                self._finish(choice, reason, {}, out)
+        if self._usage is not None and self._context.stream_usage and self._started:
+            losses: list[Loss] = []
+            usage = write_usage(self._usage, losses)
+            self._lose(losses)
+            out.append(b"data: %b\n\n" % encode_json({**self._envelope, "choices": [], "usage": usage}))
+        out.append(DONE)
+
+
+_NO_FIELD: Final = b'{"":'
+"""``before`` of reasoning that was not spelled as a text field."""

@@ -1,0 +1,84 @@
+"""Middlewares, adapters and codecs by name: ours and strangers' by the same road.
+
+A name is looked up in this table, then among the installed entry points (groups ``headgate.middlewares``,
+``headgate.adapters``, ``headgate.codecs``); ``package.module:Class`` names anything else that can be imported. Nothing is
+imported before a rule names it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Final, Literal, cast
+
+from .chain import Adapter, Middleware
+from .codecs.base import Codec
+
+Kind = Literal["middlewares", "adapters", "codecs"]
+_ROOT: Final = __name__.removesuffix(".gateway.registry")
+
+_BUILT_IN: Final[dict[Kind, dict[str, str]]] = {
+    "middlewares": {
+        "auth": f"{_ROOT}.middlewares.auth:Auth",
+        "log": f"{_ROOT}.middlewares.log:Log",
+        "retry": f"{_ROOT}.middlewares.retry:Retry",
+    },
+    "adapters": {
+        "anthropic": f"{_ROOT}.adapters.anthropic:AnthropicAdapter",
+        "openai": f"{_ROOT}.adapters.openai:OpenAIAdapter",
+        "simulator": f"{_ROOT}.adapters.simulator:SimulatorAdapter",
+    },
+    "codecs": {
+        "anthropic.messages": f"{_ROOT}.gateway.codecs.anthropic_messages:CODEC",
+        "openai.chat": f"{_ROOT}.gateway.codecs.openai_chat:CODEC",
+    },
+}
+
+
+class UnknownName(LookupError):
+    """Nothing of that name is built in or installed, or it cannot be imported; ``known`` is what could have been meant."""
+
+    def __init__(self, message: str, known: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.known = tuple(known)
+
+
+@cache
+def _installed(kind: Kind) -> dict[str, str]:
+    return {entry.name: entry.value for entry in entry_points(group=f"headgate.{kind}")}
+
+
+def names(kind: Kind) -> list[str]:
+    """Return every known name of a kind, sorted. Imports nothing."""
+    return sorted({*_BUILT_IN[kind], *_installed(kind)})
+
+
+def _find(kind: Kind, name: str) -> object:
+    path = _BUILT_IN[kind].get(name) or _installed(kind).get(name) or (name if ":" in name else None)
+    if path is None:
+        raise UnknownName(f"unknown {kind.removesuffix('s')} {name!r}", names(kind))
+    module_name, _, attribute = path.partition(":")
+    try:
+        found: object = importlib.import_module(module_name)
+        for step in attribute.split("."):
+            found = getattr(found, step)
+    except (ImportError, AttributeError) as fault:
+        raise UnknownName(f"{kind.removesuffix('s')} {name!r} cannot be imported: {fault}") from fault
+    return found
+
+
+def middleware(name: str) -> type[Middleware]:
+    """Return the middleware class called ``name``. Raises UnknownName."""
+    return cast("type[Middleware]", _find("middlewares", name))
+
+
+def adapter(name: str) -> type[Adapter]:
+    """Return the adapter class called ``name``. Raises UnknownName."""
+    return cast("type[Adapter]", _find("adapters", name))
+
+
+def codec(name: str) -> Codec:
+    """Return the codec of the format called ``name``. Raises UnknownName."""
+    return cast("Codec", _find("codecs", name))

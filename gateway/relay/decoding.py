@@ -1,0 +1,142 @@
+"""Bytes of an exchange into chunks: the seam between a transport and a reply, and the keeper of a stream's deadlines."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ..errors import ErrorKind, GatewayError, UpstreamError, upstream_error
+from ..ir.event import CONTENT, Chunk
+from .scope import Scope
+from .source import GONE, Sink, Source
+
+
+class Decoder(Protocol):
+    """The part of a codec's StreamDecoder that this seam needs."""
+
+    error: UpstreamError | None
+
+    def feed(self, data: bytes) -> Chunk | None:
+        """Decode what is whole."""
+        ...
+
+    def close(self) -> Chunk | None:
+        """Decode the rest."""
+        ...
+
+
+class StreamDeadlines:
+    """When a stream has been silent for too long. Absolute times are seconds of the loop's clock.
+
+    ``first_token_at`` holds until the first content event: pings do not move it. ``idle_s`` is the longest gap between two
+    reads after that, whatever they carry. ``total_at`` is the end of the attempt.
+    """
+
+    __slots__ = ("first_token_at", "idle_s", "total_at", "upstream")
+
+    def __init__(self, upstream: str, first_token_at: float, idle_s: float, total_at: float) -> None:
+        self.upstream = upstream
+        self.first_token_at = first_token_at
+        self.idle_s = idle_s
+        self.total_at = total_at
+
+
+class Decoding:
+    """A Source[Chunk] over a Source[bytes]. A decoder's error (a fault, an in-band error event, a missing end) is its end."""
+
+    __slots__ = ("_exchange", "_decoder", "_scope", "_sink", "_deadlines", "_last", "_has_content", "_paused")
+
+    def __init__(
+        self, exchange: Source[bytes], decoder: Decoder, scope: Scope, deadlines: StreamDeadlines | None = None
+    ) -> None:
+        self._exchange = exchange
+        self._decoder = decoder
+        self._scope = scope
+        self._sink: Sink[Chunk] | None = None
+        self._deadlines = deadlines
+        self._last = 0.0
+        self._has_content = False
+        self._paused = False
+
+    def connect(self, sink: Sink[Chunk], /) -> None:
+        """Let the bytes flow."""
+        self._sink = sink
+        if self._deadlines is not None:
+            self._last = self._scope.loop.time()
+            self._scope.watched.append(self)
+        self._exchange.connect(self)
+
+    def pause(self) -> None:
+        """Pause the exchange; a provider that we do not read is not idle."""
+        self._paused = True
+        self._exchange.pause()
+
+    def resume(self) -> None:
+        """Resume the exchange."""
+        if self._paused:
+            self._paused = False
+            self._last = self._scope.loop.time()
+        self._exchange.resume()
+
+    def abort(self) -> None:
+        """Close the exchange."""
+        self._sink = None
+        self._unwatch()
+        exchange, self._exchange = self._exchange, GONE
+        exchange.abort()
+
+    def push(self, data: bytes, /) -> None:
+        """Take bytes from the exchange."""
+        chunk = self._decoder.feed(data)
+        if self._deadlines is not None:
+            self._last = self._scope.loop.time()
+            if not self._has_content and chunk is not None:
+                self._has_content = any(isinstance(event, CONTENT) for event in chunk.events)
+        if chunk is not None and self._sink is not None:
+            self._sink.push(chunk)
+        if self._decoder.error is not None:
+            self._fail(self._decoder.error)
+
+    def end(self, error: GatewayError | None, /) -> None:
+        """Hear that the exchange is over."""
+        self._exchange = GONE
+        if error is None and self._sink is not None:
+            tail = self._decoder.close()
+            if tail is not None:
+                self._sink.push(tail)
+            error = self._decoder.error
+        self._over(error)
+
+    def tick(self, now: float, /) -> None:
+        """Compare the time with the deadlines."""
+        limits = self._deadlines
+        if limits is None or self._paused:
+            return
+        kind: ErrorKind
+        if now >= limits.total_at:
+            kind, what = "timeout.total", "did not finish in time"
+        elif not self._has_content:
+            if now < limits.first_token_at:
+                return
+            kind, what = "timeout.first_token", "sent no content in time"
+        elif now - self._last >= limits.idle_s:
+            kind, what = "timeout.idle", f"sent nothing for {limits.idle_s:g} s in the middle of an answer"
+        else:
+            return
+        self._fail(upstream_error(kind, f"upstream {limits.upstream} {what}"))
+
+    def _fail(self, error: GatewayError) -> None:
+        exchange, self._exchange = self._exchange, GONE
+        exchange.abort()
+        self._over(error)
+
+    def _over(self, error: GatewayError | None) -> None:
+        self._unwatch()
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            sink.end(error)
+
+    def _unwatch(self) -> None:
+        if self._deadlines is not None:
+            self._deadlines = None
+            if not self._scope.closed:
+                self._scope.watched.remove(self)

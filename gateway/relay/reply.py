@@ -1,0 +1,428 @@
+"""The answer of a call: a source of chunks with stages, itself a source, so that it nests.
+
+States, and what is legal in each:
+
+========  ======================  =================================================================
+state     entered by              legal
+========  ======================  =================================================================
+new       the constructor         through, then, opened, connect, collect, pause, abort
+opening   ``opened()``            the same; chunks pass the stages so far into a buffer, bounded
+flowing   ``connect()``           pause, resume, abort, also from inside push; nothing is held any more
+over      the source's end        abort (nothing happens): stages were closed, links are dropped
+closed    ``abort()``             abort (nothing happens): the sink hears nothing, stages heard ``cancelled``
+========  ======================  =================================================================
+
+``connect``, ``opened``, ``collect`` and iteration are for the one consumer; ``through`` and ``then`` for whoever holds the
+reply before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+from ..errors import Cancelled, GatewayError
+from ..ir.event import CONTENT, Chunk
+from .scope import Scope, as_gateway_error
+from .source import GONE, Listed, Sink, Source
+from .stage import Stage, Stop
+
+if TYPE_CHECKING:
+    from .splice import End
+
+HOLD_BYTES: Final = 256 * 1024
+"""What ``opened`` may hold back while it waits for content: beyond this the answer counts as opened (law 8)."""
+
+Decide = Callable[["End"], "Awaitable[Reply | None] | None"]
+
+
+class _State(Enum):
+    NEW = "new"
+    OPENING = "opening"
+    FLOWING = "flowing"
+    OVER = "over"
+    CLOSED = "closed"
+
+
+_NEW, _OPENING, _FLOWING, _OVER, _CLOSED = _State
+
+
+class Reply:
+    """An answer on its way back. ``status`` and ``headers`` are what the caller will see of the provider's."""
+
+    __slots__ = (
+        "status",
+        "headers",
+        "scope",
+        "_source",
+        "_stages",
+        "_state",
+        "_sink",
+        "_whole",
+        "_holding",
+        "_held",
+        "_held_bytes",
+        "_passed",
+        "_ended",
+        "_error",
+        "_has_content",
+        "_waiter",
+        "_paused",
+        "_flushing",
+    )
+
+    def __init__(
+        self, source: Source[Chunk], scope: Scope, status: int = 200, headers: Mapping[str, str] | None = None
+    ) -> None:
+        self.status = status
+        self.headers: Mapping[str, str] = headers or {}
+        self.scope = scope
+        self._source = source
+        self._stages: list[Stage] = []
+        self._state = _NEW
+        self._sink: Sink[Chunk] = GONE_SINK
+        self._whole: Chunk | None = None
+        self._holding = False
+        self._held: deque[Chunk] = EMPTY
+        self._held_bytes = 0
+        self._passed = 0
+        self._ended = False
+        self._error: GatewayError | None = None
+        self._has_content = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._paused = False
+        self._flushing = False
+
+    @classmethod
+    def whole(cls, chunk: Chunk, scope: Scope, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
+        """Return a reply that is complete already: the same events at once, without the machinery of a stream."""
+        reply = cls(GONE, scope, status, headers)
+        reply._whole = chunk
+        reply._has_content = True
+        return reply
+
+    @classmethod
+    def pump(cls, chunks: AsyncIterator[Chunk], scope: Scope, status: int = 200) -> Reply:
+        """Return a reply fed by an async iterator, for middlewares and adapters written in pull form."""
+        from .pull import Pump
+
+        return cls(Pump(chunks, scope), scope, status)
+
+    # -- before the flow
+
+    def through(self, stage: Stage) -> Reply:
+        """Let every chunk from here on pass ``stage``, after the stages so far. Returns self."""
+        assert self._state in (_NEW, _OPENING), f"through() on a reply that is {self._state.value}"
+        self._stages.append(stage)
+        return self
+
+    def then(self, decide: Decide) -> Reply:
+        """Return a new reply that asks ``decide`` at the end of this one whether, and with what, to go on."""
+        from .splice import Splice
+
+        return Reply(Splice(self, decide), self.scope, self.status, self.headers)
+
+    async def opened(self) -> Reply:
+        """Wait for the first content. Raises the error that came instead, and the reply is closed then."""
+        if self._whole is not None:
+            return self
+        if self._state is _NEW:
+            self._state = _OPENING
+            self._holding = True
+            self._passed = len(self._stages)
+            self._held = deque()
+            self._source.connect(self)
+        # The source may have ended inside connect(): look before waiting, or nobody would ever wake us.
+        if not self._has_content and not self._ended and self._state is _OPENING:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            except BaseException:
+                self.abort()
+                raise
+            finally:
+                self._waiter = None
+        if self._ended and self._error is not None and not self._has_content:
+            error = self._error
+            self.abort()
+            raise error
+        return self
+
+    # -- a source, outward
+
+    def connect(self, sink: Sink[Chunk], /) -> None:
+        """Let it flow to ``sink``, held chunks first."""
+        assert self._state in (_NEW, _OPENING), f"connect() on a reply that is {self._state.value}"
+        self._sink = sink
+        if self._whole is not None:
+            self._source, self._whole = Listed((self._whole,)), None
+            if self._paused:
+                self._source.pause()
+        opening = self._state is _OPENING
+        self._state = _FLOWING
+        if opening:
+            self._flush()
+        else:
+            self._source.connect(self)
+
+    def pause(self) -> None:
+        """Ask the source for silence."""
+        self._paused = True
+        self._source.pause()
+
+    def resume(self) -> None:
+        """Go on: held chunks first, then the source."""
+        self._paused = False
+        if self._holding and self._state is _FLOWING:
+            self._flush()
+        if not self._paused and not self._ended:
+            self._source.resume()
+
+    def abort(self) -> None:
+        """Close the provider's connection and let the stages know. Idempotent."""
+        if self._state in (_OVER, _CLOSED):
+            return
+        self._state = _CLOSED
+        self._holding = True
+        source, self._source = self._source, GONE
+        self._sink = GONE_SINK
+        self._held = EMPTY
+        self._whole = None
+        source.abort()
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.cancel()
+        # Stages that opened() has already ended were closed then.
+        first = self._passed if self._ended else 0
+        self._close_stages(Cancelled("nobody wanted the rest of the answer"), first, len(self._stages), None)
+
+    async def aclose(self) -> None:
+        """The same as abort, for ``async with`` and ``contextlib.aclosing``."""
+        self.abort()
+
+    # -- a sink, inward
+
+    def push(self, chunk: Chunk, /) -> None:
+        """Take a chunk from the source."""
+        if self._holding:
+            self._hold(chunk)
+            return
+        stopped = False
+        try:
+            for stage in self._stages:
+                passed = stage.feed(chunk)
+                if type(passed) is Stop:
+                    stopped = True
+                    passed = passed.chunk
+                if passed is None:
+                    break
+                chunk = passed  # type: ignore[assignment]  # not a Stop: tested by exact type above
+            else:
+                self._sink.push(chunk)
+        except Exception as fault:
+            self._break(fault)
+            return
+        if stopped:
+            self._stop_early()
+
+    def end(self, error: GatewayError | None, /) -> None:
+        """Hear from the source that it is over."""
+        if self._state in (_OVER, _CLOSED):
+            return
+        if not self._holding:
+            self._finish(error, 0)
+            return
+        self._ended = True
+        self._error = error
+        if self._state is _OPENING:
+            self._close_stages(error, 0, self._passed, self._held.append)
+            if error is None:
+                self._has_content = True
+            self._wake()
+        elif not self._flushing:
+            self._flush()
+
+    # -- inside
+
+    def _hold(self, chunk: Chunk) -> None:
+        if self._state is _CLOSED:
+            return
+        stopped = False
+        try:
+            for stage in self._stages[: self._passed]:
+                passed = stage.feed(chunk)
+                if type(passed) is Stop:
+                    stopped = True
+                    passed = passed.chunk
+                if passed is None:
+                    break
+                chunk = passed  # type: ignore[assignment]  # as in push
+            else:
+                self._held.append(chunk)
+                self._held_bytes += chunk.size
+                if self._held_bytes > HOLD_BYTES:
+                    self._source.pause()
+                if not self._has_content and (
+                    self._held_bytes > HOLD_BYTES or any(isinstance(event, CONTENT) for event in chunk.events)
+                ):
+                    self._has_content = True
+                    self._wake()
+        except Exception as fault:
+            self._break(fault)
+            return
+        if stopped:
+            self._source.abort()
+            self._source = GONE
+            self.end(None)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _flush(self) -> None:
+        """Give what opened() held to the stages added since and to the sink, honouring pause after each chunk."""
+        if self._flushing:
+            return
+        self._flushing = True
+        rest, was_full = self._stages[self._passed :], self._held_bytes > HOLD_BYTES
+        try:
+            while self._held and not self._paused:
+                chunk = self._held.popleft()
+                self._held_bytes -= chunk.size
+                for stage in rest:
+                    passed = stage.feed(chunk)
+                    if type(passed) is Stop:
+                        self._flushing = False
+                        if passed.chunk is not None:
+                            self._sink.push(passed.chunk)
+                        self._stop_early()
+                        return
+                    if passed is None:
+                        break
+                    chunk = passed  # type: ignore[assignment]  # as in push
+                else:
+                    self._sink.push(chunk)
+        except Exception as fault:
+            self._flushing = False
+            self._break(fault)
+            return
+        self._flushing = False
+        if self._held or self._state is not _FLOWING:
+            return
+        if self._ended:
+            if not self._paused:
+                self._finish(self._error, self._passed)
+        elif not self._paused:
+            self._holding = False
+            if was_full:
+                self._source.resume()
+
+    def _stop_early(self) -> None:
+        """A stage has seen enough: close the source and end cleanly."""
+        if self._state is not _FLOWING:
+            return
+        self._source.abort()
+        self._finish(None, 0 if not self._holding else (self._passed if self._ended else 0))
+
+    def _finish(self, error: GatewayError | None, first: int) -> None:
+        self._state = _OVER
+        self._holding = True
+        self._held = EMPTY
+        sink = self._sink
+        self._close_stages(error, first, len(self._stages), sink.push)
+        # Both links go, or every request would leave a reference cycle to the garbage collector.
+        self._sink = GONE_SINK
+        self._source = GONE
+        sink.end(error)
+
+    def _close_stages(
+        self, error: GatewayError | None, first: int, last: int, out: Callable[[Chunk], object] | None
+    ) -> None:
+        """Close stages [first, last) in order; the tail of each flows through those after it, then to ``out``."""
+        stages = self._stages
+        for number in range(first, last):
+            try:
+                tail: Chunk | Stop | None = stages[number].close(error)
+                for stage in stages[number + 1 : last]:
+                    if type(tail) is Stop:
+                        tail = tail.chunk
+                    if tail is None:
+                        break
+                    tail = stage.feed(tail)  # type: ignore[arg-type]  # not a Stop any more
+                if type(tail) is Stop:
+                    tail = tail.chunk
+                if tail is not None and out is not None:
+                    out(tail)  # type: ignore[arg-type]  # as above
+            except Exception as fault:
+                error = error or as_gateway_error(fault)
+
+    def _break(self, fault: Exception) -> None:
+        """A stage or the sink raised: nothing escapes into the provider's callback."""
+        error = as_gateway_error(fault)
+        self._source.abort()
+        self._source = GONE
+        if self._state is _OPENING:
+            self.end(error)
+        elif self._state is _FLOWING:
+            self._finish(error, self._passed if self._ended else 0)
+
+    # -- pull form
+
+    def __aiter__(self) -> AsyncIterator[Chunk]:
+        from .pull import iterate
+
+        return iterate(self)
+
+    async def collect(self) -> list[Chunk]:
+        """Return every chunk. Raises the error the stream ended with."""
+        if self._whole is not None and self._state is _NEW:
+            return self._collect_whole(self._whole)
+        from .pull import collect
+
+        return await collect(self)
+
+    def _collect_whole(self, chunk: Chunk) -> list[Chunk]:
+        if not self._stages:
+            self._state = _OVER
+            return [chunk]
+        sink = ListSink()
+        self.connect(sink)
+        if sink.error is not None:
+            raise sink.error
+        return sink.chunks
+
+
+class ListSink:
+    """Takes everything into a list."""
+
+    __slots__ = ("chunks", "error", "over")
+
+    def __init__(self) -> None:
+        self.chunks: list[Chunk] = []
+        self.error: GatewayError | None = None
+        self.over = False
+
+    def push(self, chunk: Chunk, /) -> None:
+        """Keep it."""
+        self.chunks.append(chunk)
+
+    def end(self, error: GatewayError | None, /) -> None:
+        """Note the end."""
+        self.over = True
+        self.error = error
+
+
+class _GoneSink:
+    """Stands where a sink was."""
+
+    def push(self, chunk: Chunk, /) -> None:
+        """Nobody listens."""
+
+    def end(self, error: GatewayError | None, /) -> None:
+        """Nobody listens."""
+
+
+GONE_SINK: Final = _GoneSink()
+EMPTY: Final[deque[Chunk]] = deque(maxlen=0)

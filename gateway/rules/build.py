@@ -1,0 +1,164 @@
+"""From text to plan: every section read, everything wrong with them noted, then the whole put together.
+
+This is the one place that knows the order: chains, upstreams, routes; sections that come later take their place in it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from .chains import Chains
+from .document import Entry, Node, Scalar, Table, parse, plain
+from .plan import Plan, Route, Upstream, has_lifecycle
+from .problems import Problems, Spot
+from .read import Reader
+from .routes import Routes, note_unused, served_models
+from .schema import VERSION, Defaults, RuleFile, ServerOptions, Tls
+from .upstreams import Upstreams
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_SECTIONS: Final = ("version", "server", "defaults", "upstreams", "chains", "routes")
+
+
+def build_plan(
+    text: str, source: str, directory: Path, problems: Problems, previous: Plan | None = None
+) -> Plan | None:
+    """Return the plan of ``text``, or None when there is an error among ``problems``.
+
+    ``source`` is what messages call the file, ``directory`` what its paths are relative to. Pools whose upstream is
+    configured as in ``previous`` are taken over.
+    """
+    root = parse(text, source, problems)
+    if root is None and not problems.failed:
+        root = Table(Spot(source, 1, 1), {})
+    if not isinstance(root, Table):
+        if not problems.failed and root is not None:
+            problems.add("E011", root.spot, "a rule file is a mapping", 'begin with "version: 1"')
+        return None
+    plan = _Build(root, Reader(problems, directory), previous).plan(source)
+    return None if problems.failed else plan
+
+
+class _Build:
+    def __init__(self, root: Table, reader: Reader, previous: Plan | None) -> None:
+        self._root = root
+        self._reader = reader
+        self._problems = reader.problems
+        self._previous = previous
+
+    def plan(self, source: str) -> Plan:
+        problems, reader, root = self._problems, self._reader, self._root
+        self._version()
+        reader.struct(root, RuleFile, "", keep=_SECTIONS)  # for unknown keys; the sections follow one by one
+        server = self._server()
+        defaults = self._section("defaults", Defaults)
+
+        upstream_entries = reader.table(root.get("upstreams"), "upstreams")
+        chain_entries = reader.table(root.get("chains"), "chains")
+        self._names(upstream_entries, chain_entries)
+
+        chains = Chains(reader, chain_entries)
+        chains.build_all()
+        builder = Upstreams(reader, chains, defaults, self._previous)
+        built = {name: builder.build(name, entry) for name, entry in upstream_entries.items()}
+        upstreams = {name: upstream for name, upstream in built.items() if upstream is not None}
+
+        routes = Routes(reader, chains, defaults, list(upstream_entries), upstreams)
+        nodes = reader.items(root.get("routes"), "routes")
+        made = [route for at, node in enumerate(nodes) if (route := routes.build(node, f"routes[{at}]")) is not None]
+        if not nodes and not problems.failed:
+            problems.add("W103", root.spot, "there are no routes: every call will be refused", "add routes")
+        note_unused(problems, "chain", _spots(chain_entries), chains.used)
+        note_unused(problems, "upstream", _spots(upstream_entries), routes.used)
+        return Plan(
+            source, server, made, upstreams, served_models(made), _lifecycle(made, upstreams), problems.sorted()
+        )
+
+    def _version(self) -> None:
+        node = self._root.get("version")
+        if node is None:
+            self._problems.add(
+                "E010", self._root.spot, 'the file needs the key "version"', f'begin with "version: {VERSION}"'
+            )
+        elif not isinstance(node, Scalar) or isinstance(node.value, bool) or node.value != VERSION:
+            said = node.text if isinstance(node, Scalar) else plain(node)
+            self._problems.add("E014", node.spot, f"version {said} is not known here", f'write "version: {VERSION}"')
+
+    def _section(self, name: str, kind: type[Defaults]) -> Defaults:
+        node = self._root.get(name)
+        return kind() if node is None else self._reader.struct(node, kind, name) or kind()
+
+    def _server(self) -> ServerOptions:
+        node = self._root.get("server")
+        server = None if node is None else self._reader.struct(node, ServerOptions, "server")
+        if node is not None and server is None:
+            return ServerOptions()
+        server = self._with_tls(server or ServerOptions(), node)
+        if self._previous is not None:
+            self._unchanged(server, self._previous.server, node)
+        return server
+
+    def _with_tls(self, server: ServerOptions, node: Node | None) -> ServerOptions:
+        if server.tls is None:
+            return server
+        tls = Tls(cert=self._reader.path(server.tls.cert), key=self._reader.path(server.tls.key))
+        for key, path in (("cert", tls.cert), ("key", tls.key)):
+            if not Path(path).is_file():
+                spot = _spot_in(self._root, node, "tls", key)
+                self._problems.add(
+                    "E011", spot, f"server.tls.{key}: there is no file {path}", "paths start at the rule file"
+                )
+        return msgspec.structs.replace(server, tls=tls)
+
+    def _unchanged(self, server: ServerOptions, before: ServerOptions, node: Node | None) -> None:
+        for key in ServerOptions.restart:
+            if getattr(server, key) != getattr(before, key):
+                self._problems.add(
+                    "E053",
+                    _spot_in(self._root, node, key),
+                    f"server.{key} cannot change while the server runs",
+                    "restart it",
+                )
+
+    def _names(self, upstreams: Mapping[str, Entry], chains: Mapping[str, Entry]) -> None:
+        for section, entries in (("upstreams", upstreams), ("chains", chains)):
+            for name, entry in entries.items():
+                if not _NAME.fullmatch(name):
+                    hint = "letters, digits, dot, dash and underscore; a slash separates upstream from model"
+                    self._problems.add("E015", entry.spot, f'"{name}" is no name for one of {section}', hint)
+        for name in chains:
+            if name in upstreams:
+                said = f'"{name}" is an upstream on line {upstreams[name].spot.line} already'
+                self._problems.add("E016", chains[name].spot, said, "upstreams and chains share names")
+
+
+def _spots(entries: Mapping[str, Entry]) -> dict[str, Spot]:
+    return {name: entry.spot for name, entry in entries.items()}
+
+
+def _spot_in(root: Table, node: Node | None, *keys: str) -> Spot:
+    """Return where the innermost of ``keys`` stands below ``node`` that is there."""
+    spot = root.spot if node is None else node.spot
+    for key in keys:
+        node = node.get(key) if isinstance(node, Table) else None
+        if node is None:
+            break
+        spot = node.spot
+    return spot
+
+
+def _lifecycle(routes: Iterable[Route], upstreams: Mapping[str, Upstream]) -> list[object]:
+    """Return what wants to be started, each once: upstreams and their adapters before the routes that use them."""
+    members: dict[int, object] = {}
+    for upstream in upstreams.values():
+        for member in (upstream.adapter, *upstream.middlewares):
+            members.setdefault(id(member), member)
+    for route in routes:
+        for middleware in route.middlewares:
+            members.setdefault(id(middleware), middleware)
+    return [member for member in members.values() if has_lifecycle(member)]

@@ -1,0 +1,187 @@
+"""Chains: the items of a list into middlewares, ready to be composed.
+
+A named chain is built once: routes that name the same chain share its middlewares and their state. An item that is written
+twice is built twice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from .. import registry
+from ..chain import Middleware
+from ..registry import UnknownName
+from .document import Entry, Items, Node, Scalar, Table, kind_of
+from .plan import Authenticator
+from .problems import Spot, nearest
+from .read import Reader
+
+PYTHON_NAME: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+BUILD_FAULTS: Final = (ValueError, TypeError, LookupError, OSError, ImportError)
+"""What a constructor may raise over its options: an impossible value, a missing secret or file, a missing extra."""
+
+
+class Chain(Struct, frozen=True, eq=False):
+    """Middlewares in order, and what the file calls them."""
+
+    names: tuple[str, ...] = ()
+    middlewares: tuple[Middleware, ...] = ()
+
+    def __add__(self, other: Chain) -> Chain:
+        return Chain(self.names + other.names, self.middlewares + other.middlewares)
+
+
+EMPTY: Final = Chain()
+
+
+class Chains:
+    """The chains of one file. ``used`` are the names that something refers to."""
+
+    def __init__(self, reader: Reader, entries: Mapping[str, Entry]) -> None:
+        self._reader = reader
+        self._problems = reader.problems
+        self._entries = entries
+        self._built: dict[str, Chain] = {}
+        self._building: list[str] = []
+        self.used: set[str] = set()
+
+    def build_all(self) -> None:
+        """Build every chain, so that mistakes in unused ones are found too."""
+        for name, entry in self._entries.items():
+            self._named(name, entry.spot)
+
+    def of(self, node: Node | None, where: str) -> Chain:
+        """Return the chain that ``node`` names or lists; what is wrong in it is noted and left out."""
+        if node is None:
+            return EMPTY
+        if isinstance(node, Items):
+            return self._list(node.items, where)
+        if isinstance(node, Scalar) and isinstance(node.value, str):
+            return self._refer(node.value, node.spot, where)
+        self._problems.add(
+            "E011", node.spot, f"{where}: expected a chain, got {kind_of(node)}", "write a chain's name, or a list"
+        )
+        return EMPTY
+
+    def _refer(self, name: str, spot: Spot, where: str) -> Chain:
+        if name in self._entries:
+            self.used.add(name)
+            return self._named(name, spot)
+        hint = f"a single middleware is a list: [{name}]" if name in registry.names("middlewares") else ""
+        self._problems.add(
+            "E033",
+            spot,
+            f'{where}: there is no chain "{name}"',
+            hint or nearest(name, self._entries) or "define it in chains",
+        )
+        return EMPTY
+
+    def _named(self, name: str, spot: Spot) -> Chain:
+        if name in self._building:
+            circle = " → ".join([*self._building[self._building.index(name) :], name])
+            self._problems.add("E034", spot, f"the chain {name} contains itself: {circle}", "take one of them out")
+            return EMPTY
+        if name not in self._built:
+            self._building.append(name)
+            where = f"chains.{name}"
+            self._built[name] = self._list(self._reader.items(self._entries[name].value, where), where)
+            self._building.pop()
+        return self._built[name]
+
+    def _list(self, nodes: Iterable[Node], where: str) -> Chain:
+        chain = EMPTY
+        for at, node in enumerate(nodes):
+            chain += self._item(node, f"{where}[{at}]")
+        return chain
+
+    def _item(self, node: Node, where: str) -> Chain:
+        if isinstance(node, Scalar) and isinstance(node.value, str):
+            return self._middleware(node.value, node, None, where)
+        if not isinstance(node, Table) or not node.entries:
+            hint = "write a middleware's name, {name: {option: value}} or {chain: name}"
+            self._problems.add("E035", node.spot, f"{where}: expected a middleware, got {kind_of(node)}", hint)
+            return EMPTY
+        if "use" in node.entries:
+            return self._python(node, where)
+        name, entry = next(iter(node.entries.items()))
+        if len(node.entries) > 1:
+            options = entry.value
+            empty = isinstance(options, Scalar) and options.value is None
+            hint = f"indent the options below {name}:" if empty else "begin each middleware with a dash of its own"
+            others = ", ".join(list(node.entries)[1:])
+            self._problems.add("E035", node.spot, f"{where}: one item names several things: {name}, {others}", hint)
+            return EMPTY
+        if name == "chain":
+            if isinstance(entry.value, Scalar) and isinstance(entry.value.value, str):
+                return self._refer(entry.value.value, entry.value.spot, where)
+            self._problems.add(
+                "E035", entry.value.spot, f"{where}: expected a chain's name, got {kind_of(entry.value)}"
+            )
+            return EMPTY
+        return self._middleware(name, node, entry.value, where)
+
+    def _python(self, node: Table, where: str) -> Chain:
+        for key, entry in node.entries.items():
+            if key not in ("use", "with"):
+                self._problems.add("E012", entry.spot, f'unknown key "{key}" in {where}', nearest(key, ("use", "with")))
+        name = node.get("use")
+        if not isinstance(name, Scalar) or not isinstance(name.value, str) or not PYTHON_NAME.fullmatch(name.value):
+            spot = node.spot if name is None else name.spot
+            self._problems.add("E035", spot, f"{where}: use names a class", 'such as "package.module:Class"')
+            return EMPTY
+        return self._middleware(name.value, name, node.get("with"), where)
+
+    def _middleware(self, name: str, node: Node, options: Node | None, where: str) -> Chain:
+        kind = self._class(name, node.spot, where)
+        if kind is None:
+            return EMPTY
+        if options is None or (isinstance(options, Scalar) and options.value is None):
+            options = Table(node.spot, {})
+        decoded = self._reader.struct(options, kind.Options, f"{where} {name}")
+        if decoded is None:
+            return EMPTY
+        build: Callable[[Struct], Middleware] = kind
+        try:
+            made = build(decoded)
+        except BUILD_FAULTS as fault:
+            self._problems.add("E032", node.spot, f"{where}: {name} cannot be built: {describe(fault)}")
+            return EMPTY
+        if getattr(made, "authenticates", False) and not isinstance(made, Authenticator):
+            self._problems.add(
+                "E032", node.spot, f"{where}: {name} says that it authenticates, but has no identify(call)"
+            )
+            return EMPTY
+        return Chain((name,), (made,))
+
+    def _class(self, name: str, spot: Spot, where: str) -> type[Middleware] | None:
+        if name in self._entries and name not in registry.names("middlewares"):
+            self._problems.add(
+                "E031", spot, f'{where}: "{name}" is a chain, not a middleware', f"write {{chain: {name}}}"
+            )
+            return None
+        try:
+            kind = registry.middleware(name)
+        except UnknownName as fault:
+            self._problems.add("E031", spot, f"{where}: {fault}", nearest(name, fault.known))
+            return None
+        if not has_options(kind):
+            self._problems.add("E032", spot, f"{where}: {name} is not a class with an Options Struct")
+            return None
+        return kind
+
+
+def has_options(kind: object) -> bool:
+    """Whether ``kind`` is a class that declares its options."""
+    options = getattr(kind, "Options", None)
+    return isinstance(kind, type) and isinstance(options, type) and issubclass(options, msgspec.Struct)
+
+
+def describe(fault: Exception) -> str:
+    """Return what an exception says, or its name when it says nothing."""
+    return str(fault) or type(fault).__name__

@@ -1,0 +1,294 @@
+"""YAML text into nodes that know where they stand; stricter than YAML where YAML surprises.
+
+The parser's events are read here instead of PyYAML's own objects, since those forget positions, keep the last of two equal
+keys, and read ``no`` as false. Knows nothing of rules.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final, TypeAlias
+
+import yaml
+from msgspec import Struct
+
+from .problems import Problems, Spot, looks_like_key
+
+MAX_BYTES: Final = 1024 * 1024
+MAX_DEPTH: Final = 40
+MAX_NODES: Final = 50_000
+"""Nodes with every alias counted in full: a few hundred bytes of nested aliases would fill the memory otherwise."""
+
+_LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a PyYAML built without libyaml has only the slow one
+
+_NULL: Final = frozenset({"", "~", "null", "Null", "NULL"})
+_BOOL: Final = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+_INT: Final = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
+_FLOAT: Final = re.compile(r"[-+]?(?:0|[1-9][0-9]*)?\.[0-9]+")
+
+_SURPRISES: Final = (
+    (
+        re.compile(r"(?i:yes|no|on|off)"),
+        "some YAML readers take it for true or false",
+        "write true or false, or quote it",
+    ),
+    (
+        re.compile(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?"),
+        "some YAML readers take it for a number of base 60",
+        'quote it, or write a duration such as "90s"',
+    ),
+    (
+        re.compile(r"[-+]?0(?:[0-9_]+|o[0-7_]+|x[0-9a-fA-F_]+|b[01_]+)"),
+        "YAML readers disagree about its base",
+        "write the number in decimal, or quote it",
+    ),
+    (
+        re.compile(r"[-+]?[0-9]+_[0-9_]*"),
+        "some YAML readers take it for a number",
+        "leave out the underscores, or quote it",
+    ),
+    (
+        re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+|[-+]?[0-9]+\."),
+        "YAML readers disagree whether it is a number",
+        "write the number out, or quote it",
+    ),
+    (
+        re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:(?:[Tt]|[ \t]+)[0-9].*)?"),
+        "some YAML readers take it for a date",
+        "quote it",
+    ),
+    (re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"), "no setting is infinite or not a number", "quote it"),
+)
+
+
+class Scalar(Struct, frozen=True, eq=False):
+    """One value; ``text`` is how it is spelled."""
+
+    spot: Spot
+    value: str | int | float | bool | None
+    text: str
+
+
+class Items(Struct, frozen=True, eq=False):
+    """A list."""
+
+    spot: Spot
+    items: tuple[Node, ...]
+
+
+class Entry(Struct, frozen=True, eq=False):
+    """A key of a table with its value; ``spot`` is the key's."""
+
+    spot: Spot
+    value: Node
+
+
+class Table(Struct, frozen=True, eq=False):
+    """A mapping, merge keys already merged in."""
+
+    spot: Spot
+    entries: dict[str, Entry]
+
+    def get(self, key: str) -> Node | None:
+        """Return the value of ``key``, or None."""
+        entry = self.entries.get(key)
+        return None if entry is None else entry.value
+
+
+Node: TypeAlias = Scalar | Items | Table
+
+
+def plain(node: Node) -> object:
+    """Return the node as dicts, lists and scalars."""
+    if isinstance(node, Scalar):
+        return node.value
+    if isinstance(node, Items):
+        return [plain(item) for item in node.items]
+    return {key: plain(entry.value) for key, entry in node.entries.items()}
+
+
+def kind_of(node: Node) -> str:
+    """Return what a person would call the node."""
+    if isinstance(node, Items):
+        return "a list"
+    if isinstance(node, Table):
+        return "a mapping"
+    if node.value is None:
+        return "nothing"
+    if isinstance(node.value, bool):
+        return "true" if node.value else "false"
+    return "a text" if isinstance(node.value, str) else "a number"
+
+
+def parse(text: str, source: str, problems: Problems) -> Node | None:
+    """Return the root node of ``text``, or None when it is empty or so broken that nothing can be said of the rest."""
+    if len(text) > MAX_BYTES:
+        problems.add("E006", Spot(source, 1, 1), f"the file is larger than {MAX_BYTES} characters")
+        return None
+    try:
+        return _Composer(text, source, problems).document()
+    except _Refused:
+        return None
+    except yaml.MarkedYAMLError as fault:
+        mark = fault.problem_mark or fault.context_mark
+        spot = Spot(source, 1, 1) if mark is None else Spot(source, mark.line + 1, mark.column + 1)
+        problems.add("E002", spot, ", ".join(filter(None, (fault.problem, fault.context))), _advice(text, spot, fault))
+    except yaml.reader.ReaderError as fault:
+        before = text[: fault.position]
+        spot = Spot(source, before.count("\n") + 1, fault.position - before.rfind("\n"))
+        problems.add("E002", spot, f"a character that YAML does not allow: {fault.reason}")
+    return None
+
+
+def _advice(text: str, spot: Spot, fault: yaml.MarkedYAMLError) -> str:
+    lines = text.splitlines()
+    if spot.line <= len(lines) and "\t" in lines[spot.line - 1][: spot.column]:
+        return "indent with spaces, not with tabs"
+    said = f"{fault.problem} {fault.context}"
+    if "mapping values are not allowed" in said or "cannot start any token" in said or "scanning an alias" in said:
+        return 'a text that contains ": " or begins with one of * & ! % @ ` must be quoted'
+    return "look for a bracket, quote or indentation that is off, here or just above"
+
+
+class _Refused(Exception):
+    """Reading on makes no sense; the problem has been noted."""
+
+
+class _Composer:
+    def __init__(self, text: str, source: str, problems: Problems) -> None:
+        self._events: Iterator[yaml.Event] = yaml.parse(text, Loader=_LOADER)
+        self._source = source
+        self._problems = problems
+        self._anchors: dict[str, tuple[Node, int]] = {}
+        self._count = 0
+
+    def document(self) -> Node | None:
+        next(self._events)  # the stream's start
+        if not isinstance(next(self._events), yaml.DocumentStartEvent):
+            return None
+        root, _ = self._node(next(self._events), 0)
+        next(self._events)  # the document's end
+        after = next(self._events)
+        if isinstance(after, yaml.DocumentStartEvent):
+            self._problems.add(
+                "E003", self._spot(after), "a second document", "a rule file is one document: remove the ---"
+            )
+        return root
+
+    def _spot(self, event: yaml.Event) -> Spot:
+        mark = event.start_mark
+        return Spot(self._source, 1, 1) if mark is None else Spot(self._source, mark.line + 1, mark.column + 1)
+
+    def _node(self, event: yaml.Event, depth: int) -> tuple[Node, int]:
+        """Return the node that begins with ``event``, and how many nodes it holds with its aliases written out."""
+        spot = self._spot(event)
+        if isinstance(event, yaml.AliasEvent):
+            known = self._anchors.get(event.anchor or "")
+            if known is None:
+                self._problems.add(
+                    "E007",
+                    spot,
+                    f'no anchor "&{event.anchor}" ends above this',
+                    f'a glob that begins with * must be quoted: "*{event.anchor}"',
+                )
+                raise _Refused
+            self._grow(known[1], spot)
+            return known
+        if depth > MAX_DEPTH:
+            self._problems.add("E006", spot, f"nested deeper than {MAX_DEPTH} levels")
+            raise _Refused
+        self._grow(1, spot)
+        before = self._count
+        assert isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent)
+        if event.tag not in (None, "!"):
+            self._problems.add("E003", spot, f"the tag {event.tag}", "leave it out: types follow from the rules")
+        node: Node
+        if isinstance(event, yaml.ScalarEvent):
+            node = self._scalar(event, spot)
+        elif isinstance(event, yaml.SequenceStartEvent):
+            node = self._items(spot, depth)
+        else:
+            node = self._table(spot, depth)
+        weight = self._count - before + 1
+        if event.anchor is not None:
+            self._anchors[event.anchor] = node, weight
+        return node, weight
+
+    def _grow(self, weight: int, spot: Spot) -> None:
+        self._count += weight
+        if self._count > MAX_NODES:
+            self._problems.add("E006", spot, f"more than {MAX_NODES} nodes, aliases counted in full")
+            raise _Refused
+
+    def _scalar(self, event: yaml.ScalarEvent, spot: Spot) -> Scalar:
+        text = event.value
+        if looks_like_key(text):
+            self._problems.add(
+                "E020", spot, "this looks like a secret", 'write a reference: "env:NAME", "env:NAME?" or "file:path"'
+            )
+            self._problems.silence(spot)
+        return Scalar(spot, self._resolve(text, spot) if event.implicit[0] else text, text)
+
+    def _resolve(self, text: str, spot: Spot) -> str | int | float | bool | None:
+        if text in _NULL:
+            return None
+        if text in _BOOL:
+            return _BOOL[text]
+        if _INT.fullmatch(text) and len(text) < 20:
+            return int(text)
+        if _FLOAT.fullmatch(text):
+            return float(text)
+        for pattern, why, hint in _SURPRISES:
+            if pattern.fullmatch(text):
+                self._problems.add("E005", spot, f"{text} is ambiguous: {why}", hint)
+                self._problems.silence(spot)
+                break
+        return text
+
+    def _items(self, spot: Spot, depth: int) -> Items:
+        items: list[Node] = []
+        while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
+            items.append(self._node(event, depth + 1)[0])
+        return Items(spot, tuple(items))
+
+    def _table(self, spot: Spot, depth: int) -> Table:
+        written: dict[str, Entry] = {}
+        merged: list[Table] = []
+        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
+            key, _ = self._node(event, depth + 1)
+            is_merge = isinstance(event, yaml.ScalarEvent) and event.implicit[0] and event.value == "<<"
+            value, _ = self._node(next(self._events), depth + 1)
+            if is_merge and not merged:
+                merged = self._merged(value)
+                continue
+            name = "<<" if is_merge else self._key(key)
+            if name in written or is_merge:
+                first = f"; first on line {written[name].spot.line}" if name in written else ""
+                self._problems.add(
+                    "E004", key.spot, f'the key "{name}" is written twice{first}', "remove one of the two"
+                )
+            else:
+                written[name] = Entry(key.spot, value)
+        entries = dict(written)
+        for table in merged:
+            for name, entry in table.entries.items():
+                entries.setdefault(name, entry)
+        return Table(spot, entries)
+
+    def _key(self, key: Node) -> str:
+        if not isinstance(key, Scalar):
+            self._problems.add("E003", key.spot, f"{kind_of(key)} as a key", "keys are names")
+            raise _Refused
+        if not isinstance(key.value, str):
+            self._problems.add("E003", key.spot, f"the key {key.text or 'null'} is not a text", "quote it")
+        return key.text
+
+    def _merged(self, value: Node) -> list[Table]:
+        tables = list(value.items) if isinstance(value, Items) else [value]
+        found = [table for table in tables if isinstance(table, Table)]
+        if len(found) < len(tables) or not tables:
+            self._problems.add(
+                "E007", value.spot, f"<< merges mappings, this is {kind_of(value)}", "write <<: *name or <<: [*a, *b]"
+            )
+        return found

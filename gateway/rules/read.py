@@ -1,0 +1,234 @@
+"""Nodes into msgspec Structs, by the Structs' own types: every mistake of a section is noted at its place.
+
+msgspec alone would stop at the first mistake and knows no lines. So Structs, mappings and lists are walked here, and only
+what is below them is handed to it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Final, TypeVar, Union, get_args, get_origin
+
+import msgspec
+from msgspec import Struct
+
+from ..units import Secret, decode_unit
+from .document import Entry, Items, Node, Scalar, Table, kind_of, plain
+from .problems import Problems, Spot, nearest
+
+S = TypeVar("S", bound=Struct)
+
+_AT: Final = re.compile(r" - at `(?:key in )?\$(?P<path>.*)`$")
+_STEP: Final = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
+_UNKNOWN: Final = re.compile(r"Object contains unknown field `([^`]+)`")
+_WORDS: Final = {
+    "array": "a list",
+    "object": "a mapping",
+    "str": "a text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "null": "nothing",
+}
+
+
+class _InlineSecret(ValueError):
+    """A text where a reference to a secret belongs. Never carries the text."""
+
+
+class Reader:
+    """Reads sections; what is wrong goes to ``problems``. ``file:`` secrets are relative to ``directory``."""
+
+    def __init__(self, problems: Problems, directory: Path) -> None:
+        self.problems = problems
+        self.directory = directory
+
+    def table(self, node: Node | None, where: str) -> Mapping[str, Entry]:
+        """Return the entries of a mapping; none, and a note, if it is something else."""
+        if node is None:
+            return {}
+        if isinstance(node, Table):
+            return node.entries
+        self.problems.add("E011", node.spot, f"{where}: expected a mapping, got {kind_of(node)}")
+        return {}
+
+    def items(self, node: Node | None, where: str) -> tuple[Node, ...]:
+        """Return the items of a list; none, and a note, if it is something else."""
+        if node is None:
+            return ()
+        if isinstance(node, Items):
+            return node.items
+        self.problems.add("E011", node.spot, f"{where}: expected a list, got {kind_of(node)}")
+        return ()
+
+    def struct(
+        self, node: Node, kind: type[S], where: str, *, keep: Collection[str] = (), beside: Collection[str] | None = ()
+    ) -> S | None:
+        """Return the Struct that ``node`` spells, or None when something in it is wrong (and noted).
+
+        Fields in ``keep`` are left at their default for the caller to read. ``beside`` are keys that belong to somebody
+        else; None: nobody knows which, so no key is called unknown.
+        """
+        if not isinstance(node, Table):
+            self.problems.add("E011", node.spot, f"{where}: expected a mapping, got {kind_of(node)}")
+            return None
+        fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+        if beside is not None:
+            self._unknown(node, kind, where, [*fields, *beside])
+        values: dict[str, Any] = {}
+        whole = True
+        for key, field in fields.items():
+            entry = node.entries.get(key)
+            if entry is None:
+                if field.required:
+                    self.problems.add("E010", node.spot, f'{where or "the file"} needs the key "{key}"')
+                    whole = False
+            elif key not in keep:
+                value = self._value(entry.value, field.type, f"{where}.{key}" if where else key)
+                whole = whole and value is not _WRONG
+                values[field.name] = value
+            elif field.required:
+                values[field.name] = plain(entry.value)
+        if not whole:
+            return None
+        try:
+            return kind(**values)
+        except ValueError as fault:
+            self._at_field(node, str(fault), where)
+            return None
+
+    def secret(self, secret: Secret, spot: Spot, where: str) -> tuple[str | None, str | None]:
+        """Return the secret's value, and why it is off: an optional one that is unset. A missing one is noted."""
+        try:
+            value = secret.read()
+        except (LookupError, OSError, UnicodeDecodeError) as fault:
+            self.problems.add("E021", spot, f"{where}: {_missing(secret, fault)}", _how_to_give(secret))
+            return None, None
+        return value, f"{secret.reference.removeprefix('env:').rstrip('?')} is not set" if value is None else None
+
+    def path(self, text: str) -> str:
+        """Return a path that was written relative to the rule file."""
+        return str(self.directory / Path(text).expanduser())
+
+    def _unknown(self, node: Table, kind: type[Struct], where: str, known: list[str]) -> None:
+        later: frozenset[str] = getattr(kind, "later", frozenset())
+        for key, entry in node.entries.items():
+            if key in known or key.startswith("x-"):
+                continue
+            place = f" in {where}" if where else ""
+            if key in later:
+                self.problems.add("E013", entry.spot, f'"{key}"{place} is not available in this version', "remove it")
+            else:
+                self.problems.add("E012", entry.spot, f'unknown key "{key}"{place}', nearest(key, known))
+
+    def _value(self, node: Node, kind: Any, where: str) -> Any:
+        origin = get_origin(kind)
+        if origin is UnionType or origin is Union:
+            options = [option for option in get_args(kind) if option is not NoneType]
+            if isinstance(node, Scalar) and node.value is None and len(options) < len(get_args(kind)):
+                return None
+            if len(options) == 1:
+                return self._value(node, options[0], where)
+        elif origin is Annotated and isinstance(node, Table | Items):
+            # walked for all its mistakes, then handed to msgspec for the limits that Meta sets
+            return _WRONG if self._value(node, get_args(kind)[0], where) is _WRONG else self._leaf(node, kind, where)
+        elif isinstance(kind, type) and issubclass(kind, Struct) and kind.__struct_config__.tag is None:
+            made = self.struct(node, kind, where)
+            return _WRONG if made is None else made
+        elif origin in (dict, Mapping) and isinstance(node, Table):
+            return self._mapping(node, get_args(kind)[1], where)
+        elif (
+            origin in (list, tuple, frozenset, set) and isinstance(node, Items) and _is_uniform(origin, get_args(kind))
+        ):
+            values = [self._value(item, get_args(kind)[0], f"{where}[{at}]") for at, item in enumerate(node.items)]
+            return _WRONG if any(value is _WRONG for value in values) else origin(values)
+        return self._leaf(node, kind, where)
+
+    def _mapping(self, node: Table, kind: Any, where: str) -> Any:
+        values = {key: self._value(entry.value, kind, f"{where}.{key}") for key, entry in node.entries.items()}
+        return _WRONG if any(value is _WRONG for value in values.values()) else values
+
+    def _leaf(self, node: Node, kind: Any, where: str) -> Any:
+        try:
+            return msgspec.convert(plain(node), kind, dec_hook=self._unit)
+        except msgspec.ValidationError as fault:
+            self._note(node, fault, where)
+            return _WRONG
+
+    def _unit(self, kind: type, value: Any) -> Any:
+        if kind is not Secret:
+            return decode_unit(kind, value)
+        try:
+            secret = Secret.parse(value)
+        except ValueError as fault:
+            raise _InlineSecret(str(fault)) from None
+        if secret.reference.startswith("file:"):
+            return Secret(f"file:{self.path(secret.reference.removeprefix('file:'))}")
+        return secret
+
+    def _note(self, node: Node, fault: msgspec.ValidationError, where: str) -> None:
+        message = str(fault)
+        found = _AT.search(message)
+        unknown = _UNKNOWN.match(message)
+        if found is not None:
+            message = message[: found.start()]
+            node, where = _locate(node, found["path"], where)
+        if unknown is not None and isinstance(node, Table) and unknown[1] in node.entries:
+            self.problems.add("E012", node.entries[unknown[1]].spot, f'unknown key "{unknown[1]}" in {where}')
+            return
+        code = "E020" if isinstance(fault.__cause__, _InlineSecret) else "E011"
+        self.problems.add(code, node.spot, f"{where}: {_plain_words(message)}")
+
+    def _at_field(self, node: Table, message: str, where: str) -> None:
+        """Note what a Struct said of itself, at the key that its message begins with, else at the mapping."""
+        entry = node.entries.get(re.split(r"[^\w-]", message, maxsplit=1)[0])
+        spot = node.spot if entry is None else entry.value.spot
+        code = "E050" if message.startswith("listen:") else "E011"
+        self.problems.add(code, spot, f"{where}: {message}" if where else message)
+
+
+class _Wrong:
+    """What stands for a value that was not in order."""
+
+
+_WRONG: Final = _Wrong()
+
+
+def _is_uniform(origin: Callable[..., object], arguments: tuple[Any, ...]) -> bool:
+    return bool(arguments) and (origin is not tuple or (len(arguments) == 2 and arguments[1] is Ellipsis))
+
+
+def _locate(node: Node, path: str, where: str) -> tuple[Node, str]:
+    for step in _STEP.finditer(path):
+        key, index = step.groups()
+        if isinstance(node, Table) and key in node.entries:
+            node, where = node.entries[key].value, f"{where}.{key}"
+        elif isinstance(node, Items) and index is not None and int(index) < len(node.items):
+            node, where = node.items[int(index)], f"{where}[{index}]"
+        else:
+            break
+    return node, where
+
+
+def _plain_words(message: str) -> str:
+    def word(found: re.Match[str]) -> str:
+        return " or ".join(_WORDS.get(part, part) for part in found[1].split(" | "))
+
+    return re.sub(r"`([^`]+)`", word, message[:1].lower() + message[1:])
+
+
+def _missing(secret: Secret, fault: Exception) -> str:
+    if isinstance(fault, OSError):
+        return f"{secret.reference} cannot be read: {fault.strerror or fault}"
+    if isinstance(fault, UnicodeDecodeError):
+        return f"{secret.reference} is not UTF-8 text"
+    return str(fault)
+
+
+def _how_to_give(secret: Secret) -> str:
+    if secret.reference.startswith("file:"):
+        return "write the secret into that file, or refer to another"
+    return f'set it, or write "{secret.reference}?" to leave the upstream off while it is unset'

@@ -1,0 +1,218 @@
+"""The rule file as msgspec Structs: every key with its type, default and meaning.
+
+``later`` on a Struct names keys of the language that this version does not read yet: an error says so, instead of calling
+them unknown. Structs of a section hold no names of other sections; those are looked up when the plan is built.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from functools import cached_property
+from typing import Annotated, ClassVar, Final, Literal
+
+from msgspec import Meta, Struct
+
+from ..transport.options import TransportOptions
+from ..units import Duration, Secret, Size
+from .listen import parse_listen
+
+VERSION: Final = 1
+
+Loss = Literal["report", "refuse", "ignore"]
+"""What happens when a request cannot be said in the upstream's format without losing something: it is sent and the loss
+named in a header and the record; it is refused; it is sent and the record alone knows."""
+
+ChainItem = str | dict[str, object]
+ChainRules = str | list[ChainItem]
+"""The name of a chain, or a list of items; see ``chains``."""
+
+OUR_HEADERS: Final = (
+    "x-request-id",
+    "headgate-route",
+    "headgate-upstream",
+    "headgate-attempts",
+    "headgate-loss",
+    "headgate-cache",
+)
+"""Response headers of ours, which ``server.response_headers`` can switch off."""
+
+
+class Cors(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Browsers of which origins may call."""
+
+    origins: Annotated[tuple[str, ...], Meta(min_length=1)]
+    """Such as ``https://app.example``; ``*`` is any."""
+
+    def __post_init__(self) -> None:
+        for origin in self.origins:
+            if origin != "*" and not origin.startswith(("http://", "https://")):
+                raise ValueError(
+                    f'origins: expected "*" or scheme and host such as "https://app.example", got "{origin}"'
+                )
+            if origin.count("/") > 2:
+                raise ValueError(f'origins: "{origin}" must end after the host or port: an origin has no path')
+
+
+class Tls(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The server's certificate. Paths are relative to the rule file."""
+
+    cert: str
+    """PEM file with the certificate and its chain."""
+    key: str
+    """PEM file with its key."""
+
+
+class ServerOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
+    """How the gateway listens, and what it accepts."""
+
+    listen: str = "127.0.0.1:8080"
+    """``host:port`` or ``unix:/path``. Other than loopback needs auth on every route, or ``anonymous: allow``."""
+    anonymous: Literal["allow", "refuse"] = "refuse"
+    """Whether routes without auth may be reached from the network."""
+    max_body: Size = Size(64 * 1024 * 1024)
+    """The largest request body."""
+    max_header: Size = Size(64 * 1024)
+    """The most that the headers of a request may take together."""
+    keep_alive: Duration = Duration(15)
+    """Silence on a stream after which a comment is sent, so that no proxy between hangs up."""
+    drain: Duration = Duration(30)
+    """How long running calls may go on after the signal to stop."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Networks whose X-Forwarded-For is believed, such as ``10.0.0.0/8``."""
+    cors: Cors | None = None
+    """Off unless given."""
+    tls: Tls | None = None
+    """Plain HTTP unless given."""
+    workers: Annotated[int, Meta(ge=1, le=256)] = 1
+    """Processes that share the port."""
+    response_headers: bool | tuple[str, ...] = True
+    """False switches off every response header of ours, a list those in it."""
+
+    restart: ClassVar[tuple[str, ...]] = ("listen", "max_header", "tls", "workers")
+    """Keys that a reload cannot change."""
+
+    def __post_init__(self) -> None:
+        parse_listen(self.listen)
+        for network in self.trusted_proxies:
+            try:
+                ipaddress.ip_network(network)
+            except ValueError as fault:
+                raise ValueError(f"trusted_proxies: {fault}") from fault
+        for name in ("max_body", "max_header", "keep_alive"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above zero")
+        if not isinstance(self.response_headers, bool):
+            for header in self.response_headers:
+                if header.lower() not in OUR_HEADERS:
+                    raise ValueError(
+                        f'response_headers: "{header}" is none of ours, which are {", ".join(OUR_HEADERS)}'
+                    )
+
+    @cached_property
+    def networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+        """``trusted_proxies``, parsed."""
+        return tuple(ipaddress.ip_network(network) for network in self.trusted_proxies)
+
+    @cached_property
+    def hidden_headers(self) -> frozenset[str]:
+        """Response headers of ours that are switched off, in lower case."""
+        if isinstance(self.response_headers, bool):
+            return frozenset(() if self.response_headers else OUR_HEADERS)
+        return frozenset(header.lower() for header in self.response_headers)
+
+
+class TimeoutRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When to give up on an upstream; what is left out comes from ``defaults``, then from the built-in values."""
+
+    connect: Duration | None = None
+    """Until the connection stands, TLS included."""
+    pool: Duration | None = None
+    """Until a connection of the pool is free."""
+    write: Duration | None = None
+    """Until the request is sent."""
+    first_token: Duration | None = None
+    """Until the first content of a stream; the provider's pings do not count."""
+    idle: Duration | None = None
+    """Between two pieces of a stream; the provider's pings do count."""
+    total: Duration | None = None
+    """From the first byte of the request to the last of the answer."""
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} must be above zero")
+
+
+class Defaults(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What holds where a section says nothing."""
+
+    timeout: TimeoutRules = TimeoutRules()
+    """For every upstream."""
+    loss: Loss = "report"
+    """For every route."""
+
+
+class UpstreamRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A configured adapter. The adapter's own options stand beside these keys."""
+
+    adapter: str
+    """How the provider is reached: ``openai``, ``anthropic``, ``simulator``, an installed one, or ``module:Class``."""
+    base_url: str | None = None
+    """Where the provider is, spelled as the vendor's own SDK spells it; left out: the adapter's default."""
+    key: Secret | None = None
+    """The provider's key, by reference. ``env:NAME?`` switches the upstream off while NAME is unset."""
+    credential: Literal["own", "pass-through"] = "own"
+    """Whether the provider sees our key or the caller's."""
+    chain: ChainRules | None = None
+    """Middlewares around every attempt at this upstream, such as ``[retry]``."""
+    timeout: TimeoutRules = TimeoutRules()
+    """When to give up."""
+    pool: TransportOptions = TransportOptions()
+    """Its connections."""
+    headers: dict[str, str] = {}
+    """Sent with every request. A value may be a reference, ``env:NAME`` or ``file:path``."""
+    models: tuple[str, ...] = ()
+    """Names of models it serves, for ``/v1/models``."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"accounts", "transport", "prices"})
+
+
+class RouteRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One rule: which requests, through what, to where. The first route that matches serves."""
+
+    name: Annotated[str, Meta(min_length=1)]
+    """What logs and headers call it."""
+    match: dict[str, object] = {}
+    """Conditions on facts of the request, all of which must hold; left out: every request."""
+    chain: ChainRules | None = None
+    """Middlewares around the call: the name of a chain, or a list."""
+    to: str
+    """An upstream, or ``upstream/model`` to ask it for that model whatever the caller named."""
+    loss: Loss | None = None
+    """What to do about what the upstream's format cannot say."""
+    timeout: Duration | None = None
+    """For the whole call, retries included; left out: the upstream's ``total``."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"when", "select", "on_failure", "hedge", "shadow", "tokens"})
+
+
+class RuleFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A rule file. Keys that begin with ``x-`` are free for anchors and notes."""
+
+    version: Literal[1]
+    """Of the rule language."""
+    server: ServerOptions = ServerOptions()
+    """How the gateway listens."""
+    defaults: Defaults = Defaults()
+    """What holds where a section says nothing."""
+    upstreams: dict[str, UpstreamRules] = {}
+    """Providers, by names of your own."""
+    chains: dict[str, list[ChainItem]] = {}
+    """Lists of middlewares, by names of your own."""
+    routes: list[RouteRules] = []
+    """The rules, first match wins."""
+
+    later: ClassVar[frozenset[str]] = frozenset(
+        {"accounts", "include", "media", "prices", "stores", "targets", "telemetry", "tests"}
+    )

@@ -1,0 +1,243 @@
+"""Upstreams: adapters found, options checked, secrets read, pools made or taken over."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Struct
+
+from .. import registry
+from ..call import Call
+from ..chain import Adapter, AdapterContext, Next, Timeouts, compose
+from ..errors import Overloaded
+from ..registry import UnknownName
+from ..relay.reply import Reply
+from ..transport.base import Transport
+from ..transport.options import TransportOptions
+from ..transport.session import SessionTransport
+from ..units import Duration, Secret
+from .chains import BUILD_FAULTS, Chains, describe, has_options
+from .document import Entry, Node, Scalar, Table
+from .plan import Plan, Upstream
+from .problems import Spot, looks_like_key, nearest
+from .read import Reader
+from .schema import Defaults, TimeoutRules, UpstreamRules
+
+_COMMON: Final = frozenset(UpstreamRules.__struct_fields__)
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_FRAMING: Final = frozenset({"host", "content-length", "transfer-encoding", "connection", "te", "trailer", "upgrade"})
+_SECRET_HEADERS: Final = frozenset(
+    {"authorization", "proxy-authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie"}
+)
+
+
+class _Off(Exception):
+    """An optional secret is unset."""
+
+
+class Upstreams:
+    """Builds the upstreams of one file, one by one."""
+
+    def __init__(self, reader: Reader, chains: Chains, defaults: Defaults, previous: Plan | None) -> None:
+        self._reader = reader
+        self._problems = reader.problems
+        self._chains = chains
+        self._defaults = defaults
+        self._previous: Mapping[str, Upstream] = {} if previous is None else previous.upstreams
+
+    def build(self, name: str, entry: Entry) -> Upstream | None:
+        """Return the upstream, or None when something in it is wrong (and noted)."""
+        where, node = f"upstreams.{name}", entry.value
+        if not isinstance(node, Table):
+            self._reader.struct(node, UpstreamRules, where)
+            return None
+        kind = self._adapter(node, where)
+        names = None if kind is None else [field.encode_name for field in msgspec.structs.fields(kind.Options)]
+        rules = self._reader.struct(node, UpstreamRules, where, keep=("chain",), beside=names)
+        own = Table(node.spot, {key: each for key, each in node.entries.items() if key in (names or ())})
+        options = None if kind is None else self._reader.struct(own, kind.Options, where)
+        chain = self._chains.of(node.get("chain"), f"{where}.chain")
+        if rules is None or kind is None or options is None:
+            return None
+        self._check(rules, node, where)
+        try:
+            credential = self._credential(rules, node, where)
+            headers = self._headers(rules, node, where)
+            off = None
+        except _Off as why:
+            credential, headers, off = None, {}, str(why)
+        optional = [rules.key, *map(_reference, rules.headers.values())]
+        upstream = Upstream(
+            name,
+            rules.adapter,
+            options,
+            _timeouts(self._defaults.timeout, rules.timeout),
+            _unavailable(name, off or "it could not be built"),
+            off=off,
+            optional=any(secret is not None and secret.optional for secret in optional),
+            chain_names=chain.names,
+            middlewares=chain.middlewares,
+            models=rules.models,
+            shared=(rules.base_url, rules.adapter, rules.pool),
+        )
+        if off is not None:
+            self._problems.add("W102", entry.spot, f"the upstream {name} is off: {off}", "routes to it do not match")
+            return upstream
+        transport = self._transport(upstream, rules, node, where)
+        if transport is None:
+            return upstream
+        context = AdapterContext(
+            name,
+            transport,
+            upstream.timeouts,
+            credential,
+            rules.base_url,
+            rules.credential == "pass-through",
+            headers,
+        )
+        adapter = self._instance(kind, options, context, node, where)
+        if adapter is None:
+            return upstream
+        entry_point = compose(chain.middlewares, adapter)
+        return msgspec.structs.replace(upstream, adapter=adapter, transport=transport, entry=entry_point)
+
+    def _adapter(self, node: Table, where: str) -> type[Adapter] | None:
+        name = node.get("adapter")
+        if not isinstance(name, Scalar) or not isinstance(name.value, str):
+            return None
+        try:
+            kind = registry.adapter(name.value)
+        except UnknownName as fault:
+            self._problems.add("E030", name.spot, f"{where}: {fault}", nearest(name.value, fault.known))
+            return None
+        if not has_options(kind):
+            self._problems.add("E032", name.spot, f"{where}: {name.value} is not a class with an Options Struct")
+            return None
+        return kind
+
+    def _check(self, rules: UpstreamRules, node: Table, where: str) -> None:
+        if rules.credential == "pass-through" and rules.key is not None:
+            self._problems.add(
+                "E052",
+                _spot(node, "credential"),
+                f"{where}: credential: pass-through sends the caller's key, but there is a key: too",
+                "remove one of the two",
+            )
+        if rules.base_url is None:
+            return
+        spot = _spot(node, "base_url")
+        try:
+            parts = urlsplit(rules.base_url)
+            host, _ = parts.hostname, parts.port  # a bad port raises on being read
+        except ValueError:
+            host = None
+            parts = urlsplit("")
+        if parts.username is not None or parts.password is not None:
+            self._problems.add("E020", spot, f"{where}.base_url carries a user or password", "give it as key: env:NAME")
+        elif parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
+            self._problems.add(
+                "E011", spot, f"{where}.base_url: expected http(s)://host[:port][/path], got {rules.base_url!r}"
+            )
+
+    def _credential(self, rules: UpstreamRules, node: Table, where: str) -> str | None:
+        if rules.key is None:
+            return None
+        return self._read(rules.key, _spot(node, "key"), f"{where}.key")
+
+    def _read(self, secret: Secret, spot: Spot, where: str) -> str | None:
+        value, off = self._reader.secret(secret, spot, where)
+        if off is not None:
+            raise _Off(off)
+        return value
+
+    def _headers(self, rules: UpstreamRules, node: Table, where: str) -> dict[str, str]:
+        headers: dict[str, str] = {}
+        table = node.get("headers")
+        for name, text in rules.headers.items():
+            entry = table.entries[name] if isinstance(table, Table) else Entry(node.spot, node)
+            place = f"{where}.headers.{name}"
+            if not _HEADER_NAME.fullmatch(name):
+                self._problems.add("E011", entry.spot, f"{place}: not a header name")
+            elif name.lower() in _FRAMING:
+                self._problems.add("E011", entry.spot, f"{place}: the transport sets it")
+            elif name.lower() in headers:
+                self._problems.add("E004", entry.spot, f"{place} is written twice", "header names have no case")
+            value = self._header(name, text, entry.value, place)
+            if value is not None:
+                headers[name.lower()] = value
+        return headers
+
+    def _header(self, name: str, text: str, node: Node, where: str) -> str | None:
+        secret = _reference(text)
+        if secret is not None:
+            if secret.reference.startswith("file:"):
+                secret = Secret(f"file:{self._reader.path(text.removeprefix('file:'))}")
+            return self._read(secret, node.spot, where)
+        if name.lower() in _SECRET_HEADERS or looks_like_key(text):
+            self._problems.add(
+                "E020",
+                node.spot,
+                f"{where} carries a secret",
+                'write a reference: "env:NAME", "env:NAME?" or "file:path"',
+            )
+            return None
+        if not text.isprintable():
+            self._problems.add("E011", node.spot, f"{where}: a header value is one line of printable text")
+            return None
+        return text
+
+    def _transport(self, upstream: Upstream, rules: UpstreamRules, node: Table, where: str) -> Transport | None:
+        old = self._previous.get(upstream.name)
+        if old is not None and old.transport is not None and old.shared == upstream.shared:
+            return old.transport
+        try:
+            return SessionTransport(self._paths(rules.pool))
+        except ValueError as fault:
+            pool = node.get("pool")
+            key = re.split(r"\W", str(fault), maxsplit=1)[0]
+            spot = _spot(pool, key) if isinstance(pool, Table) else node.spot
+            self._problems.add("E011", spot, f"{where}.pool.{fault}")
+            return None
+
+    def _paths(self, pool: TransportOptions) -> TransportOptions:
+        written = {name: getattr(pool, name) for name in ("ca_bundle", "client_cert", "client_key", "unix_socket")}
+        known = {name: self._reader.path(path) for name, path in written.items() if path is not None}
+        return msgspec.structs.replace(pool, **known)
+
+    def _instance(
+        self, kind: type[Adapter], options: Struct, context: AdapterContext, node: Table, where: str
+    ) -> Adapter | None:
+        build: Callable[[Struct, AdapterContext], Adapter] = kind
+        try:
+            return build(options, context)
+        except BUILD_FAULTS as fault:
+            self._problems.add("E032", _spot(node, "adapter"), f"{where} cannot be built: {describe(fault)}")
+            return None
+
+
+def _spot(node: Table, key: str) -> Spot:
+    value = node.get(key)
+    return node.spot if value is None else value.spot
+
+
+def _reference(text: str) -> Secret | None:
+    return Secret.parse(text) if re.match(r"(?:env|file):[^?]", text) else None
+
+
+def _timeouts(*layers: TimeoutRules) -> Timeouts:
+    """Return the built-in time-outs with each layer's values laid over them."""
+    known: dict[str, Duration] = {}
+    for layer in layers:
+        known |= {name: value for name, value in msgspec.structs.asdict(layer).items() if value is not None}
+    return Timeouts(**known)
+
+
+def _unavailable(name: str, why: str) -> Next:
+    def refuse(call: Call) -> Awaitable[Reply]:
+        raise Overloaded(f"the upstream {name} is off: {why}", kind="unavailable")
+
+    return refuse

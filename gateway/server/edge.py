@@ -1,0 +1,236 @@
+"""An answer on its way to one client's socket: the last sink of a stream, and what watches the client meanwhile.
+
+``commit`` is the moment headers go out. Before it a failure is an HTTP error; after it, the format's own error frame and
+never a clean end. The clock looks at every edge: it notices clients that left (the host's runner may not cancel
+handlers), writes keep-alives into the silence, and ends what is over its deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final
+
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+
+from ..codecs.base import StreamEncoder
+from ..errors import Cancelled, GatewayError, UpstreamTimeout
+from ..ir.event import Chunk
+from ..relay.reply import Reply
+from ..relay.scope import Scope
+
+HIGH_BYTES: Final = 64 * 1024
+"""What may wait in the client's socket buffer before the provider is paused."""
+
+
+class StreamedAnswer(web.StreamResponse):
+    """A streamed response whose chunks we write to the transport ourselves; it counts them for the access log."""
+
+    written = 0
+
+    @property
+    def body_length(self) -> int:
+        """Bytes of the body sent so far, framing included, as aiohttp counts them."""
+        return self.written + super().body_length
+
+
+class Edge:
+    """One client that waits for, or reads, a streamed answer. A Sink[Chunk]."""
+
+    __slots__ = (
+        "request",
+        "scope",
+        "encoder",
+        "response",
+        "early_headers",
+        "early_content_type",
+        "keep_alive_s",
+        "deadline",
+        "error",
+        "over",
+        "_transport",
+        "_task",
+        "_writer",
+        "_reply",
+        "_committing",
+        "_chunked",
+        "_indirect",
+        "_waiter",
+        "_full",
+        "_last_write",
+        "_left",
+    )
+
+    def __init__(self, request: web.BaseRequest, scope: Scope, keep_alive_s: float) -> None:
+        transport = request.transport
+        if transport is None:
+            raise Cancelled("the client left")
+        task = asyncio.current_task()
+        assert task is not None
+        self.request = request
+        self.scope = scope
+        self.encoder: StreamEncoder | None = None
+        self.response: StreamedAnswer | None = None
+        self.early_headers: Mapping[str, str] = {}
+        self.early_content_type = ""
+        self.keep_alive_s = keep_alive_s
+        self.deadline: float | None = None
+        self.error: GatewayError | None = None
+        self.over = False
+        self._transport = transport
+        self._task: asyncio.Task[Any] = task
+        self._writer: AbstractStreamWriter | None = None
+        self._reply: Reply | None = None
+        self._committing: asyncio.Task[None] | None = None
+        self._chunked = False
+        self._indirect: list[bytes] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._full = False
+        self._last_write = scope.loop.time()
+        self._left = False
+        scope.watched.append(self)
+
+    # -- the commit
+
+    async def commit(self, status: int, headers: Mapping[str, str], content_type: str) -> None:
+        """Send the response headers, unless a keep-alive already has."""
+        if self._committing is not None:
+            await self._committing
+        if self.response is None:
+            await self._prepare(status, headers, content_type)
+
+    async def _prepare(self, status: int, headers: Mapping[str, str], content_type: str) -> None:
+        self.scope.committed = True
+        response = self.response = StreamedAnswer(status=status, headers=dict(headers))
+        response.headers["Content-Type"] = content_type
+        response.headers["Cache-Control"] = "no-cache"
+        response.headers["X-Accel-Buffering"] = "no"
+        self._writer = await response.prepare(self.request)
+        self._chunked = response.headers.get("Transfer-Encoding", "").lower() == "chunked"
+        if self.request.method == "HEAD" or "Content-Encoding" in response.headers or response.compression:
+            # Somebody in front of us changes the body: aiohttp must write it.
+            self._indirect = []
+        self._last_write = self.scope.loop.time()
+
+    # -- a sink
+
+    def push(self, chunk: Chunk, /) -> None:
+        """Encode a chunk and write it at once."""
+        assert self.encoder is not None
+        self._write(self.encoder.encode(chunk))
+
+    def end(self, error: GatewayError | None, /) -> None:
+        """The answer is over."""
+        self.over = True
+        self.error = error
+        self._wake()
+
+    def _write(self, data: bytes) -> None:
+        if not data:
+            return
+        transport = self._transport
+        if transport.is_closing():
+            self._client_left()
+            return
+        self._last_write = self.scope.loop.time()
+        if self._indirect is not None:
+            self._indirect.append(data)
+            self._wake()
+            return
+        if self._chunked:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        transport.write(data)
+        assert self.response is not None
+        self.response.written += len(data)
+        if not self._full and transport.get_write_buffer_size() > HIGH_BYTES:
+            self._full = True
+            if self._reply is not None:
+                self._reply.pause()
+            self._wake()
+
+    async def run(self, reply: Reply) -> None:
+        """Let ``reply`` flow to the client until it is over, then write the end. Never raises for the client's sake."""
+        self._reply = reply
+        reply.connect(self)
+        try:
+            await self._keep_up(reply)
+        except ConnectionResetError:
+            self._client_left()
+        await self.finish(self.error)
+
+    async def _keep_up(self, reply: Reply) -> None:
+        """Wait for the end; in between, wait for a slow client on the provider's behalf."""
+        assert self._writer is not None
+        while True:
+            if self._indirect:
+                await self._write_indirect()
+            elif self._full and not self._left:
+                await self._writer.drain()
+                self._full = False
+                if not self.over:
+                    reply.resume()
+            elif self.over:
+                return
+            else:
+                self._waiter = self.scope.loop.create_future()
+                await self._waiter
+
+    async def finish(self, error: GatewayError | None) -> None:
+        """Write what the format owes at its end, and close the response; cut it off if the client must not trust it."""
+        if self._left:
+            return
+        assert self.encoder is not None and self.response is not None
+        self._write(self.encoder.close(error))
+        try:
+            if self._indirect:
+                await self._write_indirect()
+            if not self._left:
+                await self.response.write_eof()
+        except ConnectionResetError:
+            self._client_left()
+
+    async def _write_indirect(self) -> None:
+        assert self._indirect is not None and self.response is not None
+        data = b"".join(self._indirect)
+        self._indirect.clear()
+        await self.response.write(data)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # -- what the clock sees
+
+    def tick(self, now: float, /) -> None:
+        """Notice a client that left, a silence that is too long, a deadline that passed."""
+        if self._transport.is_closing():
+            self._client_left()
+        elif self.deadline is not None and now >= self.deadline and self._reply is not None and not self.over:
+            self._reply.abort()
+            self.end(UpstreamTimeout("the call took longer than its total time-out", kind="timeout.total"))
+        elif self.encoder is not None and not self._full and not self.over:
+            if now - self._last_write < self.keep_alive_s:
+                return
+            self._last_write = now
+            if self.response is not None and self._writer is not None:
+                self._write(self.encoder.ping)
+            elif self._committing is None:
+                self._committing = self.scope.spawn(self._commit_in_silence())
+
+    async def _commit_in_silence(self) -> None:
+        assert self.encoder is not None
+        await self._prepare(200, self.early_headers, self.early_content_type)
+        self._write(self.encoder.ping)
+
+    def _client_left(self) -> None:
+        if self._left:
+            return
+        self._left = True
+        if self._reply is not None:
+            if not self.over:
+                self._reply.abort()
+                self.end(Cancelled("the client left"))
+            self._wake()
+        elif not self._task.done():
+            self._task.cancel()

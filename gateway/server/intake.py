@@ -1,0 +1,116 @@
+"""What a request may look like before any rule sees it: header limits, body limits, gzip, ids, the caller's address."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Sequence
+from typing import Final, TypeAlias
+
+import aiohttp
+from aiohttp import web
+from aiohttp.http_exceptions import ContentEncodingError
+
+from ..errors import CallerError, TooLarge, Unsupported
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:\-]{0,127}")
+_ENCODINGS: Final = frozenset({"", "identity", "gzip", "deflate", "br", "zstd"})
+_SINGLE: Final = frozenset({"authorization", "x-api-key", "api-key", "x-goog-api-key", "content-type", "x-request-id"})
+"""Headers whose meaning a repetition would leave to chance."""
+
+
+def request_id_of(presented: str | None) -> str:
+    """Return the caller's own id if it is safe to repeat in headers and logs, else a new one."""
+    if presented is not None and _REQUEST_ID.fullmatch(presented):
+        return presented
+    return "req_" + os.urandom(12).hex()
+
+
+def read_headers(request: web.BaseRequest, max_bytes: int) -> dict[str, str]:
+    """Return the headers under lower-case names; repeated ones joined by ", ". Raises TooLarge, CallerError."""
+    headers: dict[str, str] = {}
+    size = 0
+    for name, value in request.headers.items():
+        size += len(name) + len(value) + 4
+        name = name.lower()
+        if name in headers:
+            if name in _SINGLE and headers[name] != value:
+                raise CallerError(f"the header {name} is there twice with different values: send it once", param=name)
+            if name not in _SINGLE:
+                value = f"{headers[name]}, {value}"
+        headers[name] = value
+    if size > max_bytes:
+        raise TooLarge(f"the request headers are larger than {max_bytes} bytes", status=431)
+    return headers
+
+
+async def read_body(request: web.BaseRequest, headers: dict[str, str], max_bytes: int) -> bytes:
+    """Return the request body, unpacked. Raises TooLarge, Unsupported for a media type or encoding, CallerError."""
+    # Any web page may post text/plain, a form, or nothing at all, to a loopback address without asking. Insisting on JSON
+    # makes a browser ask first.
+    content_type = headers.get("content-type", "application/json" if "origin" not in headers else "")
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type != "application/json" and not media_type.endswith("+json"):
+        hint = " (curl -d says so by itself: add -H 'content-type: application/json')" if "form" in media_type else ""
+        raise Unsupported(
+            f"content-type {media_type[:80]!r} is not served here: send application/json{hint}", status=415
+        )
+    if (request.content_length or 0) > max_bytes:
+        raise _too_large(max_bytes)
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in _ENCODINGS:
+        raise Unsupported(f"content-encoding {encoding[:40]!r} is not served here: send gzip or none", status=415)
+    # aiohttp unpacks while we read, a bounded piece at a time, so that the limit holds for what a packed body becomes.
+    content = request.content
+    try:
+        body = await content.readany()
+        if not content.at_eof():
+            pieces, size = [body], len(body)
+            while not content.at_eof():
+                piece = await content.readany()
+                pieces.append(piece)
+                size += len(piece)
+                if size > max_bytes:
+                    raise _too_large(max_bytes)
+            body = b"".join(pieces)
+    except (web.RequestPayloadError, aiohttp.ClientError, ContentEncodingError) as fault:
+        raise CallerError(f"the request body cannot be read (content-encoding {encoding}): {fault}") from fault
+    if len(body) > max_bytes:
+        raise _too_large(max_bytes)
+    return body
+
+
+def _too_large(max_bytes: int) -> TooLarge:
+    return TooLarge(f"the request body is larger than {max_bytes} bytes, the limit of this gateway (server.max_body)")
+
+
+def remote_of(request: web.BaseRequest, headers: dict[str, str], trusted: Sequence[Network]) -> str | None:
+    """Return the caller's address; X-Forwarded-For counts only as far as trusted proxies wrote it."""
+    peer = request.remote
+    if not trusted or peer is None or "x-forwarded-for" not in headers or not _inside(peer, trusted):
+        return peer
+    for hop in reversed([hop.strip() for hop in headers["x-forwarded-for"].split(",")]):
+        if not _is_address(hop):
+            return peer
+        peer = hop
+        if not _inside(hop, trusted):
+            break
+    return peer
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _inside(address: str, networks: Sequence[Network]) -> bool:
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return any(parsed in network for network in networks)

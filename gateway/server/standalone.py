@@ -1,0 +1,193 @@
+"""A process of its own: sockets, TLS, several workers on one port, signals, drain.
+
+SIGTERM and SIGINT drain: no new connections, readiness 503, calls under way may finish within ``server.drain``. A second
+one ends at once. SIGHUP reloads the rule file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+
+from .. import rules
+from ..rules.plan import Plan
+from ..version import VERSION
+from .gateway import Gateway
+from .handlers import make_app
+
+_log = logging.getLogger("headgate.server")
+_WORKER: Final = "HEADGATE_WORKER"
+"""Set in the environment of worker processes, so that they serve instead of starting workers of their own."""
+_PROTOCOL_HEADROOM: Final = 4
+"""aiohttp refuses oversized headers in plain text before we see them; what is up to this many times above our limit we
+see, and refuse in the caller's format."""
+
+
+def run(path: str | os.PathLike[str], listen: str | None = None) -> int:
+    """Serve the rule file at ``path`` until a signal ends it. Returns the exit code. Raises RulesError, OSError."""
+    gateway = Gateway.load(path)
+    where = listen or gateway.plan.server.listen
+    exposed = rules.check_exposure(gateway.plan, where)
+    if exposed is not None:
+        raise rules.RulesError([exposed])
+    workers = gateway.plan.server.workers
+    if workers > 1 and _WORKER not in os.environ and not where.startswith("unix:"):
+        return _supervise(Path(path), where, workers)
+    try:
+        asyncio.run(_serve(gateway, where, shared=_WORKER in os.environ))
+    finally:
+        if where.startswith("unix:"):
+            Path(where.removeprefix("unix:")).unlink(missing_ok=True)
+    return 0
+
+
+async def _serve(gateway: Gateway, where: str, *, shared: bool) -> None:
+    options = gateway.plan.server
+    limit = options.max_header * _PROTOCOL_HEADROOM
+    runner = web.AppRunner(
+        make_app(gateway),
+        access_log=None,
+        handler_cancellation=True,
+        max_line_size=limit,
+        max_field_size=limit,
+        shutdown_timeout=1.0,
+    )
+    await runner.setup()
+    try:
+        site = await _listen(runner, where, _tls(gateway.plan), shared=shared)
+        _announce(gateway, where)
+        await _until_signalled(gateway)
+        await site.stop()
+        await _drain(gateway, options.drain)
+    finally:
+        await runner.cleanup()
+
+
+async def _listen(runner: web.AppRunner, where: str, tls: ssl.SSLContext | None, *, shared: bool) -> web.BaseSite:
+    site: web.BaseSite
+    if where.startswith("unix:"):
+        site = web.UnixSite(runner, where.removeprefix("unix:"), ssl_context=tls)
+    else:
+        host, port = split_listen(where)
+        site = web.TCPSite(runner, host, port, ssl_context=tls, backlog=4096, reuse_port=shared or None)
+    await site.start()
+    return site
+
+
+def split_listen(where: str) -> tuple[str, int]:
+    """Return host and port of ``HOST:PORT`` or ``[V6]:PORT``. Raises ValueError."""
+    host, colon, port = where.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"expected HOST:PORT or unix:/path to listen on, got {where!r}")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def _tls(plan: Plan) -> ssl.SSLContext | None:
+    tls = plan.server.tls
+    if tls is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.set_alpn_protocols(["http/1.1"])
+    context.load_cert_chain(tls.cert, tls.key)
+    return context
+
+
+def _announce(gateway: Gateway, where: str) -> None:
+    plan = gateway.plan
+    scheme = "https" if plan.server.tls is not None else "http"
+    address = where if where.startswith("unix:") else f"{scheme}://{where}"
+    _log.info("headgate %s serves %s on %s: %d routes", VERSION, gateway.path, address, len(plan.routes))
+    for name, upstream in plan.upstreams.items():
+        if upstream.off:
+            _log.info("upstream %s is off: %s", name, upstream.off)
+
+
+async def _until_signalled(gateway: Gateway) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    reloads: set[asyncio.Task[None]] = set()
+
+    def ask_to_stop() -> None:
+        if stop.is_set():
+            _log.warning("ending at once")
+            gateway.clock.close()
+        stop.set()
+
+    def ask_to_reload() -> None:
+        task = loop.create_task(_reload(gateway))
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    loop.add_signal_handler(signal.SIGTERM, ask_to_stop)
+    loop.add_signal_handler(signal.SIGINT, ask_to_stop)
+    loop.add_signal_handler(signal.SIGHUP, ask_to_reload)
+    await stop.wait()
+
+
+async def _reload(gateway: Gateway) -> None:
+    try:
+        await gateway.reload()
+    except (rules.RulesError, OSError) as fault:
+        _log.error("the rule file is not in order, the old rules stay:\n%s", fault)
+
+
+async def _drain(gateway: Gateway, drain_s: float) -> None:
+    """Wait until no call is under way, at most ``drain_s``."""
+    gateway.draining = True
+    until = time.monotonic() + drain_s
+    if gateway.in_flight:
+        _log.info("draining: %d calls under way, at most %g s", gateway.in_flight, drain_s)
+    while gateway.in_flight and time.monotonic() < until:  # noqa: ASYNC110  # a drain may be late by a blink
+        await asyncio.sleep(0.05)
+    if gateway.in_flight:
+        _log.warning("%d calls did not finish in time and are cut", gateway.in_flight)
+
+
+def _supervise(path: Path, where: str, workers: int) -> int:
+    """Run ``workers`` processes on one port (SO_REUSEPORT); pass signals on; start anew one that dies."""
+    command = [sys.executable, "-m", "headgate", "serve", str(path), "--listen", where]
+    environment = {**os.environ, _WORKER: "1"}
+    stopping = False
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(command, env=environment)  # noqa: S603  # our own command line
+
+    processes = [start() for _ in range(workers)]
+
+    def pass_on(number: int, _: object) -> None:
+        nonlocal stopping
+        stopping = stopping or number != signal.SIGHUP
+        for process in processes:
+            if process.poll() is None:
+                process.send_signal(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, pass_on)
+    born = [time.monotonic()] * workers
+    while True:
+        time.sleep(0.2)
+        for index, process in enumerate(processes):
+            code = process.poll()
+            if code is None or stopping:
+                continue
+            if time.monotonic() - born[index] < 2:
+                _log.error("worker %d ended right after its start with code %d: giving up", process.pid, code)
+                pass_on(signal.SIGTERM, None)
+                break
+            _log.error("worker %d ended with code %d: starting another", process.pid, code)
+            processes[index], born[index] = start(), time.monotonic()
+        if stopping and all(process.poll() is not None for process in processes):
+            return max((abs(process.returncode) for process in processes), default=0)
+
+
+__all__ = ["run", "split_listen"]

@@ -1,0 +1,54 @@
+"""The limit on simultaneous exchanges with one upstream: a count, and a line for those who must wait."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from ..relay.scope import Scope
+
+
+class Slots:
+    """``limit`` slots, given out first come first served. Taking a free one costs a comparison and no await."""
+
+    __slots__ = ("free", "_waiting")
+
+    def __init__(self, limit: int) -> None:
+        self.free = limit
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def waiting(self) -> int:
+        """How many stand in line."""
+        return len(self._waiting)
+
+    def take(self) -> bool:
+        """Take a slot if one is free. Whoever gives one back hands it to the first in line, so nobody overtakes."""
+        if self.free > 0:
+            self.free -= 1
+            return True
+        return False
+
+    async def wait(self, scope: Scope, timeout_s: float | None) -> None:
+        """Stand in line for a slot. Raises UpstreamError ``timeout.pool`` after ``timeout_s`` seconds."""
+        turn: asyncio.Future[None] = scope.loop.create_future()
+        self._waiting.append(turn)
+        deadline = None if timeout_s is None else scope.loop.time() + timeout_s
+        try:
+            with scope.limit(deadline, "timeout.pool", "every connection to the provider is busy"):
+                await turn
+        except BaseException:
+            if turn.done() and not turn.cancelled():
+                self.give_back()  # it was ours already when the wait was cancelled
+            else:
+                self._waiting.remove(turn)
+            raise
+
+    def give_back(self) -> None:
+        """Hand a slot to the first in line, or put it back. Exactly once for each slot taken."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self.free += 1

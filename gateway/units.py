@@ -1,0 +1,113 @@
+"""The types that options have in the rule file beyond JSON's own: durations, sizes, secrets.
+
+Each is a plain float, int or value once loaded, so that code which uses options knows nothing of YAML. Texts are strict:
+a bare number where a unit is needed is an error, since nobody can see whether it means seconds or milliseconds.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any, Final
+
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(B|KB|MB|GB|KiB|MiB|GiB)")
+_BYTES: Final = {
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+}
+
+
+class Duration(float):
+    """Seconds; spelled ``500ms``, ``30s``, ``5m``, ``1h30m``, ``7d``."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: object) -> Duration:
+        """Read a duration. Raises ValueError that says how to spell one."""
+        if isinstance(text, str) and text:
+            found = list(_DURATION.finditer(text))
+            if found and "".join(piece.group() for piece in found) == text:
+                return cls(sum(float(piece[1]) * _SECONDS[piece[2]] for piece in found))
+        raise ValueError(f'expected a duration such as "30s", "5m" or "1h30m", got {text!r}')
+
+
+class Size(int):
+    """Bytes; spelled ``64KB``, ``10MiB``, ``1GB`` (K, M, G are powers of 1000, Ki, Mi, Gi of 1024)."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: object) -> Size:
+        """Read a size. Raises ValueError that says how to spell one."""
+        if isinstance(text, str) and (found := _SIZE.fullmatch(text)) is not None:
+            return cls(float(found[1]) * _BYTES[found[2]])
+        raise ValueError(f'expected a size such as "64KB", "10MiB" or "1GB", got {text!r}')
+
+
+class MissingSecret(LookupError):
+    """A required environment variable or file of a secret is not there."""
+
+
+class Secret:
+    """A reference to a secret: ``env:NAME``, ``env:NAME?`` (may be unset) or ``file:path``. Never shows its value."""
+
+    __slots__ = ("reference",)
+
+    def __init__(self, reference: str) -> None:
+        self.reference = reference
+
+    @classmethod
+    def parse(cls, text: object) -> Secret:
+        """Read a reference. Raises ValueError; the message never repeats a text that may be the secret itself."""
+        if isinstance(text, str):
+            kind, colon, name = text.partition(":")
+            if colon and name.strip("?") and kind in ("env", "file"):
+                return cls(text)
+        raise ValueError(
+            'expected a secret by reference: "env:NAME", "env:NAME?" or "file:path", never the secret itself'
+        )
+
+    @property
+    def optional(self) -> bool:
+        """Whether it may be missing, and what needs it is then off."""
+        return self.reference.startswith("env:") and self.reference.endswith("?")
+
+    def read(self) -> str | None:
+        """Return the secret, or None if it is optional and unset. Raises MissingSecret, OSError for a file."""
+        kind, _, name = self.reference.partition(":")
+        if kind == "file":
+            with open(os.path.expanduser(name), encoding="utf-8") as file:
+                value = file.read().strip()
+            if not value:
+                raise MissingSecret(f"{name} is empty")
+            return value
+        found = os.environ.get(name.rstrip("?"), "").strip()
+        if found:
+            return found
+        if self.optional:
+            return None
+        raise MissingSecret(f"the environment variable {name} is not set")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other.reference == self.reference
+
+    def __hash__(self) -> int:
+        return hash(self.reference)
+
+    def __repr__(self) -> str:
+        return f"Secret({self.reference!r})"
+
+
+def decode_unit(kind: type, value: Any) -> Any:
+    """The ``dec_hook`` for msgspec.convert. Raises ValueError as the types above do, NotImplementedError for others."""
+    if kind is Duration or kind is Size or kind is Secret:
+        return kind.parse(value)
+    raise NotImplementedError(f"no such option type: {kind}")
