@@ -35,10 +35,11 @@ check-lint: .venv/.dev
 	$(BIN)/ruff check .
 
 check-security: .venv/.dev
-	$(BIN)/bandit -q -c pyproject.toml -r gateway middlewares adapters
+	$(BIN)/bandit -q -ll -c pyproject.toml -r gateway middlewares adapters
 
 check-types: .venv/.dev $(TYPES)
 	$(BIN)/mypy --explicit-package-bases
+	$(BIN)/mypy --explicit-package-bases bench
 
 check-imports: .venv/.dev $(TYPES)
 	PYTHONPATH=build/types $(BIN)/lint-imports --no-logo --cache-dir build/import-linter
@@ -86,11 +87,11 @@ clean: ## remove what the other commands made, .venv too
 	@[ -n "$(PYTHON)" ] || { echo "no Python 3.11 or newer was found: install one, or say make PYTHON=/path/to/python" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install -q -e .
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q -e .
 	@touch $@
 
 .venv/.dev: .venv/.run
-	$(BIN)/python -m pip install -q -e . --group test --group lint
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q -e . --group test --group lint
 	@touch $@
 
 # Links under the package's own name, since the repository is the package: type checkers and the import contract look here.

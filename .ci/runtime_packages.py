@@ -15,7 +15,9 @@ from packaging.utils import canonicalize_name
 def runtime_packages(root: str) -> set[str]:
     """Return what ``root`` needs, directly or not, without ``root``."""
     found: set[tuple[str, str]] = set()
-    open_ends = deque([(root, ""), *((root, extra) for extra in distribution(root).metadata.get_all("Provides-Extra", []))])
+    open_ends = deque(
+        [(root, ""), *((root, extra) for extra in distribution(root).metadata.get_all("Provides-Extra", []))]
+    )
     while open_ends:
         name, extra = open_ends.popleft()
         if (name, extra) in found:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import Final, Generic, TypeVar
 
-from ..errors import GatewayError, Malformed
+from ..errors import Cancelled, GatewayError, Malformed
 from ..ir.event import Chunk
 from .reply import Reply
 from .scope import Scope, as_gateway_error
@@ -21,15 +21,16 @@ COLLECT_BYTES: Final = 64 * 1024 * 1024
 
 
 class Pump(Generic[T]):
-    """An async iterator as a source: one task, owned by the scope."""
+    """An async iterator as a source: one task, owned by the scope. The iterator is closed in every case, if it can be."""
 
-    __slots__ = ("_items", "_scope", "_sink", "_task", "_gate", "_paused", "_dead")
+    __slots__ = ("_items", "_scope", "_sink", "_task", "_begun", "_gate", "_paused", "_dead")
 
     def __init__(self, items: AsyncIterator[T], scope: Scope) -> None:
         self._items = items
         self._scope = scope
         self._sink: Sink[T] | None = None
         self._task: asyncio.Task[None] | None = None
+        self._begun = False
         self._gate: asyncio.Future[None] | None = None
         self._paused = False
         self._dead = False
@@ -37,8 +38,9 @@ class Pump(Generic[T]):
 
     def connect(self, sink: Sink[T], /) -> None:
         """Start the task."""
-        self._sink = sink
-        self._task = self._scope.spawn(self._run())
+        if not self._dead:
+            self._sink = sink
+            self._task = self._scope.spawn(self._run(), name="pump")
 
     def pause(self) -> None:
         """Take no further item from the iterator."""
@@ -51,40 +53,60 @@ class Pump(Generic[T]):
             self._gate.set_result(None)
 
     def abort(self) -> None:
-        """Cancel the task, or close an iterator that was never started."""
+        """Cancel the task, which closes the iterator; start one that does if none has begun."""
         if self._dead:
             return
         self._close()
-        if self._task is None:
-            if not self._scope.closed:
-                self._task = self._scope.spawn(_aclose(self._items))
-        elif self._task is not asyncio.current_task():
+        if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
+        if not self._begun:
+            _ = self._scope.spawn(_aclose(self._items), name="pump", cleanup=True)
 
     def _close(self) -> None:
         self._dead = True
+        self._sink = None
         self._scope.items.discard(self)
 
     async def _run(self) -> None:
+        self._begun = True
         error: GatewayError | None = None
-        assert self._sink is not None
         try:
-            async for item in self._items:
-                if self._dead:
-                    return
-                self._sink.push(item)
-                while self._paused and not self._dead:
-                    self._gate = asyncio.get_running_loop().create_future()
-                    await self._gate
-                if self._dead:
-                    return
+            try:
+                await self._feed()
+            finally:
+                await _aclose(self._items)
+        except asyncio.CancelledError as fault:
+            if self._sink is not None:  # not our doing: the iterator's own, or the loop is closing
+                self._end(as_gateway_error(fault))
+            raise
         except Exception as fault:  # a stranger's iterator: whatever it raises ends the answer, nothing else
             error = as_gateway_error(fault)
-        finally:
-            await _aclose(self._items)
-        if not self._dead:
+        self._end(error)
+
+    async def _feed(self) -> None:
+        if self._paused:
+            await self._resumed()
+        async for item in self._items:
+            if self._paused:
+                await self._resumed()
+            if self._sink is None:
+                return
+            self._sink.push(item)
+            if self._paused:
+                await self._resumed()
+            if self._dead:
+                return
+
+    async def _resumed(self) -> None:
+        while self._paused and not self._dead:
+            self._gate = self._scope.loop.create_future()
+            await self._gate
+
+    def _end(self, error: GatewayError | None) -> None:
+        sink = self._sink
+        if sink is not None:
             self._close()
-            self._sink.end(error)
+            sink.end(error)
 
 
 async def _aclose(items: AsyncIterator[object]) -> None:
@@ -93,18 +115,66 @@ async def _aclose(items: AsyncIterator[object]) -> None:
         await close()
 
 
-class _Puller:
-    """Buffers what a reader has not taken yet, and pauses the reply above HIGH_BYTES."""
+class _Reader:
+    """Waits for something to happen to a reply; woken with Cancelled when the reply's scope closes."""
 
-    __slots__ = ("reply", "chunks", "size", "over", "error", "waiter", "stopped")
+    __slots__ = ("reply", "size", "over", "error", "waiter")
 
     def __init__(self, reply: Reply) -> None:
         self.reply = reply
-        self.chunks: deque[Chunk] = deque()
         self.size = 0
         self.over = False
         self.error: GatewayError | None = None
         self.waiter: asyncio.Future[None] | None = None
+
+    def end(self, error: GatewayError | None, /) -> None:
+        """Note the end."""
+        self.over = True
+        self.error = error
+        self.wake()
+
+    def abort(self) -> None:
+        """Hear from the scope that it closes."""
+        if not self.over:
+            self.end(Cancelled("the call is over"))
+
+    async def wait(self) -> None:
+        """Wait until woken."""
+        scope = self.reply.scope
+        if scope.closed:
+            self.abort()
+            return
+        self.waiter = scope.loop.create_future()
+        scope.items.add(self)
+        try:
+            await self.waiter
+        finally:
+            self.waiter = None
+            scope.items.discard(self)
+
+    def wake(self) -> None:
+        """Let wait() return."""
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+
+    def check(self) -> None:
+        """Raise the error of the end, if it was one; once, since an error that stays here would hold its own frame."""
+        error, self.error = self.error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error
+
+
+class _Puller(_Reader):
+    """Buffers what a reader has not taken yet, and pauses the reply above HIGH_BYTES."""
+
+    __slots__ = ("chunks", "stopped")
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply)
+        self.chunks: deque[Chunk] = deque()
         self.stopped = False
 
     def push(self, chunk: Chunk, /) -> None:
@@ -113,12 +183,7 @@ class _Puller:
         if self.size > HIGH_BYTES and not self.stopped:
             self.stopped = True
             self.reply.pause()
-        self._wake()
-
-    def end(self, error: GatewayError | None, /) -> None:
-        self.over = True
-        self.error = error
-        self._wake()
+        self.wake()
 
     def take(self) -> Chunk:
         chunk = self.chunks.popleft()
@@ -128,26 +193,18 @@ class _Puller:
             self.reply.resume()
         return chunk
 
-    async def wait(self) -> None:
-        self.waiter = asyncio.get_running_loop().create_future()
-        await self.waiter
-
-    def _wake(self) -> None:
-        if self.waiter is not None and not self.waiter.done():
-            self.waiter.set_result(None)
-
 
 async def iterate(reply: Reply) -> AsyncIterator[Chunk]:
     """Yield the chunks of ``reply``; raises the error it ended with; closes it when the reader leaves early."""
     puller = _Puller(reply)
     try:
         reply.connect(puller)
+        reply.resume()  # whoever paused it before is not the reader
         while True:
             if puller.chunks:
                 yield puller.take()
             elif puller.over:
-                if puller.error is not None:
-                    raise puller.error
+                puller.check()
                 return
             else:
                 await puller.wait()
@@ -155,18 +212,14 @@ async def iterate(reply: Reply) -> AsyncIterator[Chunk]:
         reply.abort()
 
 
-class _Collector:
+class _Collector(_Reader):
     """Keeps everything, up to COLLECT_BYTES; wakes the waiter once, at the end."""
 
-    __slots__ = ("reply", "chunks", "size", "over", "error", "waiter")
+    __slots__ = ("chunks",)
 
     def __init__(self, reply: Reply) -> None:
-        self.reply = reply
+        super().__init__(reply)
         self.chunks: list[Chunk] = []
-        self.size = 0
-        self.over = False
-        self.error: GatewayError | None = None
-        self.waiter: asyncio.Future[None] | None = None
 
     def push(self, chunk: Chunk, /) -> None:
         self.chunks.append(chunk)
@@ -176,24 +229,16 @@ class _Collector:
             self.reply.abort()
             self.end(Malformed(f"the answer is larger than {COLLECT_BYTES} bytes"))
 
-    def end(self, error: GatewayError | None, /) -> None:
-        self.over = True
-        self.error = error
-        if self.waiter is not None and not self.waiter.done():
-            self.waiter.set_result(None)
-
 
 async def collect(reply: Reply) -> list[Chunk]:
     """Return all chunks of ``reply``, run in push form. Raises the error it ended with."""
     collector = _Collector(reply)
-    reply.connect(collector)
-    if not collector.over:
-        collector.waiter = asyncio.get_running_loop().create_future()
-        try:
-            await collector.waiter
-        except BaseException:
-            reply.abort()
-            raise
-    if collector.error is not None:
-        raise collector.error
+    try:
+        reply.connect(collector)
+        reply.resume()  # as in iterate
+        if not collector.over:
+            await collector.wait()
+        collector.check()
+    finally:
+        reply.abort()
     return collector.chunks

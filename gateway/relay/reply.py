@@ -8,9 +8,12 @@ state     entered by              legal
 new       the constructor         through, then, opened, connect, collect, pause, abort
 opening   ``opened()``            the same; chunks pass the stages so far into a buffer, bounded
 flowing   ``connect()``           pause, resume, abort, also from inside push; nothing is held any more
-over      the source's end        abort (nothing happens): stages were closed, links are dropped
-closed    ``abort()``             abort (nothing happens): the sink hears nothing, stages heard ``cancelled``
+over      the source's end        pause, resume, abort (nothing happens): stages were closed, links are dropped
+closed    ``abort()``             the same: the sink hears nothing, stages heard ``cancelled``; opened() raises
 ========  ======================  =================================================================
+
+A source may run while neither the reader (``pause``) nor the bound on what is held objects: two reasons, kept apart.
+Whoever waits for a reply is woken with ``Cancelled`` when its scope closes.
 
 ``connect``, ``opened``, ``collect`` and iteration are for the one consumer; ``through`` and ``then`` for whoever holds the
 reply before it.
@@ -71,6 +74,7 @@ class Reply:
         "_has_content",
         "_waiter",
         "_paused",
+        "_full",
         "_flushing",
     )
 
@@ -94,6 +98,7 @@ class Reply:
         self._has_content = False
         self._waiter: asyncio.Future[None] | None = None
         self._paused = False
+        self._full = False
         self._flushing = False
 
     @classmethod
@@ -123,10 +128,15 @@ class Reply:
         """Return a new reply that asks ``decide`` at the end of this one whether, and with what, to go on."""
         from .splice import Splice
 
+        assert self._state in (_NEW, _OPENING), f"then() on a reply that is {self._state.value}"
         return Reply(Splice(self, decide), self.scope, self.status, self.headers)
 
     async def opened(self) -> Reply:
-        """Wait for the first content. Raises the error that came instead, and the reply is closed then."""
+        """Wait for the first content. Raises the error that came instead, and the reply is closed then.
+
+        Raises Cancelled when somebody closed the reply, or its scope, meanwhile.
+        """
+        assert self._state in (_NEW, _OPENING, _CLOSED), f"opened() on a reply that is {self._state.value}"
         if self._whole is not None:
             return self
         if self._state is _NEW:
@@ -137,19 +147,33 @@ class Reply:
             self._source.connect(self)
         # The source may have ended inside connect(): look before waiting, or nobody would ever wake us.
         if not self._has_content and not self._ended and self._state is _OPENING:
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            except BaseException:
-                self.abort()
-                raise
-            finally:
-                self._waiter = None
+            await self._wait()
         if self._ended and self._error is not None and not self._has_content:
-            error = self._error
+            error, self._error = self._error, None
             self.abort()
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # it holds this frame: a cycle otherwise
+        if self._state is _CLOSED:
+            raise Cancelled("the answer was closed before it began")
         return self
+
+    async def _wait(self) -> None:
+        items = self.scope.items
+        if self.scope.closed:
+            self.abort()
+            return
+        self._waiter = self.scope.loop.create_future()
+        items.add(self)
+        try:
+            await self._waiter
+        except BaseException:
+            self.abort()
+            raise
+        finally:
+            self._waiter = None
+            items.discard(self)
 
     # -- a source, outward
 
@@ -177,13 +201,14 @@ class Reply:
         """Go on: held chunks first, then the source."""
         self._paused = False
         if self._holding and self._state is _FLOWING:
-            self._flush()
-        if not self._paused and not self._ended:
+            self._flush()  # which lets the source go on, once nothing is held
+        elif not self._full:
             self._source.resume()
 
     def abort(self) -> None:
         """Close the provider's connection and let the stages know. Idempotent."""
         if self._state in (_OVER, _CLOSED):
+            self._sink = GONE_SINK  # it may be in the middle of hearing the stages' tails
             return
         self._state = _CLOSED
         self._holding = True
@@ -192,9 +217,8 @@ class Reply:
         self._held = EMPTY
         self._whole = None
         source.abort()
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.cancel()
-        # Stages that opened() has already ended were closed then.
+        self._wake()
+        # Stages that opened() let everything pass were closed when the source ended.
         first = self._passed if self._ended else 0
         self._close_stages(Cancelled("nobody wanted the rest of the answer"), first, len(self._stages), None)
 
@@ -235,19 +259,19 @@ class Reply:
             self._finish(error, 0)
             return
         self._ended = True
-        self._error = error
+        self._source = GONE
+        self._error = error = self._close_stages(error, 0, self._passed, self._held.append)
         if self._state is _OPENING:
-            self._close_stages(error, 0, self._passed, self._held.append)
             if error is None:
                 self._has_content = True
             self._wake()
-        elif not self._flushing:
+        else:
             self._flush()
 
     # -- inside
 
     def _hold(self, chunk: Chunk) -> None:
-        if self._state is _CLOSED:
+        if self._state in (_OVER, _CLOSED):
             return
         stopped = False
         try:
@@ -263,18 +287,18 @@ class Reply:
                 self._held.append(chunk)
                 self._held_bytes += chunk.size
                 if self._held_bytes > HOLD_BYTES:
+                    self._full = True
                     self._source.pause()
                 if not self._has_content and (
-                    self._held_bytes > HOLD_BYTES or any(isinstance(event, CONTENT) for event in chunk.events)
+                    self._full or any(isinstance(event, CONTENT) for event in chunk.events)
                 ):
                     self._has_content = True
                     self._wake()
         except Exception as fault:
             self._break(fault)
             return
-        if stopped:
+        if stopped and self._state is not _CLOSED:
             self._source.abort()
-            self._source = GONE
             self.end(None)
 
     def _wake(self) -> None:
@@ -282,65 +306,72 @@ class Reply:
             self._waiter.set_result(None)
 
     def _flush(self) -> None:
-        """Give what opened() held to the stages added since and to the sink, honouring pause after each chunk."""
+        """Give what opened() held to the stages added since and to the sink, honouring pause after each chunk.
+
+        Meanwhile the source may push and end, when the sink resumes it: that queues up behind.
+        """
         if self._flushing:
             return
         self._flushing = True
-        rest, was_full = self._stages[self._passed :], self._held_bytes > HOLD_BYTES
         try:
             while self._held and not self._paused:
                 chunk = self._held.popleft()
                 self._held_bytes -= chunk.size
-                for stage in rest:
-                    passed = stage.feed(chunk)
-                    if type(passed) is Stop:
-                        self._flushing = False
-                        if passed.chunk is not None:
-                            self._sink.push(passed.chunk)
-                        self._stop_early()
-                        return
-                    if passed is None:
-                        break
-                    chunk = passed  # type: ignore[assignment]  # as in push
-                else:
-                    self._sink.push(chunk)
+                if self._pass_on(chunk):
+                    self._stop_early()
         except Exception as fault:
+            self._break(fault, now=True)
+        finally:
             self._flushing = False
-            self._break(fault)
-            return
-        self._flushing = False
-        if self._held or self._state is not _FLOWING:
+        if self._held or self._paused or self._state is not _FLOWING:
             return
         if self._ended:
-            if not self._paused:
-                self._finish(self._error, self._passed)
-        elif not self._paused:
+            self._finish(self._error, self._passed)
+        else:
             self._holding = False
-            if was_full:
-                self._source.resume()
+            self._full = False
+            self._source.resume()
+
+    def _pass_on(self, chunk: Chunk) -> bool:
+        """Give a held chunk to the stages that have not seen it, and to the sink. Return whether one has seen enough."""
+        stopped = False
+        for stage in self._stages[self._passed :]:
+            passed = stage.feed(chunk)
+            if type(passed) is Stop:
+                stopped = True
+                passed = passed.chunk
+            if passed is None:
+                return stopped
+            chunk = passed  # type: ignore[assignment]  # as in push
+        self._sink.push(chunk)
+        return stopped
 
     def _stop_early(self) -> None:
         """A stage has seen enough: close the source and end cleanly."""
         if self._state is not _FLOWING:
             return
         self._source.abort()
-        self._finish(None, 0 if not self._holding else (self._passed if self._ended else 0))
+        self._finish(None, self._passed if self._ended else 0)
 
     def _finish(self, error: GatewayError | None, first: int) -> None:
         self._state = _OVER
         self._holding = True
         self._held = EMPTY
-        sink = self._sink
-        self._close_stages(error, first, len(self._stages), sink.push)
+        # Not to one and the same sink: it may abort in the middle, and hears nothing more then.
+        error = self._close_stages(error, first, len(self._stages), lambda tail: self._sink.push(tail))
         # Both links go, or every request would leave a reference cycle to the garbage collector.
-        self._sink = GONE_SINK
+        sink, self._sink = self._sink, GONE_SINK
         self._source = GONE
+        self._error = None
         sink.end(error)
 
     def _close_stages(
         self, error: GatewayError | None, first: int, last: int, out: Callable[[Chunk], object] | None
-    ) -> None:
-        """Close stages [first, last) in order; the tail of each flows through those after it, then to ``out``."""
+    ) -> GatewayError | None:
+        """Close stages [first, last) in order; the tail of each flows through those after it, then to ``out``.
+
+        Return how the answer ends now: a stage that raises spoils a clean end.
+        """
         stages = self._stages
         for number in range(first, last):
             try:
@@ -356,17 +387,18 @@ class Reply:
                 if tail is not None and out is not None:
                     out(tail)  # type: ignore[arg-type]  # as above
             except Exception as fault:
-                error = error or as_gateway_error(fault)
+                spoilt = as_gateway_error(fault)
+                error = error or spoilt
+        return error
 
-    def _break(self, fault: Exception) -> None:
-        """A stage or the sink raised: nothing escapes into the provider's callback."""
+    def _break(self, fault: Exception, *, now: bool = False) -> None:
+        """A stage or the sink raised: nothing escapes into the provider's callback. What is held goes out before."""
         error = as_gateway_error(fault)
         self._source.abort()
-        self._source = GONE
-        if self._state is _OPENING:
-            self.end(error)
-        elif self._state is _FLOWING:
+        if self._state is _FLOWING and (now or not self._holding):
             self._finish(error, self._passed if self._ended else 0)
+        else:
+            self.end(error)
 
     # -- pull form
 
@@ -377,7 +409,7 @@ class Reply:
 
     async def collect(self) -> list[Chunk]:
         """Return every chunk. Raises the error the stream ended with."""
-        if self._whole is not None and self._state is _NEW:
+        if self._whole is not None and self._state is _NEW and not self._paused:
             return self._collect_whole(self._whole)
         from .pull import collect
 
@@ -389,9 +421,8 @@ class Reply:
             return [chunk]
         sink = ListSink()
         self.connect(sink)
-        if sink.error is not None:
-            raise sink.error
-        return sink.chunks
+        assert sink.over
+        return sink.result()
 
 
 class ListSink:
@@ -412,6 +443,16 @@ class ListSink:
         """Note the end."""
         self.over = True
         self.error = error
+
+    def result(self) -> list[Chunk]:
+        """Return the chunks; raises the error of the end, once (an error that stays here would hold its own frame)."""
+        error, self.error = self.error, None
+        if error is None:
+            return self.chunks
+        try:
+            raise error
+        finally:
+            del error
 
 
 class _GoneSink:

@@ -72,7 +72,10 @@ class Clock:
         assert self._loop is not None
         now = self._loop.time()
         for scope in list(self._scopes):
-            scope.tick(now)
+            try:
+                scope.tick(now)
+            except Exception:  # one call's fault must not stop the deadlines of all the others
+                _log.exception("the clock met a fault")
         self._timer = self._loop.call_later(self.tick_s, self._tick) if self._scopes else None
 
 
@@ -95,11 +98,18 @@ class Scope:
         self._on_close = on_close
         clock.add(self)
 
-    def spawn(self, work: Coroutine[Any, Any, T], name: str | None = None) -> asyncio.Task[T]:
-        """Run ``work`` as a task of this call. A failure that nobody awaits is logged, not lost."""
+    def spawn(
+        self, work: Coroutine[Any, Any, T], name: str | None = None, *, cleanup: bool = False
+    ) -> asyncio.Task[T]:
+        """Run ``work`` as a task of this call. A failure that nobody awaits is logged, not lost.
+
+        In a closed scope nothing begins any more, except a ``cleanup``, which ends what somebody else opened.
+        """
         task = self.loop.create_task(work, name=name)
         self.tasks.add(task)
         task.add_done_callback(self._task_done)
+        if self.closed and not cleanup:
+            task.cancel()
         return task
 
     def _task_done(self, task: asyncio.Task[Any]) -> None:
@@ -114,6 +124,8 @@ class Scope:
     def tick(self, now: float) -> None:
         """Let everything watched look at the time."""
         for watched in list(self.watched):
+            if self.closed:
+                break
             watched.tick(now)
 
     def close(self) -> None:
@@ -122,20 +134,25 @@ class Scope:
             return
         self.closed = True
         self.clock.discard(self)
-        for item in list(self.items):
-            item.abort()
-        self.items.clear()
         self.watched.clear()
         for task in list(self.tasks):
             task.cancel()
-        if self._on_close is not None:
-            self._on_close()
+        # After the tasks, since an item may start one that cleans up behind it.
+        while self.items:
+            item = self.items.pop()
+            try:
+                item.abort()
+            except Exception:  # the others must be closed all the same
+                _log.exception("could not abort %r", item)
+        on_close, self._on_close = self._on_close, None
+        if on_close is not None:
+            on_close()
 
     async def aclose(self) -> None:
         """Close, and wait until the tasks are gone."""
         self.close()
-        if self.tasks:
-            await asyncio.gather(*self.tasks, return_exceptions=True)
+        while tasks := self.tasks - {asyncio.current_task()}:
+            await asyncio.wait(tasks)
 
 
 class Limit:
@@ -170,13 +187,13 @@ class Limit:
     def __exit__(
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._task is None:
+        task, self._task = self._task, None
+        if task is None:
             return
         if not self._scope.closed:
             self._scope.watched.remove(self)
-        if self._fired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+        if self._fired and task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise upstream_error(self._kind, self._message) from fault
-        self._task = None
 
 
 def as_gateway_error(fault: BaseException) -> GatewayError:

@@ -62,7 +62,7 @@ GONE: Final = _Gone()
 class Listed(Generic[T]):
     """Items that are all there already, as a source: a replay, a whole answer, a test."""
 
-    __slots__ = ("_items", "_error", "_sink", "_paused", "_busy")
+    __slots__ = ("_items", "_error", "_sink", "_paused", "_busy", "_dead")
 
     def __init__(self, items: Iterable[T], error: GatewayError | None = None) -> None:
         self._items = deque(items)
@@ -70,11 +70,13 @@ class Listed(Generic[T]):
         self._sink: Sink[T] | None = None
         self._paused = False
         self._busy = False
+        self._dead = False
 
     def connect(self, sink: Sink[T], /) -> None:
         """Push everything, unless paused."""
-        self._sink = sink
-        self._run()
+        if not self._dead:
+            self._sink = sink
+            self._run()
 
     def pause(self) -> None:
         """Stop after the current item."""
@@ -87,6 +89,7 @@ class Listed(Generic[T]):
 
     def abort(self) -> None:
         """Forget the rest."""
+        self._dead = True
         self._sink = None
         self._items.clear()
 

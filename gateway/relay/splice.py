@@ -1,44 +1,27 @@
 """One answer made of several: at the end of each, a plain function decides whether another follows.
 
-What the reader sees is one response: the starts of later rounds are hidden, their parts numbered on, usage summed, and
-only the last end is told. Closing events are held back until it is known whether they are the last; if they are, they go
-out as they came. After the first seam ``raw`` is dropped for good, since every frame of a later round carries its own id.
+What the reader sees is one response (see ``rounds``). Closing events are held back until it is known whether they are the
+last; if they are, they go out as they came. After the first seam ``raw`` is dropped for good, since every frame of a later
+round carries its own id.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable
+import logging
+from collections.abc import Awaitable, Coroutine
 from typing import Final
 
 from msgspec import Struct
-from msgspec.structs import replace
 
-from ..errors import GatewayError
-from ..ir.event import (
-    ChoiceStop,
-    Chunk,
-    Event,
-    PartDelta,
-    PartPatch,
-    PartStart,
-    PartStop,
-    ResponsePatch,
-    ResponseStart,
-    ResponseStop,
-    StopReason,
-    Terminator,
-    Usage,
-    UsageReport,
-)
-from ..ir.message import Reasoning, Refusal, Text
-from .reply import Decide, Reply
+from ..errors import Cancelled, GatewayError
+from ..ir.event import Chunk, Event, StopReason, Usage
+from .reply import HOLD_BYTES, Decide, Reply
+from .rounds import Rounds
 from .scope import as_gateway_error
 from .source import Sink
 
-_CLOSING: Final = (ChoiceStop, UsageReport, ResponseStop, Terminator)
-_JOINED: Final = (Text, Reasoning, Refusal)
-"""Kinds of parts that a later round may go on with, so that the reader sees one part."""
+_log: Final = logging.getLogger("headgate.relay")
 
 
 class End(Struct, frozen=True):
@@ -51,25 +34,24 @@ class End(Struct, frozen=True):
 
 
 class Splice:
-    """The Source[Chunk] behind ``Reply.then``."""
+    """The Source[Chunk] behind ``Reply.then``.
+
+    Held are the chunks from the one that begins the end of a round, and one that ends a text until the next goes on. What
+    comes after the first of them is bounded by HOLD_BYTES: a round that says more after its end is the last.
+    """
 
     __slots__ = (
         "_reply",
         "_decide",
         "_scope",
         "_sink",
-        "_task",
+        "_deciding",
+        "_error",
         "_paused",
         "_dead",
         "_held",
-        "_round",
-        "_next_index",
-        "_base",
-        "_open",
-        "_resume_in",
-        "_reason",
-        "_usage",
-        "_spent",
+        "_held_bytes",
+        "_rounds",
     )
 
     def __init__(self, first: Reply, decide: Decide) -> None:
@@ -77,23 +59,18 @@ class Splice:
         self._decide: Decide | None = decide
         self._scope = first.scope
         self._sink: Sink[Chunk] | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._deciding: asyncio.Future[Reply | None] | None = None
+        self._error: GatewayError | None = None
         self._paused = False
         self._dead = False
         self._held: list[Chunk] = []
-        self._round = 0
-        self._next_index = 0
-        self._base = 0
-        self._open: PartStart | None = None
-        self._resume_in: PartStart | None = None
-        self._reason: StopReason | None = None
-        self._usage: Usage | None = None
-        self._spent: Usage | None = None
+        self._held_bytes = 0
+        self._rounds = Rounds()
 
     def connect(self, sink: Sink[Chunk], /) -> None:
         """Start with the first reply."""
-        self._sink = sink
         assert self._reply is not None
+        self._sink = sink
         self._reply.connect(self)
 
     def pause(self) -> None:
@@ -109,153 +86,133 @@ class Splice:
             self._reply.resume()
 
     def abort(self) -> None:
-        """Close the round that runs, or cancel the decision."""
+        """Close the round that runs, or cancel the decision; a reply that it yields all the same is closed, too."""
         self._dead = True
-        self._sink = None
+        self._sink = self._decide = None
+        self._held = []
         reply, self._reply = self._reply, None
         if reply is not None:
             reply.abort()
-        if self._task is not None and self._task is not asyncio.current_task():
-            self._task.cancel()
+        if self._deciding is not None and self._deciding is not asyncio.current_task():
+            self._deciding.cancel()
+
+    # -- a sink of each round
 
     def push(self, chunk: Chunk, /) -> None:
         """Take a chunk of the current round."""
-        if self._round:
-            chunk = Chunk(tuple(self._renumbered(chunk.events)))
+        rounds = self._rounds
         events = chunk.events
-        closing = bool(self._held)
-        for event in events:
-            if isinstance(event, PartStart):
-                self._open = event
-                self._next_index = max(self._next_index, event.index + 1)
-            elif isinstance(event, ChoiceStop):
-                if event.choice == 0:
-                    self._reason = event.reason
-                closing = True
-            elif isinstance(event, UsageReport):
-                self._usage = event.usage
-        if closing and self._held and not self._is_closing(self._held) and isinstance(_first(events), PartStart):
+        if rounds.number:
+            events = tuple(rounds.retell(events))
+            chunk = Chunk(events)
+        was_closing = rounds.closing
+        spoke = rounds.watch(events)
+        if self._held and spoke and not was_closing:
             # What looked like the end of the last part was the border between two.
             self._release()
-            closing = any(isinstance(event, ChoiceStop) for event in events)
-        if closing or (events and isinstance(events[-1], PartStop)):
-            self._held.append(chunk)
+        if (rounds.closing or rounds.pausing) and self._decide is not None:
+            self._hold(chunk)
         elif (events or chunk.raw) and self._sink is not None:
             self._sink.push(chunk)
 
     def end(self, error: GatewayError | None, /) -> None:
         """Hear that a round is over; ask what follows."""
         self._reply = None
-        decide = self._decide
+        if self._dead:
+            return
+        rounds = self._rounds
         following: Awaitable[Reply | None] | None = None
-        if decide is not None:
+        if self._decide is not None:
             try:
-                following = decide(End(error, self._reason, self._usage, self._round))
-            except Exception as fault:  # the first end stands; it is clean only if it was clean
-                error = error or as_gateway_error(fault)
+                following = self._decide(End(error, rounds.reason, rounds.usage, rounds.number))
+            except Exception as fault:
+                self._unfollowed(fault)
         if following is None:
             self._last(error)
+            return
+        self._error = error
+        # The task is the decision itself: cancelled before it began, it still counts as awaited.
+        if isinstance(following, asyncio.Future):
+            self._deciding = following
+        elif isinstance(following, Coroutine):
+            self._deciding = self._scope.spawn(following)
         else:
-            self._task = self._scope.spawn(self._follow(following, error))
+            self._deciding = self._scope.spawn(_awaited(following))
+        self._deciding.add_done_callback(self._decided)
 
-    async def _follow(self, following: Awaitable[Reply | None], error: GatewayError | None) -> None:
+    # -- inside
+
+    def _decided(self, deciding: asyncio.Future[Reply | None]) -> None:
+        self._deciding = None
+        error, self._error = self._error, None
         reply: Reply | None = None
-        try:
-            reply = await following
-        except Exception as fault:  # as in end()
-            error = error or as_gateway_error(fault)
-        if self._dead:
+        fault: BaseException | None = Cancelled("the decision what follows was cancelled")
+        if not deciding.cancelled() and (fault := deciding.exception()) is None:
+            reply = deciding.result()
+        if self._dead or self._scope.closed:
             if reply is not None:
                 reply.abort()
-        elif reply is None:
+            self._last(error or Cancelled("the call is over"))
+            return
+        if fault is not None:
+            self._unfollowed(fault)
+        if reply is None:
             self._last(error)
-        else:
+            return
+        try:
             self._go_on(reply)
+        except Exception as misuse:  # a reply that was used already, for instance
+            reply.abort()
+            self._last(as_gateway_error(misuse))
+
+    def _unfollowed(self, fault: BaseException) -> None:
+        """A decision that fails counts as None: the end that is there stands, and is clean only if it was clean."""
+        _log.warning("nothing follows round %d of an answer: %r", self._rounds.number, fault)
 
     def _go_on(self, reply: Reply) -> None:
-        held, self._held = self._held, []
-        events = [event for chunk in held for event in chunk.events if not isinstance(event, _CLOSING)]
-        # The last part stays open if the next round may go on in it; its stop is owed until then.
-        self._resume_in = None
-        if events and isinstance(events[-1], PartStop) and self._open is not None:
-            if isinstance(self._open.part, _JOINED) and events[-1].index == self._open.index:
-                events.pop()
-                self._resume_in = self._open
-        elif self._open is not None and not events and isinstance(self._open.part, _JOINED):
-            self._resume_in = self._open  # the round broke off inside the part
-        self._base = self._next_index
-        self._spent = self._usage
-        self._reason = None
-        self._round += 1
+        events = self._rounds.seam(self._take_held())
         self._reply = reply
         if events and self._sink is not None:
             self._sink.push(Chunk(tuple(events)))
+        if self._dead:
+            return
         if self._paused:
             reply.pause()
-        if not self._dead:
-            reply.connect(self)
-
-    def _renumbered(self, events: Iterable[Event]) -> Iterable[Event]:
-        for event in events:
-            if isinstance(event, ResponseStart | ResponsePatch):
-                continue
-            if isinstance(event, PartStart):
-                owed, self._resume_in = self._resume_in, None
-                if owed is not None and type(event.part) is type(owed.part) and event.index == 0:
-                    self._base = owed.index
-                    continue
-                if owed is not None:
-                    yield PartStop(owed.index, owed.choice)
-                yield replace(event, index=event.index + self._base)
-            elif isinstance(event, PartDelta | PartPatch | PartStop):
-                yield replace(event, index=event.index + self._base)
-            elif isinstance(event, UsageReport):
-                yield UsageReport(add_usage(self._spent, event.usage))
-            elif isinstance(event, ChoiceStop) and self._resume_in is not None:
-                owed, self._resume_in = self._resume_in, None
-                yield PartStop(owed.index, owed.choice)
-                yield event
-            else:
-                yield event
+        reply.connect(self)
 
     def _last(self, error: GatewayError | None) -> None:
-        self._release()
+        if self._rounds.number:
+            events = self._rounds.ending(self._take_held(), clean=error is None)
+            if events and self._sink is not None:
+                self._sink.push(Chunk(tuple(events)))
+        else:
+            self._release()
         sink, self._sink, self._decide = self._sink, None, None
         if sink is not None:
             sink.end(error)
 
+    def _hold(self, chunk: Chunk) -> None:
+        if self._held:
+            self._held_bytes += chunk.size
+        self._held.append(chunk)
+        if self._held_bytes > HOLD_BYTES:
+            if self._rounds.closing and self._decide is not None:
+                self._decide = None
+                _log.warning("an answer goes on for more than %d bytes after its end: nothing follows it", HOLD_BYTES)
+            self._release()
+
     def _release(self) -> None:
         held, self._held = self._held, []
+        self._held_bytes = 0
         for chunk in held:
             if self._sink is not None:
                 self._sink.push(chunk)
 
-    @staticmethod
-    def _is_closing(chunks: list[Chunk]) -> bool:
-        return any(isinstance(event, ChoiceStop) for chunk in chunks for event in chunk.events)
+    def _take_held(self) -> list[Event]:
+        held, self._held = self._held, []
+        self._held_bytes = 0
+        return [event for chunk in held for event in chunk.events]
 
 
-def _first(events: tuple[Event, ...]) -> Event | None:
-    return events[0] if events else None
-
-
-_COUNTS: Final = (
-    "input_tokens",
-    "uncached_input_tokens",
-    "cache_read_input_tokens",
-    "cache_creation_input_tokens",
-    "output_tokens",
-    "reasoning_output_tokens",
-)
-
-
-def add_usage(one: Usage | None, other: Usage) -> Usage:
-    """Return the sum of two usages; a figure that neither gave stays unknown. Provider members are dropped: they are stale."""
-    if one is None:
-        return other
-    counts: dict[str, int] = {}
-    for name in _COUNTS:
-        values = [value for usage in (one, other) if (value := getattr(usage, name)) is not None]
-        if values:
-            counts[name] = sum(values)
-    return replace(Usage(estimated=one.estimated or other.estimated), **counts)
+async def _awaited(following: Awaitable[Reply | None]) -> Reply | None:
+    return await following

@@ -92,7 +92,8 @@ def literals(condition: Condition) -> tuple[str, ...]:
 def spell(condition: Condition) -> object:
     """Return the condition as a rule file would say it."""
     if isinstance(condition, Text):
-        return str(condition.glob)
+        # a * that prefix or suffix took literally cannot be said as a glob
+        return _as_operator(condition) if condition.glob.has_literal_wildcard else str(condition.glob)
     if isinstance(condition, Equal | Is):
         return condition.value
     if isinstance(condition, AnyOf):

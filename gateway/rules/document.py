@@ -24,7 +24,7 @@ _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a PyYAML built
 
 _NULL: Final = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOL: Final = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
-_INT: Final = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
+_INT: Final = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,29})")
 _FLOAT: Final = re.compile(r"[-+]?(?:0|[1-9][0-9]*)?\.[0-9]+")
 
 _SURPRISES: Final = (
@@ -58,6 +58,7 @@ _SURPRISES: Final = (
         "some YAML readers take it for a date",
         "quote it",
     ),
+    (re.compile(r"[-+]?[0-9]{30,}"), "no reader keeps all its digits", "quote it"),
     (re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"), "no setting is infinite or not a number", "quote it"),
 )
 
@@ -131,14 +132,28 @@ def parse(text: str, source: str, problems: Problems) -> Node | None:
     except _Refused:
         return None
     except yaml.MarkedYAMLError as fault:
-        mark = fault.problem_mark or fault.context_mark
-        spot = Spot(source, 1, 1) if mark is None else Spot(source, mark.line + 1, mark.column + 1)
-        problems.add("E002", spot, ", ".join(filter(None, (fault.problem, fault.context))), _advice(text, spot, fault))
+        spot = _fault_spot(fault, source)
+        problems.add("E002", spot, _fault_text(fault), _advice(text, spot, fault))
     except yaml.reader.ReaderError as fault:
         before = text[: fault.position]
         spot = Spot(source, before.count("\n") + 1, fault.position - before.rfind("\n"))
         problems.add("E002", spot, f"a character that YAML does not allow: {fault.reason}")
     return None
+
+
+def _fault_spot(fault: yaml.MarkedYAMLError, source: str) -> Spot:
+    marks = [fault.problem_mark, fault.context_mark]
+    if (fault.context or "").startswith("while scanning"):
+        marks.reverse()  # where the text in question begins, not where the scanner gave up on it
+    mark = marks[0] or marks[1]
+    return Spot(source, 1, 1) if mark is None else Spot(source, mark.line + 1, mark.column + 1)
+
+
+def _fault_text(fault: yaml.MarkedYAMLError) -> str:
+    if fault.context is None:
+        return fault.problem or "not YAML"
+    began = "" if fault.context_mark is None else f" that begins on line {fault.context_mark.line + 1}"
+    return f"{fault.problem} {fault.context}{began}"
 
 
 def _advice(text: str, spot: Spot, fault: yaml.MarkedYAMLError) -> str:
@@ -203,6 +218,7 @@ class _Composer:
         assert isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent)
         if event.tag not in (None, "!"):
             self._problems.add("E003", spot, f"the tag {event.tag}", "leave it out: types follow from the rules")
+            self._problems.silence(spot)
         node: Node
         if isinstance(event, yaml.ScalarEvent):
             node = self._scalar(event, spot)
@@ -235,7 +251,7 @@ class _Composer:
             return None
         if text in _BOOL:
             return _BOOL[text]
-        if _INT.fullmatch(text) and len(text) < 20:
+        if _INT.fullmatch(text):
             return int(text)
         if _FLOAT.fullmatch(text):
             return float(text)
@@ -258,9 +274,10 @@ class _Composer:
         while not isinstance(event := next(self._events), yaml.MappingEndEvent):
             key, _ = self._node(event, depth + 1)
             is_merge = isinstance(event, yaml.ScalarEvent) and event.implicit[0] and event.value == "<<"
-            value, _ = self._node(next(self._events), depth + 1)
+            of_value = next(self._events)
+            value, _ = self._node(of_value, depth + 1)
             if is_merge and not merged:
-                merged = self._merged(value)
+                merged = self._merged(value, self._spot(of_value))
                 continue
             name = "<<" if is_merge else self._key(key)
             if name in written or is_merge:
@@ -284,11 +301,11 @@ class _Composer:
             self._problems.add("E003", key.spot, f"the key {key.text or 'null'} is not a text", "quote it")
         return key.text
 
-    def _merged(self, value: Node) -> list[Table]:
+    def _merged(self, value: Node, spot: Spot) -> list[Table]:
         tables = list(value.items) if isinstance(value, Items) else [value]
         found = [table for table in tables if isinstance(table, Table)]
         if len(found) < len(tables) or not tables:
             self._problems.add(
-                "E007", value.spot, f"<< merges mappings, this is {kind_of(value)}", "write <<: *name or <<: [*a, *b]"
+                "E007", spot, f"<< merges mappings, this is {kind_of(value)}", "write <<: *name or <<: [*a, *b]"
             )
         return found

@@ -65,8 +65,10 @@ class WireFacts:
     @property
     def tools(self) -> bool:
         """Whether the request offers tools."""
-        raw = self._peek.tools
-        return raw is not None and bytes(raw).strip() not in (b"null", b"[]", b"{}")
+        if self._peek.tools is None:
+            return False
+        raw = bytes(self._peek.tools).strip()
+        return raw != b"null" and not (raw[:1] == b"[" and raw[1:].lstrip() == b"]")
 
     @property
     def has_image(self) -> bool:

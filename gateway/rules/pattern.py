@@ -41,6 +41,11 @@ class Glob(Struct, frozen=True):
         return "".join(map(str, self.tokens)) if all(isinstance(token, str) for token in self.tokens) else None
 
     @property
+    def has_literal_wildcard(self) -> bool:
+        """Whether a ``*`` or ``?`` stands for itself here, which ``parse`` cannot express."""
+        return "*" in self.tokens or "?" in self.tokens
+
+    @property
     def is_universal(self) -> bool:
         """Whether every text matches."""
         return self.tokens == (ANY_TEXT,)

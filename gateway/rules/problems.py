@@ -55,12 +55,13 @@ CATALOGUE: Final[dict[str, str]] = {
 """Code to title. A code keeps its meaning for good; a retired one is not used again."""
 
 _KEY: Final = re.compile(
-    r"(?:sk|pk|rk)-[A-Za-z0-9_-]{16,}"  # OpenAI, Anthropic, OpenRouter and their like
-    r"|(?:gsk|xai|ghp|gho|ghs|github_pat|glpat|hf|r8|nvapi|pplx|fw|tgp|csk)[_-][A-Za-z0-9_-]{16,}"
-    r"|AKIA[0-9A-Z]{16}|ASIA[0-9A-Z]{16}|AIza[0-9A-Za-z_-]{30,}|ya29\.[0-9A-Za-z_-]{20,}"
+    r"(?<![A-Za-z0-9])(?:"
+    r"sk-[A-Za-z0-9_-]{16,}"  # OpenAI, Anthropic, OpenRouter and their like
+    r"|(?:gsk_|ghp_|gho_|ghs_|github_pat_|hf_|r8_|fw_|tgp_|xai-|glpat-|nvapi-|pplx-|csk-)[A-Za-z0-9_-]{20,}"
+    r"|A[KS]IA[0-9A-Z]{16}|AIza[0-9A-Za-z_-]{30,}|ya29\.[0-9A-Za-z_-]{20,}"
     r"|eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{5,}[A-Za-z0-9_.-]*"  # a JSON web token
     r"|(?i:bearer|basic)\s+[A-Za-z0-9._~+/=-]{12,}"
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+    r")|-----BEGIN [A-Z ]*PRIVATE KEY-----"
 )
 
 
@@ -105,7 +106,7 @@ class Problems:
     """The findings of one load."""
 
     def __init__(self) -> None:
-        self._found: list[Problem] = []
+        self._found: dict[Problem, None] = {}  # a set that keeps its order
         self._silent: set[Spot] = set()
 
     def add(self, code: str, spot: Spot, message: str, hint: str = "") -> None:
@@ -120,8 +121,7 @@ class Problems:
             _KEY.sub("[a secret]", message),
             _KEY.sub("[a secret]", hint),
         )
-        if problem not in self._found:
-            self._found.append(problem)
+        self._found.setdefault(problem)
 
     def silence(self, spot: Spot) -> None:
         """Drop later findings at ``spot``: what is wrong there has been said, the rest would follow from it."""

@@ -96,7 +96,7 @@ class Reader:
             return None
         try:
             return kind(**values)
-        except ValueError as fault:
+        except (ValueError, TypeError) as fault:
             self._at_field(node, str(fault), where)
             return None
 

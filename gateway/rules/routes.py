@@ -151,7 +151,7 @@ def served_models(routes: Sequence[Route]) -> list[ServedModel]:
         names = list(literals(condition)) if condition is not None else []
         names += route.upstream.models if route.model is None else [route.model]
         for name in dict.fromkeys(names):
-            if _accepts(route, name) and not any(_accepts(earlier, name) for earlier in taken):
+            if name and _accepts(route, name) and not any(_accepts(earlier, name) for earlier in taken):
                 found.append(ServedModel(name, route))
         if set(route.conditions) <= {"model"}:
             taken.append(route)

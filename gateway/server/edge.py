@@ -35,6 +35,44 @@ class StreamedAnswer(web.StreamResponse):
         return self.written + super().body_length
 
 
+class Presence:
+    """Watches for one client, before and while it is answered: whether it is still there, and whether its time is up.
+
+    What it does about it is to cancel the handler, or to tell the ``edge`` once there is one.
+    """
+
+    __slots__ = ("transport", "deadline", "overdue", "edge", "_task")
+
+    def __init__(self, request: web.BaseRequest, scope: Scope) -> None:
+        transport, task = request.transport, asyncio.current_task()
+        assert task is not None
+        if transport is None:
+            raise Cancelled("the client left")
+        self.transport = transport
+        self.deadline: float | None = None
+        self.overdue = False
+        self.edge: Edge | None = None
+        self._task: asyncio.Task[Any] = task
+        scope.watched.append(self)
+
+    def forgive(self) -> None:
+        """Take back the cancellation by which an overdue handler was woken: it is about to answer."""
+        self._task.uncancel()
+
+    def tick(self, now: float, /) -> None:
+        """Look at the socket and at the time."""
+        edge = self.edge
+        if self.transport.is_closing():
+            if edge is None or not edge.leave():
+                self._task.cancel()
+        elif self.deadline is not None and now >= self.deadline and not self.overdue:
+            self.overdue = True
+            if edge is None or not edge.expire():
+                self._task.cancel()
+        elif edge is not None:
+            edge.tick(now)
+
+
 class Edge:
     """One client that waits for, or reads, a streamed answer. A Sink[Chunk]."""
 
@@ -46,11 +84,9 @@ class Edge:
         "early_headers",
         "early_content_type",
         "keep_alive_s",
-        "deadline",
         "error",
         "over",
         "_transport",
-        "_task",
         "_writer",
         "_reply",
         "_committing",
@@ -62,24 +98,24 @@ class Edge:
         "_left",
     )
 
-    def __init__(self, request: web.BaseRequest, scope: Scope, keep_alive_s: float) -> None:
-        transport = request.transport
-        if transport is None:
-            raise Cancelled("the client left")
-        task = asyncio.current_task()
-        assert task is not None
+    def __init__(
+        self,
+        request: web.BaseRequest,
+        presence: Presence,
+        scope: Scope,
+        keep_alive_s: float,
+        encoder: StreamEncoder,
+    ) -> None:
         self.request = request
         self.scope = scope
-        self.encoder: StreamEncoder | None = None
+        self.encoder = encoder
         self.response: StreamedAnswer | None = None
         self.early_headers: Mapping[str, str] = {}
         self.early_content_type = ""
         self.keep_alive_s = keep_alive_s
-        self.deadline: float | None = None
         self.error: GatewayError | None = None
         self.over = False
-        self._transport = transport
-        self._task: asyncio.Task[Any] = task
+        self._transport = presence.transport
         self._writer: AbstractStreamWriter | None = None
         self._reply: Reply | None = None
         self._committing: asyncio.Task[None] | None = None
@@ -89,7 +125,13 @@ class Edge:
         self._full = False
         self._last_write = scope.loop.time()
         self._left = False
-        scope.watched.append(self)
+        presence.edge = self
+
+    @property
+    def sent(self) -> StreamedAnswer:
+        """The response, once headers are out."""
+        assert self.response is not None
+        return self.response
 
     # -- the commit
 
@@ -117,7 +159,6 @@ class Edge:
 
     def push(self, chunk: Chunk, /) -> None:
         """Encode a chunk and write it at once."""
-        assert self.encoder is not None
         self._write(self.encoder.encode(chunk))
 
     def end(self, error: GatewayError | None, /) -> None:
@@ -131,7 +172,7 @@ class Edge:
             return
         transport = self._transport
         if transport.is_closing():
-            self._client_left()
+            self.leave()
             return
         self._last_write = self.scope.loop.time()
         if self._indirect is not None:
@@ -156,7 +197,7 @@ class Edge:
         try:
             await self._keep_up(reply)
         except ConnectionResetError:
-            self._client_left()
+            self.leave()
         await self.finish(self.error)
 
     async def _keep_up(self, reply: Reply) -> None:
@@ -180,7 +221,7 @@ class Edge:
         """Write what the format owes at its end, and close the response; cut it off if the client must not trust it."""
         if self._left:
             return
-        assert self.encoder is not None and self.response is not None
+        assert self.response is not None
         self._write(self.encoder.close(error))
         try:
             if self._indirect:
@@ -188,7 +229,7 @@ class Edge:
             if not self._left:
                 await self.response.write_eof()
         except ConnectionResetError:
-            self._client_left()
+            self.leave()
 
     async def _write_indirect(self) -> None:
         assert self._indirect is not None and self.response is not None
@@ -203,34 +244,36 @@ class Edge:
     # -- what the clock sees
 
     def tick(self, now: float, /) -> None:
-        """Notice a client that left, a silence that is too long, a deadline that passed."""
-        if self._transport.is_closing():
-            self._client_left()
-        elif self.deadline is not None and now >= self.deadline and self._reply is not None and not self.over:
-            self._reply.abort()
-            self.end(UpstreamTimeout("the call took longer than its total time-out", kind="timeout.total"))
-        elif self.encoder is not None and not self._full and not self.over:
-            if now - self._last_write < self.keep_alive_s:
-                return
-            self._last_write = now
-            if self.response is not None and self._writer is not None:
-                self._write(self.encoder.ping)
-            elif self._committing is None:
-                self._committing = self.scope.spawn(self._commit_in_silence())
+        """Write a keep-alive into a silence that is too long; into the first one, the headers too."""
+        if self._full or self.over or now - self._last_write < self.keep_alive_s:
+            return
+        self._last_write = now
+        if self._writer is not None:
+            self._write(self.encoder.ping)
+        elif self._committing is None:
+            self._committing = self.scope.spawn(self._commit_in_silence())
 
     async def _commit_in_silence(self) -> None:
-        assert self.encoder is not None
         await self._prepare(200, self.early_headers, self.early_content_type)
         self._write(self.encoder.ping)
 
-    def _client_left(self) -> None:
-        if self._left:
-            return
-        self._left = True
-        if self._reply is not None:
+    def expire(self) -> bool:
+        """The call's time is up: end a running answer. False if none runs yet."""
+        if self._reply is None:
+            return False
+        if not self.over:
+            self._reply.abort()
+            self.end(UpstreamTimeout("the call took longer than its total time-out", kind="timeout.total"))
+        return True
+
+    def leave(self) -> bool:
+        """The client left: close what feeds a running answer. False if none runs yet."""
+        if self._reply is None:
+            return False
+        if not self._left:
+            self._left = True
             if not self.over:
                 self._reply.abort()
                 self.end(Cancelled("the client left"))
             self._wake()
-        elif not self._task.done():
-            self._task.cancel()
+        return True

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
@@ -51,12 +51,19 @@ class Health(Struct, frozen=True, omit_defaults=True):
 class _Generation:
     """A plan and the calls that run on it. A plan that was replaced is retired when its last call is over."""
 
-    __slots__ = ("plan", "active", "successor")
+    __slots__ = ("plan", "active", "successor", "_retire")
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, retire: Callable[[_Generation], None]) -> None:
         self.plan = plan
         self.active = 0
         self.successor: Plan | None = None
+        self._retire = retire
+
+    def leave(self) -> None:
+        """One call less."""
+        self.active -= 1
+        if self.successor is not None and self.active == 0:
+            self._retire(self)
 
 
 class Gateway:
@@ -69,7 +76,7 @@ class Gateway:
         self.draining = False
         self.loaded_at = time.time()
         self.reload_error: str | None = None
-        self._generation = _Generation(plan)
+        self._generation = _Generation(plan, self._retire)
         self._started = False
         self._reloading = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
@@ -126,16 +133,17 @@ class Gateway:
                 raise
             if self._started:
                 await plan.start()
-            old, self._generation = self._generation, _Generation(plan)
+            old, self._generation = self._generation, _Generation(plan, self._retire)
             old.successor = plan
             self.loaded_at = time.time()
             self.reload_error = None
-            self._retire_if_idle(old)
+            if old.active == 0:
+                self._retire(old)
         _log.info("rules reloaded from %s: %d routes", self.path, len(plan.routes))
 
-    def _retire_if_idle(self, generation: _Generation) -> None:
+    def _retire(self, generation: _Generation) -> None:
         successor = generation.successor
-        if successor is not None and generation.active == 0 and self._started:
+        if successor is not None and self._started:
             task = asyncio.get_running_loop().create_task(generation.plan.retire(successor))
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)
@@ -151,13 +159,7 @@ class Gateway:
         """Return the scope for a new call and the rules it runs by."""
         generation = self._generation
         generation.active += 1
-
-        def closed() -> None:
-            generation.active -= 1
-            if generation.successor is not None:
-                self._retire_if_idle(generation)
-
-        return Scope(self.clock, closed), generation.plan
+        return Scope(self.clock, generation.leave), generation.plan
 
     def prepare(
         self,
@@ -188,7 +190,7 @@ class Gateway:
             model,
             Decision(request_id, route.name, route.chain_names, route.target, route.upstream.name, model, [], []),
             Ledger(),
-            deadline=began + route.total_s if route.total_s is not None else None,
+            deadline=began + route.total_s,
             wants_usage=route.needs_usage,
             refuse_loss=route.loss == "refuse",
             remote=remote,

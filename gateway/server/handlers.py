@@ -13,19 +13,23 @@ from multidict import CIMultiDict
 
 from ..call import Call
 from ..codecs.base import AnswerContext, Codec, RequestFacts
-from ..errors import CallerError, Cancelled, GatewayError, NotFound
-from ..relay.reply import Reply
-from ..relay.scope import as_gateway_error
-from .edge import Edge
+from ..errors import CallerError, GatewayError, NotFound, UpstreamTimeout
+from ..relay.scope import Scope, as_gateway_error
+from ..rules.plan import Plan, Route
+from .edge import Edge, Presence
 from .gateway import Gateway
 from .intake import read_body, read_headers, remote_of, request_id_of
 from .models import list_models
+from .whole import WholeAnswer
 
 _log = logging.getLogger("headgate.server")
 _PATHS: Final = {
     "openai.chat": ("/v1/chat/completions", "/chat/completions"),
     "anthropic.messages": ("/v1/messages", "/messages"),
 }
+_REQUEST_ID_HEADERS: Final = {"anthropic.messages": "request-id"}
+"""Where the SDKs of a format look for the request id, if not in x-request-id; a provider's own stands there first."""
+_NO_HEADERS: Final[Mapping[str, str]] = {}
 GATEWAY: Final = web.AppKey("headgate", Gateway)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -46,7 +50,6 @@ def make_app(gateway: Gateway) -> web.Application:
     app.router.add_get("/readyz", surface.readyz)
     app.router.add_get("/", surface.root)
     app.router.add_route("*", "/{path:.*}", surface.nowhere)
-    app.on_response_prepare.append(surface.add_cors)
 
     async def run(_: web.Application) -> object:
         await gateway.start()
@@ -76,59 +79,66 @@ class Surface:
     async def serve(self, request: web.Request, codec: Codec) -> web.StreamResponse:
         """Serve one call, whatever happens to it."""
         scope, plan = self.gateway.open_scope()
-        began = scope.loop.time()
         request_id = request_id_of(request.headers.get("x-request-id"))
-        edge: Edge | None = None
-        hidden: frozenset[str] = frozenset()
+        visible = _Visible(plan.server.hidden_headers, self._cors_headers(request))
         call: Call | None = None
+        edge: Edge | None = None
+        presence: Presence | None = None
         try:
-            edge = Edge(request, scope, plan.server.keep_alive)
-            options = plan.server
-            hidden = options.hidden_headers
-            headers = read_headers(request, options.max_header)
-            body = await read_body(request, headers, options.max_body)
-            query = dict(request.query) if request.query_string else {}
-            remote = remote_of(request, headers, options.networks)
-            facts = RequestFacts(request.path, query, headers)
-            call, route = self.gateway.prepare(plan, codec, body, facts, scope, request_id, began, remote)
+            presence = Presence(request, scope)
+            call, route = await self._receive(request, codec, plan, scope, request_id)
+            presence.deadline = call.deadline
             context = AnswerContext(
-                request_id, int(call.began_unix), call.peek.model, bool(call.peek.stream_usage), headers
+                request_id, int(call.began_unix), call.peek.model, bool(call.peek.stream_usage), call.headers
             )
             if not call.stream:
-                return await self._whole(call, route.entry(call), context, hidden)
-            edge.encoder = codec.stream_encoder(context)
-            edge.deadline = call.deadline
-            edge.early_headers = self._headers(call, hidden)
+                return await self._whole(call, route, context, visible)
+            edge = Edge(request, presence, scope, plan.server.keep_alive, codec.stream_encoder(context))
+            edge.early_headers = visible.headers(call)
             edge.early_content_type = codec.stream_content_type
-            with scope.limit(call.deadline, "timeout.total", "the call took longer than its total time-out"):
-                reply = await route.entry(call)
-            headers_out = self._headers(call, hidden, reply.headers)
-            await edge.commit(reply.status, headers_out, codec.stream_content_type)
+            reply = await route.entry(call)
+            await edge.commit(reply.status, visible.headers(call, reply.headers), codec.stream_content_type)
             await edge.run(reply)
             if edge.encoder.losses:
                 call.ledger.add_answer(edge.encoder.losses)
-            assert edge.response is not None
-            return edge.response
+            return edge.sent
         except asyncio.CancelledError:
-            raise
-        except Exception as fault:  # the server's edge: every failure becomes an answer
-            error = as_gateway_error(fault)
-            if edge is not None and edge.response is not None:
-                await edge.finish(error)
-                return edge.response
-            if call is None and not isinstance(error, Cancelled):
-                _log.info("%s %s refused: %s (%s)", request.method, request.path, error.kind, request_id)
-            return self.refuse(codec, error, request_id, call, hidden)
+            if presence is None or not presence.overdue:
+                raise  # the client left, or the process ends
+            presence.forgive()
+            fault: BaseException = UpstreamTimeout("the call took longer than its total time-out", kind="timeout.total")
+        except Exception as caught:  # the server's edge: every failure becomes an answer
+            fault = caught
         finally:
             scope.close()
+        error = as_gateway_error(fault)
+        if edge is not None and edge.response is not None:
+            await edge.finish(error)
+            return edge.response
+        if call is None:
+            _log.info("%s %s refused: %s (%s)", request.method, request.path, error.kind, request_id)
+        return self.refuse(codec, error, request_id, visible, call)
 
-    async def _whole(
-        self, call: Call, entry: Awaitable[Reply], context: AnswerContext, hidden: frozenset[str]
-    ) -> web.Response:
+    async def _receive(
+        self, request: web.Request, codec: Codec, plan: Plan, scope: Scope, request_id: str
+    ) -> tuple[Call, Route]:
+        """Read a request within its limits and find its route."""
+        began, options = scope.loop.time(), plan.server
+        headers = read_headers(request, options.max_header)
+        body = await read_body(request, headers, options.max_body)
+        path = request.raw_path
+        query: dict[str, str] = {}
+        if "?" in path or "%" in path:
+            path, query = request.path, dict(request.query)
+        remote = remote_of(request, headers, options.networks)
+        return self.gateway.prepare(
+            plan, codec, body, RequestFacts(path, query, headers), scope, request_id, began, remote
+        )
+
+    async def _whole(self, call: Call, route: Route, context: AnswerContext, visible: _Visible) -> web.Response:
         codec = call.codec
-        with call.scope.limit(call.deadline, "timeout.total", "the call took longer than its total time-out"):
-            reply = await entry
-            chunks = await reply.collect()
+        reply = await route.entry(call)
+        chunks = await reply.collect()
         if len(chunks) == 1 and chunks[0].wire == codec.whole and chunks[0].raw is not None:
             body = chunks[0].raw
         else:
@@ -136,42 +146,22 @@ class Surface:
             body = encoded.body
             if encoded.losses:
                 call.ledger.add_answer(encoded.losses)
-        headers = self._headers(call, hidden, reply.headers)
+        headers = visible.headers(call, reply.headers)
         headers["Content-Type"] = codec.content_type
-        return web.Response(body=body, status=reply.status, headers=headers)
-
-    def _headers(self, call: Call, hidden: frozenset[str], passed: Mapping[str, str] | None = None) -> CIMultiDict[str]:
-        """Return the response headers: the provider's that may pass, and ours."""
-        headers: CIMultiDict[str] = CIMultiDict(passed) if passed else CIMultiDict()
-        decision = call.decision
-        headers["x-request-id"] = call.request_id
-        headers["headgate-route"] = decision.route
-        headers["headgate-upstream"] = decision.upstream
-        if decision.attempts:
-            headers["headgate-attempts"] = str(len(decision.attempts))
-        if call.ledger.request and (lost := call.ledger.lost):
-            headers["headgate-loss"] = ", ".join(_header_safe(loss.path) for loss in lost)[:1000]
-        for name in hidden:
-            headers.popall(name, None)
-        return headers
+        return WholeAnswer(body=body, status=reply.status, headers=headers)
 
     def refuse(
-        self,
-        codec: Codec,
-        error: GatewayError,
-        request_id: str,
-        call: Call | None = None,
-        hidden: frozenset[str] = frozenset(),
+        self, codec: Codec, error: GatewayError, request_id: str, visible: _Visible, call: Call | None = None
     ) -> web.Response:
         """Return ``error`` as a response in the caller's format."""
         status, own, body = codec.encode_error(error, request_id)
-        headers: CIMultiDict[str] = CIMultiDict(error.headers)
+        headers = visible.headers(call, error.headers)
         headers.update(own)
-        if call is not None:
-            headers.update(self._headers(call, hidden))
         headers["x-request-id"] = request_id
+        if name := _REQUEST_ID_HEADERS.get(codec.format):
+            headers.setdefault(name, request_id)
         headers.setdefault("Content-Type", "application/json")
-        return web.Response(body=body, status=status, headers=headers)
+        return WholeAnswer(body=body, status=status, headers=headers)
 
     # -- everything else
 
@@ -191,9 +181,11 @@ class Surface:
             wanted = request.match_info.get("model")
             anthropic = codec.format == "anthropic.messages"
             body = await list_models(plan, codec, facts, scope, request_id, wanted, anthropic, self.gateway.loaded_at)
-            return web.Response(body=body, headers={"Content-Type": "application/json", "x-request-id": request_id})
+            answer = self._visible(request).headers()
+            answer.update({"Content-Type": "application/json", "x-request-id": request_id})
+            return web.Response(body=body, headers=answer)
         except GatewayError as error:
-            return self.refuse(codec, error, request_id)
+            return self.refuse(codec, error, request_id, self._visible(request))
         finally:
             scope.close()
 
@@ -212,8 +204,8 @@ class Surface:
 
     async def nowhere(self, request: web.Request) -> web.StreamResponse:
         """Refuse a path or method that nothing serves; answer a browser's preflight where CORS is on."""
-        if request.method == "OPTIONS" and self._allowed_origin(request) is not None:
-            return web.Response(status=204)
+        if request.method == "OPTIONS" and (allowed := self._cors_headers(request)):
+            return web.Response(status=204, headers=allowed)
         codec = self._codec_for(request)
         request_id = request_id_of(request.headers.get("x-request-id"))
         path = "/" + request.match_info["path"]
@@ -222,34 +214,62 @@ class Surface:
             error.headers = {"Allow": "POST"}
         else:
             error = NotFound(f"nothing is served at {request.method} {path[:200]}")
-        return self.refuse(codec, error, request_id)
+        return self.refuse(codec, error, request_id, self._visible(request))
 
     # -- CORS
 
-    def _allowed_origin(self, request: web.BaseRequest) -> str | None:
-        cors = self.gateway.plan.server.cors
-        origin = request.headers.get("Origin")
-        if cors is None or origin is None:
-            return None
-        if "*" in cors.origins:
-            return "*"
-        return origin if origin in cors.origins else None
+    def _visible(self, request: web.BaseRequest) -> _Visible:
+        return _Visible(self.gateway.plan.server.hidden_headers, self._cors_headers(request))
 
-    async def add_cors(self, request: web.Request, response: web.StreamResponse) -> None:
-        """Let browsers of the configured origins read the answer. Nothing is sent while CORS is off."""
-        origin = self._allowed_origin(request)
-        if origin is None:
-            return
-        response.headers["Access-Control-Allow-Origin"] = origin
-        response.headers.add("Vary", "Origin")
-        response.headers["Access-Control-Expose-Headers"] = "*"
+    def _cors_headers(self, request: web.BaseRequest) -> Mapping[str, str]:
+        """Return the headers that let a browser of a configured origin read the answer; none while CORS is off."""
+        cors = self.gateway.plan.server.cors
+        if cors is None or (origin := request.headers.get("Origin")) is None:
+            return _NO_HEADERS
+        if "*" in cors.origins:
+            origin = "*"
+        elif origin not in cors.origins:
+            return _NO_HEADERS
+        headers = {"Access-Control-Allow-Origin": origin, "Vary": "Origin", "Access-Control-Expose-Headers": "*"}
         if request.method == "OPTIONS":
-            response.headers["Access-Control-Allow-Methods"] = "GET, POST, OPTIONS"
-            response.headers["Access-Control-Allow-Headers"] = request.headers.get(
-                "Access-Control-Request-Headers", "authorization, content-type"
-            )
-            response.headers["Access-Control-Max-Age"] = "600"
+            asked = request.headers.get("Access-Control-Request-Headers", "authorization, content-type")
+            headers["Access-Control-Allow-Methods"] = "GET, POST, OPTIONS"
+            headers["Access-Control-Allow-Headers"] = asked
+            headers["Access-Control-Max-Age"] = "600"
+        return headers
+
+
+class _Visible:
+    """Which of our headers this caller sees, and what a browser must see besides."""
+
+    __slots__ = ("_hidden", "_always")
+
+    def __init__(self, hidden: frozenset[str], always: Mapping[str, str]) -> None:
+        self._hidden = hidden
+        self._always = always
+
+    def headers(self, call: Call | None = None, passed: Mapping[str, str] | None = None) -> CIMultiDict[str]:
+        """Return the response headers: the provider's that may pass, and ours."""
+        headers: CIMultiDict[str] = CIMultiDict(passed) if passed else CIMultiDict()
+        if call is not None:
+            decision = call.decision
+            headers["x-request-id"] = call.request_id
+            if own := _REQUEST_ID_HEADERS.get(call.format):
+                headers.setdefault(own, call.request_id)
+            headers["headgate-route"] = _header_safe(decision.route)
+            headers["headgate-upstream"] = decision.upstream
+            if decision.attempts:
+                headers["headgate-attempts"] = str(len(decision.attempts))
+            if call.ledger.request and (lost := call.ledger.lost):
+                headers["headgate-loss"] = ", ".join(_header_safe(loss.path) for loss in lost)[:1000]
+        for name in self._hidden:
+            headers.popall(name, None)
+        if self._always:
+            headers.update(self._always)
+        return headers
 
 
 def _header_safe(text: str) -> str:
+    if text.isascii() and text.isprintable() and "," not in text:
+        return text
     return "".join(letter if " " < letter < "\x7f" and letter != "," else "_" for letter in text)

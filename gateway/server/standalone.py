@@ -7,6 +7,7 @@ one ends at once. SIGHUP reloads the rule file.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -63,6 +64,7 @@ async def _serve(gateway: Gateway, where: str, *, shared: bool) -> None:
         shutdown_timeout=1.0,
     )
     await runner.setup()
+    _tune_garbage_collector()
     try:
         site = await _listen(runner, where, _tls(gateway.plan), shared=shared)
         _announce(gateway, where)
@@ -71,6 +73,17 @@ async def _serve(gateway: Gateway, where: str, *, shared: bool) -> None:
         await _drain(gateway, options.drain)
     finally:
         await runner.cleanup()
+
+
+def _tune_garbage_collector() -> None:
+    """Let the collector leave alone what lives as long as the process, and look less often at what does not.
+
+    A call leaves no reference cycles behind, so nearly all that the collector does between calls is to walk modules and
+    rules: some 10 % of a call's CPU. Only here, where the process is ours.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
 
 
 async def _listen(runner: web.AppRunner, where: str, tls: ssl.SSLContext | None, *, shared: bool) -> web.BaseSite:

@@ -95,9 +95,12 @@ class SessionTransport:
     async def aclose(self) -> None:
         """Abort what is still running and close every connection. Idempotent."""
         self._closed = True
+        session, self._session = self._session, None
         for item in list(self._live):
             item.abort()
-        session, self._session = self._session, None
+        # A request that is being sent ends when its task runs next; the session would wait for it for ever.
+        while self._live:  # noqa: ASYNC110 - a matter of a few turns
+            await asyncio.sleep(0)
         if session is not None:
             await session.close()
             await asyncio.sleep(0)  # aborted sockets are closed in the loop's next turn

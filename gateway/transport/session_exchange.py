@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import aiohttp
 from aiohttp import ClientResponse, hdrs
-from aiohttp.client_proto import ResponseHandler
 
 from ..errors import Cancelled, ConnectFailed, GatewayError, Malformed
 from ..relay.scope import Abortable, Scope
 from ..relay.source import Sink
 from .session_faults import body_error
 from .slots import Slots
+
+if TYPE_CHECKING:
+    from aiohttp.client_proto import ResponseHandler
 
 _DECODED: Final = frozenset({"gzip", "deflate", "br", "zstd"})
 """Codings that aiohttp takes off (the last two where their libraries are installed, else it refuses the answer)."""

@@ -18,6 +18,9 @@ NOT_WHOLE: Final = "the request had not been sent whole, so it was not processed
 _CERT_ALERTS: Final = ("CERTIFICATE_REQUIRED", "HANDSHAKE_FAILURE", "BAD_CERTIFICATE", "UNKNOWN_CA")
 """How servers say that they want a client certificate, or another one (RFC 8446, 6.2)."""
 
+_UNKNOWN_AUTHORITY: Final = frozenset({18, 19, 20, 21})
+"""OpenSSL's X509_V_ERR codes for a certificate, or a chain, whose root nobody here knows."""
+
 
 class NotRepeated(aiohttp.ClientError):
     """Stands for its ``__cause__``, a lost connection, so that ClientSession does not send the request again."""
@@ -48,10 +51,11 @@ def submit_error(fault: BaseException, place: str, sent_whole: bool | None) -> G
         return HouseError(f"the request to {place} cannot be written: {fault}")
     if (refusal := _tls_refusal(fault)) is not None:
         return ConnectFailed(f"cannot connect to {place}: {_tls_reason(refusal)}")
+    root = _root(fault)
     if sent_whole is None:
-        sent_whole = not isinstance(_root(fault), aiohttp.ClientConnectionResetError)
+        sent_whole = not isinstance(root, aiohttp.ClientConnectionResetError)
     how = MAYBE_DONE if sent_whole else NOT_WHOLE
-    return Cut(f"{place} closed the connection before its answer ({_reason(fault)}); {how}")
+    return Cut(f"{place} closed the connection before its answer ({_reason(root)}); {how}")
 
 
 def body_error(fault: BaseException, protocol_fault: BaseException | None, place: str) -> GatewayError:
@@ -84,21 +88,23 @@ def _connect_error(fault: aiohttp.ClientConnectorError, place: str) -> ConnectFa
 def _reason(fault: BaseException) -> str:
     if isinstance(fault, ssl.SSLError):
         return _tls_reason(fault)
-    if isinstance(fault, OSError):
-        if fault.errno is not None and fault.errno > 0:
-            return os.strerror(fault.errno)
-        return fault.strerror or str(fault) or type(fault).__name__
-    if isinstance(fault, aiohttp.ServerDisconnectedError):
-        return "closed by the server"
+    if isinstance(fault, OSError) and fault.errno is not None and fault.errno > 0:
+        return os.strerror(fault.errno)
+    if isinstance(fault, aiohttp.ClientError):
+        return "connection lost"  # its text may hold the URL
+    if isinstance(fault, HttpProcessingError):
+        return _first_line(fault.message)
+    if isinstance(fault, OSError) and fault.strerror:
+        return fault.strerror
     return _first_line(str(fault)) or type(fault).__name__
 
 
 def _tls_reason(fault: BaseException) -> str:
     if isinstance(fault, ssl.SSLCertVerificationError):
-        return (
-            f"certificate verify failed: {fault.verify_message}; "
-            "if its authority is to be trusted, name it in the transport's ca_bundle"
-        )
+        hint = ""
+        if fault.verify_code in _UNKNOWN_AUTHORITY:
+            hint = "; if its authority is to be trusted, name it in the transport's ca_bundle"
+        return f"certificate verify failed: {fault.verify_message.rstrip('.')}{hint}"
     if isinstance(fault, ssl.CertificateError):
         return f"certificate verify failed: {fault}"
     if isinstance(fault, ssl.SSLError):
@@ -128,4 +134,5 @@ def _root(fault: BaseException) -> BaseException:
 
 
 def _first_line(text: str) -> str:
-    return text.strip().split("\n", 1)[0].strip().rstrip(":")[:120]
+    """The sentence of a parser's complaint, without the bytes that it quotes."""
+    return text.strip().split("\n", 1)[0].partition(": b'")[0].strip().rstrip(":")[:120]

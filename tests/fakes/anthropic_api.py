@@ -21,10 +21,32 @@ _encode = msgspec.json.encode
 VERSIONS: Final = ("2023-06-01", "2026-10-21")
 SAMPLING: Final = ("temperature", "top_p", "top_k")
 TOP_LEVEL: Final = frozenset(
-    "max_tokens messages model cache_control container diagnostics inference_geo metadata output_config service_tier speed "
-    "stop_sequences stream system temperature thinking tool_choice tools top_k top_p user_profile_id workspace_id".split()
+    [
+        "max_tokens",
+        "messages",
+        "model",
+        "cache_control",
+        "container",
+        "diagnostics",
+        "inference_geo",
+        "metadata",
+        "output_config",
+        "service_tier",
+        "speed",
+        "stop_sequences",
+        "stream",
+        "system",
+        "temperature",
+        "thinking",
+        "tool_choice",
+        "tools",
+        "top_k",
+        "top_p",
+        "user_profile_id",
+        "workspace_id",
+    ]
 )
-BETA: Final = frozenset("context_management mcp_servers fallbacks compaction output_format".split())
+BETA: Final = frozenset(["context_management", "mcp_servers", "fallbacks", "compaction", "output_format"])
 _MEMBERS: Final[dict[str, set[str]]] = {
     "text": {"text", "citations", "cache_control"},
     "image": {"source", "cache_control"},
@@ -90,9 +112,7 @@ def _version_of(model: str) -> tuple[int, int] | None:
     return None if found is None else (int(found[1]), int(found[2] or 0))
 
 
-def validate(
-    body: Any, headers: Mapping[str, str], issued: Issued, *, extra: frozenset[str] = frozenset()
-) -> None:
+def validate(body: Any, headers: Mapping[str, str], issued: Issued, *, extra: frozenset[str] = frozenset()) -> None:
     """Raise Refusal for what the API would. ``headers``: lower-case names."""
     version = headers.get("anthropic-version")
     if version is None:
@@ -115,7 +135,11 @@ def validate(
     _validate_settings(body)
     if isinstance(body.get("system"), list):
         for index, block in enumerate(body["system"]):
-            _want(isinstance(block, dict) and block.get("type") == "text", f"system.{index}.type", "Input should be 'text'")
+            _want(
+                isinstance(block, dict) and block.get("type") == "text",
+                f"system.{index}.type",
+                "Input should be 'text'",
+            )
             _validate_block(f"system.{index}", block, {"text"}, issued, version)
     _validate_messages(body, issued, version)
 
@@ -158,10 +182,16 @@ def _validate_tools(body: dict[str, Any]) -> None:
         path = f"tools.{index}"
         if "type" in tool and tool["type"] not in ("custom", None):
             continue
-        unknown = set(tool) - set("name description input_schema type cache_control strict eager_input_streaming".split())
+        unknown = set(tool) - set(
+            ["name", "description", "input_schema", "type", "cache_control", "strict", "eager_input_streaming"]
+        )
         _want(not unknown, f"{path}.{min(unknown, default='')}", "Extra inputs are not permitted")
         _want(isinstance(tool.get("name"), str), f"{path}.name", "Field required")
-        _want(bool(_TOOL_NAME.fullmatch(tool["name"])), f"{path}.name", "String should match pattern '^[a-zA-Z0-9_-]{1,128}$'")
+        _want(
+            bool(_TOOL_NAME.fullmatch(tool["name"])),
+            f"{path}.name",
+            "String should match pattern '^[a-zA-Z0-9_-]{1,128}$'",
+        )
         _want(isinstance(tool.get("input_schema"), dict), f"{path}.input_schema", "Field required")
         _want(tool["input_schema"].get("type") == "object", f"{path}.input_schema.type", "Input should be 'object'")
         _want(tool["name"] not in names, "tools", "Tool names must be unique.")
@@ -169,9 +199,13 @@ def _validate_tools(body: dict[str, Any]) -> None:
     choice = body.get("tool_choice")
     if choice is not None:
         _want(bool(names) or bool(body.get("tools")), "tool_choice", "may only be specified while providing tools")
-        _want(choice.get("type") in ("auto", "any", "tool", "none"), "tool_choice.type", "Input should be a valid choice")
+        _want(
+            choice.get("type") in ("auto", "any", "tool", "none"), "tool_choice.type", "Input should be a valid choice"
+        )
         if choice["type"] == "tool":
-            _want(choice.get("name") in names, "tool_choice", f"Tool '{choice.get('name')}' not found in provided tools")
+            _want(
+                choice.get("name") in names, "tool_choice", f"Tool '{choice.get('name')}' not found in provided tools"
+            )
 
 
 def _validate_thinking(body: dict[str, Any], model: tuple[int, int] | None) -> None:
@@ -236,7 +270,11 @@ def _validate_block(
 ) -> None:
     _want(isinstance(block, dict), path, "Input should be an object")
     kind = block.get("type")
-    _want(kind in allowed, f"{path}.type", f"Input tag '{kind}' found using 'type' does not match any of the expected tags")
+    _want(
+        kind in allowed,
+        f"{path}.type",
+        f"Input tag '{kind}' found using 'type' does not match any of the expected tags",
+    )
     unknown = set(block) - _MEMBERS[kind] - {"type"}
     _want(not unknown, f"{path}.{kind}.{min(unknown, default='')}", "Extra inputs are not permitted")
     if kind == "text":
@@ -257,7 +295,11 @@ def _validate_block(
             raise Refusal(f"{path}: Invalid `data` in `redacted_thinking` block")
     elif kind == "tool_use":
         _want(isinstance(block.get("id"), str), f"{path}.tool_use.id", "Field required")
-        _want(bool(_TOOL_ID.fullmatch(block["id"])), f"{path}.tool_use.id", "String should match pattern '^[a-zA-Z0-9_-]+$'")
+        _want(
+            bool(_TOOL_ID.fullmatch(block["id"])),
+            f"{path}.tool_use.id",
+            "String should match pattern '^[a-zA-Z0-9_-]+$'",
+        )
         _want(isinstance(block.get("input"), dict), f"{path}.tool_use.input", "Input should be an object")
         _want(isinstance(block.get("name"), str), f"{path}.tool_use.name", "Field required")
     elif kind == "tool_result":
@@ -271,9 +313,15 @@ def _validate_block(
 def _validate_image(path: str, source: Any) -> None:
     _want(isinstance(source, dict), f"{path}.image.source", "Field required")
     if source.get("type") == "base64":
-        _want(set(source) == {"type", "media_type", "data"}, f"{path}.image.source.base64", "Field required or not permitted")
+        _want(
+            set(source) == {"type", "media_type", "data"},
+            f"{path}.image.source.base64",
+            "Field required or not permitted",
+        )
         kinds = ("image/jpeg", "image/png", "image/gif", "image/webp")
-        _want(source["media_type"] in kinds, f"{path}.image.source.base64.media_type", f"Input should be one of {kinds}")
+        _want(
+            source["media_type"] in kinds, f"{path}.image.source.base64.media_type", f"Input should be one of {kinds}"
+        )
         try:
             base64.b64decode(source["data"], validate=True)
         except ValueError as fault:
@@ -281,7 +329,11 @@ def _validate_image(path: str, source: Any) -> None:
     else:
         _want(source.get("type") in ("url", "file"), f"{path}.image.source.type", "Input should be a valid source")
         if source["type"] == "url":
-            _want(str(source.get("url")).startswith("http"), f"{path}.image.source.url.url", "Only HTTPS URLs are supported.")
+            _want(
+                str(source.get("url")).startswith("http"),
+                f"{path}.image.source.url.url",
+                "Only HTTPS URLs are supported.",
+            )
 
 
 def _unanswered(index: int, owed: list[str]) -> Refusal:
@@ -346,7 +398,13 @@ def _validate_thinking_turn(body: dict[str, Any], messages: list[Any]) -> None:
 # --- what it answers
 
 
-_STOP: Final = {"end": "end_turn", "length": "max_tokens", "tool": "tool_use", "sequence": "stop_sequence", "filter": "refusal"}
+_STOP: Final = {
+    "end": "end_turn",
+    "length": "max_tokens",
+    "tool": "tool_use",
+    "sequence": "stop_sequence",
+    "filter": "refusal",
+}
 
 
 def _usage(script: Script, output: int) -> dict[str, Any]:
@@ -382,7 +440,9 @@ def _blocks(script: Script, number: int, issued: Issued) -> list[dict[str, Any]]
             blocks.append({"type": "redacted_thinking", "data": part.data})
         else:
             identity = part.id or tool_id(number, calls)
-            blocks.append({"type": "tool_use", "id": identity, "name": part.name, "input": Raw(part.arguments.encode())})
+            blocks.append(
+                {"type": "tool_use", "id": identity, "name": part.name, "input": Raw(part.arguments.encode())}
+            )
             calls += 1
     return blocks
 
@@ -421,7 +481,8 @@ def frames(script: Script, number: int, model: str, issued: Issued) -> list[byte
         if index == 0:
             out.append(_frame("ping"))
         out += [
-            _frame("content_block_delta", (index + turn) % 5, index=index, delta=delta) for turn, delta in enumerate(deltas)
+            _frame("content_block_delta", (index + turn) % 5, index=index, delta=delta)
+            for turn, delta in enumerate(deltas)
         ]
         out.append(_frame("content_block_stop", 2, index=index))
     delta = {"stop_reason": _STOP[script.ended], "stop_sequence": None, "stop_details": None}
@@ -437,7 +498,9 @@ def frames(script: Script, number: int, model: str, issued: Issued) -> list[byte
 def _block_frames(block: dict[str, Any], part: object) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """How a block begins in a stream, and the deltas that complete it."""
     if isinstance(part, Say):
-        return {"type": "text", "text": ""}, [{"type": "text_delta", "text": t} for t in pieces_of(part.text, part.pieces)]
+        return {"type": "text", "text": ""}, [
+            {"type": "text_delta", "text": t} for t in pieces_of(part.text, part.pieces)
+        ]
     if isinstance(part, Think):
         deltas = [{"type": "thinking_delta", "thinking": text} for text in pieces_of(part.text, part.pieces)]
         deltas.append({"type": "signature_delta", "signature": block["signature"]})

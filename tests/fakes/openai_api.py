@@ -23,7 +23,7 @@ _MEMBERS = {
     "system": {"role", "content", "name"},
     "developer": {"role", "content", "name"},
     "user": {"role", "content", "name"},
-    "assistant": {"role", "content", "name", "refusal", "tool_calls", "function_call", "audio"},
+    "assistant": {"role", "content", "name", "refusal", "tool_calls", "function_call", "audio", "annotations"},
     "tool": {"role", "content", "tool_call_id"},
     "function": {"role", "content", "name"},
 }
@@ -42,7 +42,12 @@ class Refusal(Exception):
     """A request that the API answers with an error."""
 
     def __init__(
-        self, message: str, param: str | None = None, code: str | None = None, status: int = 400, kind: str | None = None
+        self,
+        message: str,
+        param: str | None = None,
+        code: str | None = None,
+        status: int = 400,
+        kind: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -61,7 +66,7 @@ def error_body(message: str, kind: str, param: str | None = None, code: str | No
 def scripted_error(script: Script) -> bytes:
     """The body for an HTTP error that a test asked for."""
     kinds: dict[int, tuple[str, str | None, str]] = {
-        401: ("invalid_request_error", "invalid_api_key", "Incorrect API key provided: sk-wrong."),
+        401: ("invalid_request_error", "invalid_api_key", "Incorrect API key provided."),
         429: ("tokens", "rate_limit_exceeded", "Rate limit reached for this model. Please try again in 7s."),
         500: ("server_error", None, "The server had an error while processing your request."),
         503: ("server_error", None, "The engine is currently overloaded, please try again later."),
@@ -87,7 +92,9 @@ def validate(body: Any, *, extra: frozenset[str] = frozenset(), reasoning_field:
     _want(isinstance(body["model"], str), "model", "expected a string")
     _want(isinstance(messages, list), "messages", "expected an array of objects")
     if not messages:
-        raise Refusal("Invalid 'messages': empty array. Expected an array with minimum length 1.", "messages", "empty_array")
+        raise Refusal(
+            "Invalid 'messages': empty array. Expected an array with minimum length 1.", "messages", "empty_array"
+        )
     if "max_tokens" in body and _REASONING_MODEL.match(body["model"]):
         raise Refusal(
             "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
@@ -291,7 +298,11 @@ def whole(script: Script, number: int, model: str) -> bytes:
     if words:
         message["content"] = "".join(words)
     calls = [
-        {"id": use.id or call_id(number, index), "type": "function", "function": {"name": use.name, "arguments": use.arguments}}
+        {
+            "id": use.id or call_id(number, index),
+            "type": "function",
+            "function": {"name": use.name, "arguments": use.arguments},
+        }
         for index, use in enumerate(part for part in script.parts if isinstance(part, Use))
     ]
     if calls:

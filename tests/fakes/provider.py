@@ -58,7 +58,8 @@ class Received:
 
 class FakeProvider:
     """Listens on an ephemeral port. ``extra`` are unknown top-level members that it lets pass, ``reasoning_field`` whether
-    OpenAI messages may carry ``reasoning_content``, ``models`` the models it knows (None: all)."""
+    OpenAI messages may carry ``reasoning_content``, ``models`` the models it knows (None: all). ``expected_refusals`` is
+    what a fixture compares ``refusals`` with at the end."""
 
     def __init__(self) -> None:
         self.key = KEY
@@ -66,6 +67,7 @@ class FakeProvider:
         self.reasoning_field = False
         self.models: frozenset[str] | None = None
         self.requests: list[Received] = []
+        self.expected_refusals: list[str] = []
         self.issued = anthropic_api.Issued()
         self.base = ""
         self._queue: deque[Script] = deque()
@@ -129,7 +131,11 @@ class FakeProvider:
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         received = await self._receive(request, "openai")
-        headers = {"x-request-id": received.request_id, "openai-processing-ms": "12", "x-ratelimit-remaining-requests": "99"}
+        headers = {
+            "x-request-id": received.request_id,
+            "openai-processing-ms": "12",
+            "x-ratelimit-remaining-requests": "99",
+        }
         try:
             presented = request.headers.get("Authorization", "")
             if not presented:
@@ -202,9 +208,7 @@ class FakeProvider:
         return received
 
     @staticmethod
-    def _refuse(
-        received: Received, why: str, status: int, body: bytes, headers: dict[str, str]
-    ) -> web.StreamResponse:
+    def _refuse(received: Received, why: str, status: int, body: bytes, headers: dict[str, str]) -> web.StreamResponse:
         received.refusal = why
         received.outcome = "refused"
         received.sent.append(body)

@@ -6,16 +6,13 @@ A candidate is a Transport implementation under test. Nothing here or in test_co
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import datetime
 import ipaddress
 import logging
 import ssl
-import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from pathlib import Path
-from socket import IPPROTO_TCP, SO_LINGER, SOL_SOCKET, TCP_NODELAY, socket
 from typing import Protocol
 
 import pytest
@@ -23,11 +20,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from headgate.gateway.errors import GatewayError
 from headgate.gateway.relay.scope import Clock, Scope
-from headgate.gateway.transport.base import Deadlines, Exchange, RequestHead, Transport
+from headgate.gateway.transport.base import Transport
 from headgate.gateway.transport.options import TransportOptions
 from headgate.gateway.transport.session import SessionTransport
+
+from .servers import Script, Upstream
 
 # --- the candidates
 
@@ -82,9 +80,6 @@ async def nothing_left(caplog: pytest.LogCaptureFixture) -> AsyncIterator[None]:
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-# --- our side of a call
-
-
 @pytest.fixture
 async def scope() -> AsyncIterator[Scope]:
     """A call; its clock ticks faster than the real one."""
@@ -93,190 +88,6 @@ async def scope() -> AsyncIterator[Scope]:
     yield made
     await made.aclose()
     clock.close()
-
-
-@dataclass
-class Sunk:
-    """A sink that remembers, and may act on each push."""
-
-    on_push: Callable[[bytes], object] = lambda item: None
-    items: list[bytes] = field(default_factory=list)
-    error: GatewayError | None = None
-    ends: int = 0
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-    pushed: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def push(self, item: bytes, /) -> None:
-        assert not self.ends, "push after end"
-        self.items.append(item)
-        self.pushed.set()
-        self.on_push(item)
-
-    def end(self, error: GatewayError | None, /) -> None:
-        self.error = error
-        self.ends += 1
-        self.ended.set()
-
-    @property
-    def data(self) -> bytes:
-        return b"".join(self.items)
-
-
-async def send(
-    transport: Transport,
-    scope: Scope,
-    url: str,
-    body: bytes = b"{}",
-    *,
-    method: str = "POST",
-    headers: dict[str, str] | None = None,
-    pool_s: float | None = 5.0,
-    connect_s: float | None = 5.0,
-    write_s: float | None = 5.0,
-    head_s: float | None = 5.0,
-    head_kind: str = "timeout.first_token",
-) -> Exchange:
-    """Submit with deadlines that a healthy test never meets."""
-    deadlines = Deadlines(
-        pool_s=pool_s,
-        connect_s=connect_s,
-        write_s=write_s,
-        head_at=None if head_s is None else scope.loop.time() + head_s,
-        head_kind=head_kind,  # type: ignore[arg-type]
-    )
-    given = {"content-type": "application/json"} if headers is None else headers
-    return await transport.submit(RequestHead(method, url, given), body, deadlines, scope)
-
-
-async def flow(exchange: Exchange) -> Sunk:
-    """Connect a sink and wait for the end."""
-    sunk = Sunk()
-    exchange.connect(sunk)
-    async with asyncio.timeout(5):
-        await sunk.ended.wait()
-    return sunk
-
-
-# --- the other side
-
-
-@dataclass
-class Request:
-    """What a server read. ``headers`` in order, names as they came."""
-
-    method: str
-    target: str
-    headers: list[tuple[str, str]]
-    body: bytes
-
-    def header(self, name: str) -> str | None:
-        found = [value for key, value in self.headers if key.lower() == name]
-        return found[0] if found else None
-
-
-class Peer:
-    """One connection, seen from the server."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-        self.sent = 0
-        raw = self.socket
-        if raw.family.name != "AF_UNIX":
-            raw.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
-
-    @property
-    def socket(self) -> socket:
-        found: socket = self.writer.get_extra_info("socket")
-        return found
-
-    async def head(self) -> Request | None:
-        """Read a request's head alone; None if the connection ended instead."""
-        try:
-            text = (await self.reader.readuntil(b"\r\n\r\n")).decode()
-        except asyncio.IncompleteReadError:
-            return None
-        first, *lines = text.strip().split("\r\n")
-        method, target, _ = first.split(" ")
-        headers = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines)]
-        return Request(method, target, headers, b"")
-
-    async def request(self) -> Request | None:
-        """Read a whole request."""
-        found = await self.head()
-        if found is not None and (length := found.header("content-length")) is not None:
-            found.body = await self.reader.readexactly(int(length))
-        return found
-
-    async def say(self, *pieces: bytes, gap: float = 0.0) -> None:
-        """Write ``pieces``, one TCP write each."""
-        for piece in pieces:
-            self.writer.write(piece)
-            await self.writer.drain()
-            self.sent += len(piece)
-            await asyncio.sleep(gap)
-
-    async def gone(self) -> None:
-        """Wait until the client has closed the connection."""
-        while await self.reader.read(65536):
-            pass
-
-    def reset(self) -> None:
-        """End the connection with RST."""
-        self.socket.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
-        self.writer.transport.abort()
-
-
-Script = Callable[[Peer], Awaitable[None]]
-
-
-class Upstream:
-    """A server that runs a script for each connection, and counts."""
-
-    def __init__(self, script: Script) -> None:
-        self.script = script
-        self.peers: list[Peer] = []
-        self.open = 0
-        self.peak = 0
-        self.url = ""
-        self.tasks: set[asyncio.Task[None]] = set()
-        self.server: asyncio.Server | None = None
-
-    async def run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self.tasks.add(task)
-        peer = Peer(reader, writer)
-        self.peers.append(peer)
-        self.open += 1
-        self.peak = max(self.peak, self.open)
-        try:
-            with contextlib.suppress(
-                ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError, ssl.SSLError
-            ):
-                await self.script(peer)
-        finally:
-            self.open -= 1
-            writer.close()
-            with contextlib.suppress(ConnectionError, asyncio.CancelledError, ssl.SSLError, TimeoutError):
-                async with asyncio.timeout(0.2):
-                    await writer.wait_closed()
-            writer.transport.abort()
-            self.tasks.discard(task)
-
-    async def drained(self) -> None:
-        """Wait until no connection is open; law 7 gives a second."""
-        async with asyncio.timeout(1):
-            while self.open:
-                await asyncio.sleep(0.005)
-
-    async def close(self) -> None:
-        assert self.server is not None
-        self.server.close()
-        for task in list(self.tasks):
-            task.cancel()
-        while self.tasks:
-            await asyncio.sleep(0.005)
 
 
 class Serve(Protocol):
@@ -306,30 +117,6 @@ async def serve() -> AsyncIterator[Serve]:
     yield start
     for upstream in started:
         await upstream.close()
-
-
-def answers(*texts: bytes, gap: float = 0.0) -> Script:
-    """Return a script that gives the same answer to every request on a connection."""
-
-    async def script(peer: Peer) -> None:
-        while await peer.request() is not None:
-            await peer.say(*texts, gap=gap)
-
-    return script
-
-
-def whole(body: bytes, *lines: str, status: str = "200 OK") -> bytes:
-    """Return an answer with Content-Length."""
-    head = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *lines]
-    return ("\r\n".join(head) + "\r\n\r\n").encode() + body
-
-
-def chunk(data: bytes) -> bytes:
-    """Return one chunk of the chunked coding; of no data, the last one."""
-    return b"%x\r\n%s\r\n" % (len(data), data)
-
-
-CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 # --- certificates

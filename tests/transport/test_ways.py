@@ -15,7 +15,9 @@ from headgate.gateway.relay.scope import Scope
 from headgate.gateway.transport.options import TransportOptions
 from headgate.gateway.units import Secret
 
-from .conftest import Certs, Make, Peer, Request, Script, Serve, answers, flow, send, whole
+from .calls import flow, send
+from .conftest import Certs, Make, Serve
+from .servers import Peer, Request, Script, answers, whole
 
 OK = whole(b"{}")
 

@@ -14,7 +14,7 @@ from msgspec import Raw
 
 from ...errors import DecodeError
 from ...ir.message import CacheMark, Citation, Media, Opaque, Part, Reasoning, Text, ToolCall, ToolResult
-from .members import BAD_JSON, FORMAT, Members, is_string
+from .members import BAD_JSON, FORMAT, Members, is_object, is_string, says
 
 
 def read_content(raw: Raw, path: str) -> tuple[tuple[Part, ...], bool]:
@@ -59,7 +59,7 @@ def read_citation(raw: Raw, path: str) -> Citation:
 def _text(block: Members) -> Text:
     text = block.need_string("text")
     citations: tuple[Citation, ...] = ()
-    if block.rest.get("citations") is not None and bytes(block.rest["citations"]) != b"[]":
+    if says(block.rest.get("citations"), b"[]"):
         raws = block.take_array("citations") or ()
         citations = tuple(read_citation(raw, f"{block.at('citations')}[{i}]") for i, raw in enumerate(raws))
     cache = take_cache(block)
@@ -85,7 +85,7 @@ def _tool_call(block: Members, server: str) -> ToolCall:
     id, name = block.need_string("id"), block.need_string("name")
     arguments = ""
     if (raw := block.take("input")) is not None:
-        if not bytes(raw).startswith(b"{"):
+        if not is_object(raw):
             raise DecodeError(block.at("input"), "expected an object")
         arguments = _utf8(bytes(raw), block.at("input"))
     cache = take_cache(block)
@@ -97,13 +97,13 @@ def _tool_result(block: Members) -> ToolResult:
     parts: list[Text | Media | Opaque] = []
     brief = False
     # An empty array differs from none only in its spelling, which is what ``extra`` is for.
-    if bytes(block.rest.get("content", b"[]")) != b"[]" and (raw := block.take("content")) is not None:
+    if says(block.rest.get("content"), b"[]") and (raw := block.take("content")) is not None:
         content, brief = read_content(raw, block.at("content"))
         for i, part in enumerate(content):
             if not isinstance(part, (Text, Media, Opaque)):
                 raise DecodeError(f"{block.at('content')}[{i}].type", "not a block that a tool result may hold")
             parts.append(part)
-    is_error = bytes(block.rest.get("is_error", b"false")) != b"false" and bool(block.take_boolean("is_error"))
+    is_error = says(block.rest.get("is_error"), b"false") and bool(block.take_boolean("is_error"))
     cache = take_cache(block)
     return ToolResult(id, tuple(parts), is_error, cache=cache, extra=block.extra(), brief=brief)
 

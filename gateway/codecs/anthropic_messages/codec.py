@@ -15,15 +15,18 @@ from ...wire.patch import set_member
 from ..base import AnswerContext, Encoded, Peek, RequestFacts, UpstreamFacts
 from . import compose, errors, request, response
 from .encoder import MessagesStreamEncoder
-from .members import BAD_JSON, FORMAT
+from .members import BAD_JSON, FORMAT, NULL
 from .stream import WIRE, MessagesStreamDecoder
+
+_NOTHING: Final = Raw()
 
 
 class _Peek(Struct):
     model: str
     stream: bool | None = False
-    tools: Raw | None = None
-    metadata: Raw | None = None
+    # msgspec reads Raw alone, not Raw or None.
+    tools: Raw = _NOTHING
+    metadata: Raw = _NOTHING
 
 
 _PEEK: Final = msgspec.json.Decoder(_Peek)
@@ -47,7 +50,7 @@ class AnthropicMessages:
             found = _PEEK.decode(body)
         except BAD_JSON as error:
             raise _peek_error(body, error) from error
-        return Peek(found.model, bool(found.stream), None, found.tools, found.metadata)
+        return Peek(found.model, bool(found.stream), None, _told(found.tools), _told(found.metadata))
 
     def decode_request(self, body: bytes, facts: RequestFacts) -> Request:
         return request.decode_request(body)
@@ -82,6 +85,10 @@ class AnthropicMessages:
 
     def encode_error(self, error: GatewayError, request_id: str) -> tuple[int, dict[str, str], bytes]:
         return errors.encode_error(error, request_id)
+
+
+def _told(raw: Raw) -> Raw | None:
+    return None if bytes(raw) in (b"", NULL) else raw
 
 
 def _peek_error(body: bytes, error: Exception) -> DecodeError:

@@ -23,9 +23,8 @@ from msgspec import Raw
 from ...errors import DecodeError, Unsupported
 from ...ir.message import Media, Message, Request, ResponseFormat, Text, Tool
 from ..base import Encoded, UpstreamFacts
-from .members import FORMAT
+from .members import FORMAT, is_object
 from .render import Block, Renderer
-from .request import IN_PLACE
 
 PATH: Final = "/v1/messages"
 OLD_VERSION: Final = "2023-06-01"
@@ -48,7 +47,7 @@ def encode_request(request: Request, facts: UpstreamFacts) -> Encoded:
     if tools:
         body["tools"] = tools
     if renderer.own:
-        body["messages"] = [_own_message(request.messages[i], i, renderer) for i in range(head, len(request.messages))]
+        body["messages"] = [_own_message(it, i, renderer) for i, it in enumerate(request.messages[head:])]
     else:
         body["messages"] = _Turns(renderer, facts).write(request.messages, head)
     _settings(request, facts, renderer, body, bool(tools))
@@ -61,7 +60,7 @@ def _leading(request: Request, own: bool) -> int:
     messages = request.messages
     if own:
         first = messages[0] if messages else None
-        return int(first is not None and first.role == "system" and first.extra.get("role") is not IN_PLACE)
+        return int(first is not None and first.role == "system" and "role" not in first.extra)
     count = 0
     while count < len(messages) and messages[count].role in ("system", "developer"):
         count += 1
@@ -206,6 +205,8 @@ def _tool(tool: Tool, path: str, renderer: Renderer) -> Block | None:
         renderer.lose("lost", path, tool.kind, "a tool that only its own format knows")
         return None
     block: dict[str, object] = {"name": tool.name}
+    if renderer.own and "type" in tool.extra:
+        block["type"] = "custom"
     if tool.description is not None:
         block["description"] = tool.description
     if tool.schema:
@@ -258,7 +259,7 @@ _TIERS: Final = {"auto": "auto", "default": "standard_only"}
 def _with(written: dict[str, object], request: Request, name: str, renderer: Renderer) -> dict[str, object]:
     """Add the unknown members of an own object that the reader left in ``extra``."""
     rest = request.extra.get(name)
-    if renderer.own and rest is not None and bytes(rest).startswith(b"{"):
+    if renderer.own and rest is not None and is_object(rest):
         for key, raw in msgspec.json.decode(rest, type=dict[str, Raw]).items():
             written.setdefault(key, raw)
     return written
@@ -346,12 +347,14 @@ def _foreign_reasoning(
             if budget != options.budget_tokens:
                 renderer.lose("emulated", "reasoning.budget_tokens", "budget_tokens", f"the least is {_MIN_BUDGET}")
             body["thinking"] = {"type": "enabled", "budget_tokens": budget}
-        elif adaptive:
+        elif adaptive or mode == "adaptive":
             body["thinking"] = {"type": "adaptive"}
             if options.budget_tokens is not None:
                 renderer.lose("lost", "reasoning.budget_tokens", "budget_tokens", "adaptive thinking has no budget")
+        elif mode is not None:
+            renderer.lose("lost", "reasoning.mode", mode, "needs a budget here, and none was given")
     if options.summary is not None:
-        if adaptive and body["thinking"] == {"type": "adaptive"}:
+        if body.get("thinking") == {"type": "adaptive"}:
             body["thinking"] = {"type": "adaptive", "display": "summarized"}
         else:
             renderer.lose("lost", "reasoning.summary", "summary", "thinking is shown as the model's default says")

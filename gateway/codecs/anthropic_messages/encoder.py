@@ -52,6 +52,7 @@ _DELTAS: Final[dict[Growth, bytes]] = {
     "input": b'{"type":"input_json_delta","partial_json":',
     "custom": b'{"type":"input_json_delta","partial_json":',
 }
+_BLANKS: Final = bytes.maketrans(b"\r\n", b"  ")
 _encode = msgspec.json.encode
 
 
@@ -204,7 +205,7 @@ class MessagesStreamEncoder:
                 self._answer.lose("lost", "", event.kind or "frame", "a frame of another format")
             else:
                 self._begin(out)
-                out.append(b"event: %b\ndata: %b\n\n" % (event.kind.encode(), event.data))
+                out.append(b"event: %b\ndata: %b\n\n" % (" ".join(event.kind.split()).encode(), _line(Raw(event.data))))
         elif not self._ended and self._failed is None:
             self._finish(out)
             if isinstance(event, Terminator):
@@ -254,7 +255,7 @@ class MessagesStreamEncoder:
         if isinstance(event.part, ToolCall):
             self._calls.append(event.part)
         start = b'event: content_block_start\ndata: {"type":"content_block_start","index":%d,"content_block":%b}\n\n'
-        out.append(start % (number, _encode(opening.block)))
+        out.append(start % (number, _line(opening.block)))
         if opening.growth == "custom":
             out.append(b"%b%b}}\n\n" % (self._head, _encode('{"input":"')))
         if opening.text:
@@ -314,10 +315,10 @@ class MessagesStreamEncoder:
         extra = self._answer.own_extra(event.extra, path)
         deltas += [raw for name, raw in extra.items() if name != BESIDE]
         frame = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":%b}\n\n'
-        out += [frame % (self._number, _encode(delta)) for delta in deltas]
+        out += [frame % (self._number, _line(delta)) for delta in deltas]
         if BESIDE in extra and self._growth:
             # Unknown members of an event need one to stand in: a delta of no words.
-            out.append(b"%b%b}%b\n\n" % (self._head, b'""', b"," + bytes(extra[BESIDE])[1:].rstrip()))
+            out.append(b'%b""},%b\n\n' % (self._head, _line(extra[BESIDE]).lstrip()[1:].rstrip()))
 
     def _begin(self, out: list[bytes]) -> None:
         """Write message_start, once: when something stands after it, or at the end of the chunk it came in."""
@@ -335,7 +336,7 @@ class MessagesStreamEncoder:
         for name, raw in self._answer.own_extra(start.extra, "").items():
             message.setdefault(name, raw)
         frame = b'event: message_start\ndata: {"type":"message_start","message":%b}\n\n'
-        out.append(frame % _encode(message))
+        out.append(frame % _line(message))
 
     def _told_ahead(self) -> Usage | None:
         """What a usage further on in this very chunk says of the input; the output has only begun."""
@@ -366,7 +367,7 @@ class MessagesStreamEncoder:
         body: dict[str, object] = {"type": "message_delta", "delta": delta, "usage": self._answer.usage(self._usage)}
         for name, raw in self._patch.items():
             body.setdefault(name, raw)
-        out.append(b"event: message_delta\ndata: %b\n\n" % _encode(body))
+        out.append(b"event: message_delta\ndata: %b\n\n" % _line(body))
         self._stop = None
 
     def _lose_logprobs(self) -> None:
@@ -379,3 +380,9 @@ class MessagesStreamEncoder:
 def _size(event: Event) -> int:
     """Bytes that a waiting event keeps alive, about."""
     return 64 + (len(event.text) if isinstance(event, PartDelta) else 0)
+
+
+def _line(value: object) -> bytes:
+    """``value`` as JSON on one line. Bytes that came from elsewhere may be indented; in JSON a line end is only white space."""
+    data = _encode(value)
+    return data.translate(_BLANKS) if b"\n" in data or b"\r" in data else data

@@ -57,11 +57,11 @@ class Members:
     def has(self, name: str) -> bool:
         """Whether the member is there and not null."""
         raw = self.rest.get(name)
-        return raw is not None and bytes(raw) != NULL
+        return raw is not None and not is_null(raw)
 
     def take(self, name: str) -> Raw | None:
         raw = self.rest.get(name)
-        if raw is None or bytes(raw) == NULL:
+        if raw is None or is_null(raw):
             return None
         del self.rest[name]
         return raw
@@ -109,7 +109,22 @@ class Members:
 
 def is_string(raw: Raw) -> bool:
     """Whether the JSON value is a string."""
-    return bytes(raw).startswith(b'"')
+    return memoryview(raw)[:1].tobytes() == b'"'
+
+
+def is_object(raw: Raw) -> bool:
+    """Whether the JSON value is an object."""
+    return memoryview(raw)[:1].tobytes() == b"{"
+
+
+def is_null(raw: Raw) -> bool:
+    """Whether the JSON value is null. Looks before it copies: the value may be a whole conversation."""
+    return len(memoryview(raw)) == 4 and bytes(raw) == NULL
+
+
+def says(raw: Raw | None, default: bytes) -> bool:
+    """Whether the member is there and other than ``default``, a short spelling of what its absence means."""
+    return raw is not None and (len(memoryview(raw)) != len(default) or bytes(raw) != default)
 
 
 def json_object(text: bytes) -> bool:

@@ -23,7 +23,7 @@ from ...ir.message import (
     ToolChoice,
 )
 from .blocks import read_content, take_cache
-from .members import FORMAT, NULL, Members
+from .members import FORMAT, NULL, Members, is_object, says
 
 _ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system"}
 _CHOICES: dict[str, ToolChoice] = {
@@ -32,7 +32,9 @@ _CHOICES: dict[str, ToolChoice] = {
     "none": ToolChoice("none"),
 }
 IN_PLACE = Raw(b'"system"')
-"""Marks, as the extra member ``role``, a first message that was no ``system`` parameter but stood in ``messages``."""
+"""Marks, as its extra member ``role``, a first message that was no ``system`` parameter but stood in ``messages``."""
+SPELLED_OUT = Raw(NULL)
+"""Stands in a tool's extra for ``type: custom``, which says no more than no type at all: no other format misses it."""
 
 
 def decode_request(body: bytes) -> Request:
@@ -94,14 +96,14 @@ def _message(raw: Raw, path: str, *, first: bool) -> Message:
 
 def _tool(raw: Raw, path: str) -> Tool:
     it = Members(raw, path)
-    kind = it.rest.get("type", Raw(b'"custom"'))
-    word = Members(b'{"type":%b}' % bytes(kind), path).take_string("type")
-    if word not in (None, "custom"):
-        cache = take_cache(it)
-        return Tool(it.take_string("name") or "", kind=word, cache=cache, raw=bytes(raw))
+    word = it.take_string("type")
+    if word is not None and word != "custom":
+        return Tool(it.take_string("name") or "", kind=word, cache=take_cache(it), raw=bytes(raw))
+    if word is not None:
+        it.rest["type"] = SPELLED_OUT
     name = it.need_string("name")
     schema = it.take("input_schema")
-    if schema is None or not bytes(schema).startswith(b"{"):
+    if schema is None or not is_object(schema):
         raise DecodeError(it.at("input_schema"), "expected an object")
     return Tool(
         name,
@@ -173,7 +175,7 @@ def _format(it: Members, name: str) -> ResponseFormat | None:
 
 
 def _stream(it: Members) -> bool:
-    return bytes(it.rest.get("stream", b"false")) != b"false" and bool(it.take_boolean("stream"))
+    return says(it.rest.get("stream"), b"false") and bool(it.take_boolean("stream"))
 
 
 def _user(it: Members) -> str | None:
@@ -187,13 +189,9 @@ def _user(it: Members) -> str | None:
 
 
 def _stop(it: Members) -> tuple[str, ...]:
-    if bytes(it.rest.get("stop_sequences", b"[]")) == b"[]":
-        return ()
-    return it.take_strings("stop_sequences") or ()
+    return (it.take_strings("stop_sequences") or ()) if says(it.rest.get("stop_sequences"), b"[]") else ()
 
 
 def _filled_array(it: Members, name: str) -> Sequence[Raw]:
     """An array; one that is empty stays behind, since the caller spelled it."""
-    if bytes(it.rest.get(name, b"[]")) == b"[]":
-        return ()
-    return it.take_array(name) or ()
+    return (it.take_array(name) or ()) if says(it.rest.get(name), b"[]") else ()

@@ -11,10 +11,10 @@ Moonshot, vLLM), ``reasoning`` (Groq, Together, OpenRouter), ``reasoning_details
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw
 
 from ...errors import DecodeError, Malformed, upstream_error
 from ...ir.event import (
@@ -35,6 +35,7 @@ from ...ir.event import (
 )
 from ...ir.message import NO_EXTRA, Citation, Extra, Media, Opaque, Part, Reasoning, Refusal, Text, ToolCall
 from .errors import error_in
+from .growing import FRAME, GrowingAnswer, GrowingTool, groq_usage, says, which
 from .members import BAD_JSON, FORMAT, NULL, OBJECT, Members, encode_json, is_string, string_of
 from .reasoning import REASONING_FIELDS, join_details, text_of_details, text_of_thinking
 from .usage import read_usage
@@ -63,96 +64,12 @@ STOP_REASONS: Final[dict[str, StopReason]] = {
 gateways that pass their provider's word on."""
 
 
-class _Function(Struct, forbid_unknown_fields=True, gc=False):
-    name: str | None = None
-    arguments: str | None = None
-
-
-class _Call(Struct, forbid_unknown_fields=True, gc=False):
-    function: _Function
-    index: int | None = None
-    id: str | None = None
-    type: str | None = None
-
-
-class _Delta(Struct, forbid_unknown_fields=True, gc=False):
-    content: str | None = None
-    role: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    refusal: str | None = None
-    tool_calls: list[_Call] | None = None
-    function_call: None = None
-    audio: None = None
-
-
-class _Choice(Struct, forbid_unknown_fields=True, gc=False):
-    delta: _Delta
-    index: int = 0
-    finish_reason: str | None = None
-    logprobs: None = None
-
-
-class _Frame(Struct, forbid_unknown_fields=True, gc=False):
-    """``obfuscation`` is padding against listeners; it means nothing and is kept in ``raw`` alone."""
-
-    choices: list[_Choice]
-    id: str = ""
-    object: str = ""
-    created: int | None = None
-    model: str = ""
-    service_tier: str | None = None
-    system_fingerprint: str | None = None
-    usage: None = None
-    obfuscation: str | None = None
-
-
-_FRAME: Final = msgspec.json.Decoder(_Frame)
-
-
-class _Tool:
-    """A tool call while it grows; ``index`` is -1 until id and name are known and its part has started."""
-
-    __slots__ = ("arguments", "closed", "extra", "id", "index", "key", "kind", "name")
-
-    def __init__(self, key: int | None) -> None:
-        self.key = key
-        self.index = -1
-        self.id = ""
-        self.name = ""
-        self.kind: Literal["function", "custom"] = "function"
-        self.arguments: list[str] = []
-        self.extra: Extra = NO_EXTRA
-        self.closed = False
-
-    @property
-    def complete(self) -> bool:
-        """Whether the arguments so far are a JSON object or array, so that nothing more can come."""
-        text = "".join(self.arguments)
-        if not text.rstrip().endswith(("}", "]")):
-            return False
-        try:
-            msgspec.json.decode(text, type=Raw)
-        except BAD_JSON:
-            return False
-        return True
-
-
-class _Answer:
-    """One choice while it grows. ``kind`` names the open part that is no tool call, if any; ``index`` is its number."""
-
-    __slots__ = ("audio", "details", "index", "kind", "number", "patch", "stop_extra", "stopped", "tools")
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.kind = ""
-        self.index = -1
-        self.tools: list[_Tool] = []
-        self.details: list[Raw] = []
-        self.audio: dict[str, Raw] = {}
-        self.patch: dict[str, Raw] = {}
-        self.stop_extra: dict[str, Raw] = {}
-        self.stopped = False
+_EMPTY: Final = Raw(b'""')
+_ERROR_OBJECT: Final = Raw(b'"error"')
+_CHUNK_OBJECT: Final = Raw(b'"chat.completion.chunk"')
+_ENVELOPE_NULLS: Final = ("id", "model", "service_tier", "created")
+_CONTENT: Final = ("content", *REASONING_FIELDS, "refusal", "audio", "tool_calls", "function_call")
+_DELTA_NULLS: Final = ("role", "annotations", "reasoning_details", *_CONTENT)
 
 
 class AnswerReader:
@@ -163,7 +80,7 @@ class AnswerReader:
     def __init__(self) -> None:
         self.started = False
         self.usage_only = False
-        self._answers: dict[int, _Answer] = {}
+        self._answers: dict[int, GrowingAnswer] = {}
         self._next = 0
         self._fingerprint: str | None = None
         self._tier: str | None = None
@@ -180,7 +97,7 @@ class AnswerReader:
         """Append the events of one frame's payload. Raises UpstreamError: malformed, or the error the frame tells."""
         self.usage_only = False
         try:
-            frame = _FRAME.decode(data)
+            frame = FRAME.decode(data)
         except BAD_JSON:
             self._generic(data, name, out)
             return
@@ -304,7 +221,7 @@ class AnswerReader:
         for word in ("object", "obfuscation", "choices", "usage", "error", *_ENVELOPE_NULLS):
             it.rest.pop(word, None)
         groq = it.rest.get("x_groq")
-        if groq is not None and (told := _groq(groq)) is not None:
+        if groq is not None and (told := groq_usage(groq)) is not None:
             usage = usage if usage is not None else told
         if not self.started and not id and not choices and usage is None:
             # Azure's first frame: results of its prompt filter, before the answer has an id.
@@ -331,6 +248,8 @@ class AnswerReader:
         number = position if index is None else index
         answer = self._answers.get(number) or self._answer(number)
         if it.raw("error") is not None and (told := error_in(b'{"error":%b}' % bytes(it.rest["error"]))) is not None:
+            # Clients look for an error at the top alone, so the frame cannot pass for one.
+            told.raw = None
             raise told
         reason = it.string("finish_reason")
         delta = it.object("message" if whole else "delta") or it.object("message")
@@ -341,9 +260,9 @@ class AnswerReader:
             if answer.stopped:
                 self._late = self._late or any(delta.raw(word) not in (None, _EMPTY) for word in _CONTENT)
             else:
-                self._delta(answer, delta, logprobs if _says(logprobs) else None, out)
+                self._delta(answer, delta, logprobs if says(logprobs) else None, out, whole)
         if answer.stopped:
-            patch = {name: raw for name, raw in it.rest.items() if answer.stop_extra.get(name) != raw}
+            patch = {n: raw for n, raw in it.rest.items() if raw != NULL and answer.stop_extra.get(n) != raw}
             if patch:
                 answer.stop_extra.update(patch)
                 out.append(ChoicePatch(number, patch))
@@ -354,7 +273,7 @@ class AnswerReader:
 
     # What a choice says
 
-    def _delta(self, answer: _Answer, it: Members, logprobs: Raw | None, out: list[Event]) -> None:
+    def _delta(self, answer: GrowingAnswer, it: Members, logprobs: Raw | None, out: list[Event], whole: bool) -> None:
         self._reason(answer, it, out)
         content = it.take("content")
         if content is not None and not is_string(content):
@@ -372,7 +291,8 @@ class AnswerReader:
         if (audio := it.object("audio")) is not None:
             self._audio(answer, audio, out)
         for position, raw in enumerate(it.array("tool_calls") or ()):
-            self._tool_call(answer, Members(raw, it.at(f"tool_calls[{position}]")), out)
+            call = Members(raw, it.at(f"tool_calls[{position}]"))
+            self._tool_call(answer, call, position if whole else None, out)
         if (legacy := it.object("function_call")) is not None:
             id = f"{LEGACY_CALL}{answer.number}"
             self._call(answer, None, id, legacy.string("name"), legacy.string("arguments"), "function", out)
@@ -383,11 +303,12 @@ class AnswerReader:
             answer.patch.update(patch)
             out.append(ChoicePatch(answer.number, patch))
 
-    def _reason(self, answer: _Answer, it: Members, out: list[Event]) -> None:
+    def _reason(self, answer: GrowingAnswer, it: Members, out: list[Event]) -> None:
         details = it.array("reasoning_details")
         texts = [(name, it.string(name)) for name in REASONING_FIELDS]
         spoken = next(((name, text) for name, text in texts if text), None)
-        if spoken is None and details:
+        if spoken is None and details and (answer.kind != "reasoning" or answer.field == "reasoning_details"):
+            # While a text field tells the reasoning, what its details say is the same again.
             spoken = "reasoning_details", text_of_details(details)
         if spoken is not None:
             origin, text = spoken
@@ -395,7 +316,7 @@ class AnswerReader:
         if details:
             answer.details += details
 
-    def _blocks(self, answer: _Answer, content: Raw, path: str, out: list[Event]) -> None:
+    def _blocks(self, answer: GrowingAnswer, content: Raw, path: str, out: list[Event]) -> None:
         """Content as an array: Mistral's way to mix thinking with text."""
         holder = Members(b'{"content":%b}' % bytes(content), path.rpartition(".")[0])
         for position, raw in enumerate(holder.array("content") or ()):
@@ -412,11 +333,18 @@ class AnswerReader:
                 out.append(PartStop(index, answer.number))
 
     def _say(
-        self, answer: _Answer, kind: str, text: str, out: list[Event], field: str = "", logprobs: Raw | None = None
+        self,
+        answer: GrowingAnswer,
+        kind: str,
+        text: str,
+        out: list[Event],
+        field: str = "",
+        logprobs: Raw | None = None,
     ) -> None:
         if answer.kind != kind:
             part: Part
             if kind == "reasoning":
+                answer.field = field
                 part = Reasoning(origin=f"{FORMAT}:{field}")
             elif kind == "refusal":
                 part = Refusal("")
@@ -428,7 +356,7 @@ class AnswerReader:
         if text or logprobs is not None:
             out.append(PartDelta(answer.index, text, answer.number, logprobs))
 
-    def _annotate(self, answer: _Answer, raw: Raw, out: list[Event]) -> None:
+    def _annotate(self, answer: GrowingAnswer, raw: Raw, out: list[Event]) -> None:
         it = Members(raw, "annotations")
         kind = it.string("type") or ""
         spot = it.object(kind) if kind else None
@@ -441,7 +369,7 @@ class AnswerReader:
         citation = Citation(FORMAT, kind, bytes(raw), url, title, start=start, end=end)
         out.append(PartPatch(answer.index, answer.number, citation=citation))
 
-    def _audio(self, answer: _Answer, it: Members, out: list[Event]) -> None:
+    def _audio(self, answer: GrowingAnswer, it: Members, out: list[Event]) -> None:
         data, transcript = it.string("data"), it.string("transcript")
         extra = {name: raw for name, raw in it.rest.items() if raw != NULL and answer.audio.get(name) != raw}
         if answer.kind != "audio":
@@ -456,8 +384,10 @@ class AnswerReader:
 
     # Tool calls
 
-    def _tool_call(self, answer: _Answer, it: Members, out: list[Event]) -> None:
+    def _tool_call(self, answer: GrowingAnswer, it: Members, position: int | None, out: list[Event]) -> None:
+        """A call or a fragment; ``position`` is its place in a whole answer, where every entry is a call of its own."""
         index, id, kind = it.integer("index"), it.string("id") or "", it.string("type") or ""
+        index = index if position is None else position
         body = it.object("function") or it.object("custom")
         name: str | None = None
         arguments: str | None = None
@@ -481,7 +411,7 @@ class AnswerReader:
 
     def _call(
         self,
-        answer: _Answer,
+        answer: GrowingAnswer,
         key: int | None,
         id: str,
         name: str | None,
@@ -490,10 +420,10 @@ class AnswerReader:
         out: list[Event],
         extra: Extra = NO_EXTRA,
     ) -> None:
-        tool = _which(answer.tools, key, id, name)
+        tool = which(answer.tools, key, id, name)
         if tool is None:
             self._close(answer, out, tools=False)
-            tool = _Tool(key)
+            tool = GrowingTool(key)
             answer.tools.append(tool)
         elif tool.closed:
             self._late = self._late or bool(arguments and arguments.strip())
@@ -515,7 +445,7 @@ class AnswerReader:
         if tool.id and tool.name:
             self._start_tool(answer, tool, out)
 
-    def _start_tool(self, answer: _Answer, tool: _Tool, out: list[Event]) -> None:
+    def _start_tool(self, answer: GrowingAnswer, tool: GrowingTool, out: list[Event]) -> None:
         tool.index = self._number()
         out.append(PartStart(tool.index, ToolCall(tool.id, tool.name, kind=tool.kind, extra=tool.extra), answer.number))
         if tool.arguments:
@@ -523,21 +453,21 @@ class AnswerReader:
 
     # Borders
 
-    def _answer(self, number: int) -> _Answer:
-        answer = self._answers[number] = _Answer(number)
+    def _answer(self, number: int) -> GrowingAnswer:
+        answer = self._answers[number] = GrowingAnswer(number)
         return answer
 
     def _number(self) -> int:
         self._next += 1
         return self._next - 1
 
-    def _open(self, answer: _Answer, kind: str, part: Part, out: list[Event]) -> None:
+    def _open(self, answer: GrowingAnswer, kind: str, part: Part, out: list[Event]) -> None:
         self._close(answer, out, tools=False)
         answer.kind = kind
         answer.index = self._number()
         out.append(PartStart(answer.index, part, answer.number))
 
-    def _close(self, answer: _Answer, out: list[Event], *, tools: bool = True) -> None:
+    def _close(self, answer: GrowingAnswer, out: list[Event], *, tools: bool = True) -> None:
         """Close what is open; of the tool calls those alone that are complete, unless ``tools``."""
         if answer.details:
             extra = {"reasoning_details": join_details(answer.details)}
@@ -554,7 +484,7 @@ class AnswerReader:
                 tool.closed = True
                 tool.arguments = []
 
-    def _stop(self, answer: _Answer, reason: str, out: list[Event]) -> None:
+    def _stop(self, answer: GrowingAnswer, reason: str, out: list[Event]) -> None:
         if reason == "error":
             # The model broke off; that is a failure, and a clean end after it would hide it.
             message = 'the provider ended the answer with finish_reason "error"'
@@ -568,60 +498,3 @@ class AnswerReader:
         """Content after its end: it has no place among the events, yet it is not ours to swallow."""
         self._late = False
         out.append(Alien(FORMAT, "late", data))
-
-
-_EMPTY: Final = Raw(b'""')
-_ERROR_OBJECT: Final = Raw(b'"error"')
-_CHUNK_OBJECT: Final = Raw(b'"chat.completion.chunk"')
-_ENVELOPE_NULLS: Final = ("id", "model", "service_tier", "created")
-_CONTENT: Final = ("content", *REASONING_FIELDS, "refusal", "audio", "tool_calls", "function_call")
-_DELTA_NULLS: Final = ("role", "annotations", "reasoning_details", *_CONTENT)
-
-
-def _which(tools: list[_Tool], key: int | None, id: str, name: str | None) -> _Tool | None:
-    """Find the call that a fragment belongs to; None if it begins a new one.
-
-    OpenAI numbers calls by ``index`` and gives id and name once. Endpoints compatible with Gemini leave the index out or
-    give 0 to every call; others repeat the id, or bring a new id with every fragment but the name only once.
-    """
-    if key is not None:
-        found = next((tool for tool in reversed(tools) if tool.key == key), None)
-        if found is not None and id and found.id and id != found.id and name:
-            return None
-        return found
-    if id:
-        found = next((tool for tool in reversed(tools) if tool.id == id), None)
-        if found is not None:
-            return found
-        return tools[-1] if tools and (not name or not tools[-1].id) and not tools[-1].closed else None
-    if name and (not tools or tools[-1].name):
-        return None
-    return tools[-1] if tools else None
-
-
-def _says(logprobs: Raw | None) -> bool:
-    """Whether there are log probabilities in there: the first frame has empty lists."""
-    if logprobs is None:
-        return False
-    try:
-        members = OBJECT.decode(logprobs)
-    except BAD_JSON:
-        return False
-    return any(bytes(raw) not in (b"null", b"[]") for raw in members.values())
-
-
-class _GroqNote(Struct):
-    usage: dict[str, object] | None = None
-    error: str | None = None
-
-
-def _groq(raw: Raw) -> Raw | None:
-    """Return the usage that Groq puts into ``x_groq``. Raises the error it may put there when an answer broke off."""
-    try:
-        note = msgspec.json.decode(raw, type=_GroqNote)
-        usage = OBJECT.decode(raw).get("usage")
-    except BAD_JSON:
-        return None
-    if note.error:
-        raise upstream_error("upstream_error", note.error[:500], code="x_groq", format=FORMAT)
-    return usage if note.usage else None

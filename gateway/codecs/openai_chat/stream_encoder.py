@@ -63,15 +63,17 @@ _TAIL: Final = b',"logprobs":null,"finish_reason":null}]}\n\n'
 class _Part:
     """An open part. A delta of it is ``before``, its text as a JSON string, ``after``; no ``after``: it is not written.
 
-    ``said`` is whether anything of a call's arguments has gone out; ``start`` is where a text begins in its choice.
+    ``said`` is whether anything of a call's arguments has gone out, ``passed`` whether the part began in bytes that went
+    out as they came; ``start`` is where a text begins in its choice.
     """
 
-    __slots__ = ("after", "before", "citations", "ordinal", "part", "said", "start")
+    __slots__ = ("after", "before", "citations", "ordinal", "part", "passed", "said", "start")
 
     def __init__(self, part: Part, start: int) -> None:
         self.part = part
         self.start = start
         self.said = False
+        self.passed = False
         self.ordinal = 0
         self.citations: list[Citation] = []
         self.before = b""
@@ -141,7 +143,8 @@ class ChatStreamEncoder:
     def _watch(self, event: Event) -> None:
         """Keep track of what goes out as it came."""
         if isinstance(event, PartStart):
-            self._open(event).said = True
+            it = self._open(event)
+            it.said = it.passed = True
             self._choice(event.choice).role = True
         elif isinstance(event, PartStop):
             self._parts.pop(event.index, None)
@@ -208,7 +211,7 @@ class ChatStreamEncoder:
             choice.head = self._head(number)
 
     def _head(self, number: int) -> bytes:
-        return b'data: %b,"choices":[{"index":%d,"delta":' % (encode_json(self._envelope)[:-1], number)
+        return b'data: %b,"choices":[{"index":%d,"delta":' % (_one_line(self._envelope)[:-1], number)
 
     def _choice(self, number: int) -> _Choice:
         choice = self._choices.get(number)
@@ -223,7 +226,7 @@ class ChatStreamEncoder:
         if not choice.role:
             choice.role = True
             delta = {"role": "assistant", **delta}
-        out.append(b"%b%b%b" % (choice.head, encode_json(delta), _TAIL))
+        out.append(b"%b%b%b" % (choice.head, _one_line(delta), _TAIL))
 
     # Parts
 
@@ -297,7 +300,7 @@ class ChatStreamEncoder:
         part, choice = it.part, self._choices[event.choice]
         text, tail = event.text, _TAIL
         if event.logprobs is not None:
-            tail = b',"logprobs":%b,"finish_reason":null}]}\n\n' % bytes(event.logprobs)
+            tail = b',"logprobs":%b,"finish_reason":null}]}\n\n' % _one_line(event.logprobs)
         if type(part) is Text:
             choice.length += len(text)
         elif isinstance(part, ToolCall):
@@ -326,6 +329,10 @@ class ChatStreamEncoder:
             self._lose(foreign(event.extra, path))
         elif event.extra:
             delta: dict[str, Any] = dict(event.extra)
+            if isinstance(part, Reasoning) and it.passed:
+                # The patch tells the details as a whole, of which the client already has the first pieces.
+                self._lose([Loss("lost", path, "reasoning_details", "they were half sent when the stream was changed")])
+                return
             if isinstance(part, Media):
                 delta = {"audio": delta}
             elif isinstance(part, ToolCall) and not is_legacy(part):
@@ -377,7 +384,7 @@ class ChatStreamEncoder:
     def _finish(self, choice: _Choice, reason: str, extra: Extra, out: list[bytes]) -> None:
         delta = b"{}" if choice.role else b'{"role":"assistant"}'
         choice.role = True
-        body = encode_json({"logprobs": None, "finish_reason": reason, **extra})
+        body = _one_line({"logprobs": None, "finish_reason": reason, **extra})
         out.append(b"%b%b,%b]}\n\n" % (choice.head, delta, body[1:]))
 
     def _end(self, out: list[bytes]) -> None:
@@ -391,9 +398,20 @@ class ChatStreamEncoder:
             losses: list[Loss] = []
             usage = write_usage(self._usage, losses)
             self._lose(losses)
-            out.append(b"data: %b\n\n" % encode_json({**self._envelope, "choices": [], "usage": usage}))
+            out.append(b"data: %b\n\n" % _one_line({**self._envelope, "choices": [], "usage": usage}))
         out.append(DONE)
 
 
 _NO_FIELD: Final = b'{"":'
 """``before`` of reasoning that was not spelled as a text field."""
+
+
+def _one_line(value: object) -> bytes:
+    """Return ``value`` as JSON without line ends: what was kept of a pretty-printed answer would break the frame.
+
+    A line end in JSON is white space; within a string it is escaped.
+    """
+    text = encode_json(value)
+    if b"\n" in text or b"\r" in text:
+        return text.replace(b"\n", b" ").replace(b"\r", b" ")
+    return text

@@ -74,14 +74,17 @@ def test_own_request_comes_out_again(name: str) -> None:
     written, losses, _ = encode(decode(body))
     assert written == json.loads(body)
     assert losses == ()
-    assert decode(json.dumps(written).encode()) == decode(CODEC.encode_request(decode(body), UpstreamFacts()).body)
+    once = CODEC.encode_request(decode(body), UpstreamFacts()).body
+    assert decode(once) == decode(body)
+    assert CODEC.encode_request(decode(once), UpstreamFacts()).body == once
 
 
 @pytest.mark.parametrize(
     "verbatim",
     [
         b'{"command": "ls",  "timeout":1.0, "z":1e2}',
-        b'{"type":"object","properties":{"n":{"type":"number","default":1.0},"cache_control":{"type":"string"}}, "required": []}',
+        b'{"type":"object","properties":{"n":{"type":"number","default":1.0},"cache_control":{"type":"string"}}, '
+        b'"required": []}',
     ],
 )
 def test_arguments_and_schemas_keep_their_bytes(verbatim: bytes) -> None:
@@ -118,6 +121,7 @@ def test_words_of_the_ir() -> None:
         "browser_toolset_20260801",
     ]
     assert request.tools[0].strict is True
+    assert request.tools[1].extra == {"type": Raw(b"null")}  # "custom" spelled out: nothing that another format misses
     assert request.tool_choice == ToolChoice("required") and request.parallel_tool_calls is False
     assert request.reasoning == ReasoningOptions("enabled", budget_tokens=31999)
     assert request.user == '{"device_id":"d"}'
@@ -147,7 +151,7 @@ def test_documents_in_the_ir() -> None:
     assert (answer[0].citations[0].kind, answer[0].citations[0].title) == ("page_location", "Paper")
     assert [p.server for p in answer if isinstance(p, ToolCall)][:2] == ["server_tool_use", "mcp_tool_use"]
     assert isinstance(answer[5], Opaque) and answer[5].cache == CacheMark()
-    assert request.response_format == ResponseFormat("json_schema", schema=b'{\n   "type": "object"\n  }')
+    assert request.response_format == ResponseFormat("json_schema", schema=b'{\n    "type": "object"\n   }')
     assert request.reasoning == ReasoningOptions("adaptive", "high", extra={"display": Raw(b'"omitted"')})
     assert request.parallel_tool_calls is True
     assert request.cache == CacheMark("5m")
@@ -426,6 +430,13 @@ def test_foreign_media(part: Media, block: dict[str, object] | None, loss: str |
         ({"reasoning": ReasoningOptions(effort="none")}, {"thinking": {"type": "disabled"}}, []),
         ({"reasoning": ReasoningOptions(effort="huge")}, {}, ["lost huge"]),
         ({"reasoning": ReasoningOptions(summary="auto")}, {}, ["lost summary"]),
+        ({"reasoning": ReasoningOptions("disabled")}, {"thinking": {"type": "disabled"}}, []),
+        ({"reasoning": ReasoningOptions("enabled")}, {}, ["lost enabled"]),
+        (
+            {"reasoning": ReasoningOptions("adaptive", summary="auto")},
+            {"thinking": {"type": "adaptive", "display": "summarized"}},
+            [],
+        ),
         (
             {"reasoning": ReasoningOptions(budget_tokens=100)},
             {"thinking": {"type": "enabled", "budget_tokens": 1024}},

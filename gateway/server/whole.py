@@ -1,0 +1,103 @@
+"""A whole answer in one write.
+
+aiohttp prepares a response in several steps, for the sake of everything a response might be. Most answers here are a
+status, a few headers and a body that is complete. ``WholeAnswer`` is a web.Response in every respect that a host's
+middlewares and access log can see, until it is prepared: then it writes itself, by public API, or lets aiohttp do it
+wherever something stands in the way that this short way would skip.
+"""
+
+from __future__ import annotations
+
+import time
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Final
+
+from aiohttp import HttpVersion11, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import SERVER_SOFTWARE
+
+_MAX_BYTES: Final = 64 * 1024
+"""Above this the body waits for the client to read, which is aiohttp's to arrange."""
+_REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
+_NO_BODY: Final = frozenset({204, 304})
+_dates: dict[int, str] = {}
+
+
+class WholeAnswer(web.Response):
+    """``body`` must be bytes, ``headers`` complete but for Content-Length, Date, Server and Connection."""
+
+    _written: int | None = None
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Write the answer if nothing stands in the way; else as aiohttp does."""
+        transport, body = request.transport, self.body
+        if (
+            self._written is not None
+            or transport is None
+            or transport.is_closing()
+            or not isinstance(body, bytes)
+            or len(body) > _MAX_BYTES
+            or request.version != HttpVersion11
+            or request.method == "HEAD"
+            or self.status in _NO_BODY
+            or self.compression
+            or self.chunked
+            or self.cookies
+            or _has_signals(request)
+        ):
+            return await super().prepare(request)
+        lines = [f"HTTP/1.1 {self.status} {_REASONS.get(self.status, '')}\r\n"]
+        for name, value in self.headers.items():
+            if "\r" in value or "\n" in value or "\0" in value:
+                return await super().prepare(request)  # which refuses it
+            lines.append(f"{name}: {value}\r\n")
+        lines.append(f"Content-Length: {len(body)}\r\nDate: {_date()}\r\nServer: {SERVER_SOFTWARE}\r\n")
+        if not request.keep_alive or self.keep_alive is False:
+            self.force_close()
+            lines.append("Connection: close\r\n")
+        else:
+            self._stays_open = True
+        lines.append("\r\n")
+        transport.write("".join(lines).encode("utf-8", "surrogateescape") + body)
+        self._written = len(body)
+        return None
+
+    _stays_open = False
+
+    @property
+    def prepared(self) -> bool:
+        """Whether the headers are out."""
+        return self._written is not None or super().prepared
+
+    @property
+    def keep_alive(self) -> bool | None:
+        """Whether the connection may serve another request."""
+        return True if self._stays_open else super().keep_alive
+
+    @property
+    def body_length(self) -> int:
+        """Bytes of the body that were sent, for access logs."""
+        return super().body_length if self._written is None else self._written
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Nothing is owed after one write."""
+        if self._written is None:
+            await super().write_eof(data)
+
+
+def _has_signals(request: web.BaseRequest) -> bool:
+    """Whether any application around this request wants to see responses before they go out."""
+    if not isinstance(request, web.Request):
+        return False
+    return any(app.on_response_prepare for app in request.match_info.apps)
+
+
+def _date() -> str:
+    """Return the Date header's value, made once a second."""
+    now = int(time.time())
+    date = _dates.get(now)
+    if date is None:
+        _dates.clear()
+        _dates[now] = date = formatdate(now, usegmt=True)
+    return date

@@ -1,0 +1,288 @@
+"""Planted mistakes: each is found at its place, told with what to do, and alone. The mark § stands right before the place."""
+
+import re
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from headgate.gateway import rules
+from headgate.gateway.rules.problems import CATALOGUE
+
+KEY = "sk-ant-api03-aaaabbbbccccddddeeee"
+
+SIM = "upstreams:\n  sim: {adapter: simulator}\n"
+ROUTE = "routes:\n  - {name: all, to: sim}\n"
+
+# code, the file, part of the message, part of the hint
+MISTAKES = [
+    ("E002", "version: 1\nx-a: [a\n§", "a flow sequence that begins on line 2", "bracket"),
+    ("E002", "server:\n§\tlisten: 127.0.0.1:80\n", "cannot start any token", "spaces"),
+    ("E002", "x-a: §'b\n", "quoted scalar", "quote"),
+    ("E002", "routes:\n  - {name: all, match: {model: §*}, to: sim}\n", "alphabetic", "quoted"),
+    ("E003", "server:\n  workers: §!!int 2\n", "tag", "leave it out"),
+    ("E003", f"{SIM}{ROUTE}§---\na: b\n", "second document", "---"),
+    ("E003", "x-note:\n  §8080: a\n", "8080 is not a text", "quote"),
+    ("E004", f"{SIM}{ROUTE}§upstreams: {{}}\n", '"upstreams" is written twice; first on line 2', "remove"),
+    ("E004", "routes: [{name: a, match: {header.X-A: b, §header.x-a: c}, to: sim}]\n", "header.x-a", "case"),
+    ("E005", "routes: [{name: a, match: {request.stream: §on}, to: sim}]\n", "on is ambiguous", "true or false"),
+    ("E005", "defaults: {timeout: {connect: §1:30}}\n", "base 60", "90s"),
+    ("E005", "routes: [{name: a, match: {request.tokens: {gt: §1e5}}, to: sim}]\n", "1e5", "write the number out"),
+    ("E005", "server: {workers: §0o17}\n", "base", "decimal"),
+    ("E005", "server: {workers: §1_000}\n", "1_000", "underscores"),
+    (
+        "E005",
+        "upstreams:\n  sim: {adapter: simulator, headers: {anthropic-version: §2023-06-01}}\n",
+        "date",
+        "quote",
+    ),
+    ("E006", "x-a: " + "[" * 40 + "§[" + "]" * 41 + "\n", "deeper than 40", ""),
+    ("E007", "routes: [{name: a, match: {model: §*gpt}, to: sim}]\n", "&gpt", 'quoted: "*gpt"'),
+    ("E007", "x-a: &a [1]\nserver:\n  <<: §*a\n", "", ""),
+    ("E010", f"{SIM}routes:\n  - §match: {{model: a}}\n    to: sim\n", 'routes[0] needs the key "name"', ""),
+    ("E010", "upstreams:\n  sim: §{}\n", 'upstreams.sim needs the key "adapter"', ""),
+    ("E011", "server: {workers: §many}\n", "server.workers: expected a whole number, got a text", ""),
+    ("E011", "server: {workers: §0}\n", "server.workers", ">= 1"),
+    ("E011", "server: {keep_alive: §15}\n", "server.keep_alive: expected a duration", "30s"),
+    ("E011", "server: {max_body: §5 potatoes}\n", "server.max_body: expected a size", "10MiB"),
+    ("E011", "server: {drain: 30s, keep_alive: §0s}\n", "keep_alive must be above zero", ""),
+    ("E011", "server: {trusted_proxies: §[10.0.0.0/99]}\n", "trusted_proxies", ""),
+    ("E011", "server: {cors: {origins: §[app.example]}}\n", "origins", "https://app.example"),
+    ("E011", "server: {cors: {origins: §[]}}\n", "server.cors.origins", "length"),
+    ("E011", "server: {response_headers: §[x-powered-by]}\n", "none of ours", ""),
+    ("E011", "server: {tls: {cert: §nowhere.pem, key: routes.yaml}}\n", "server.tls.cert", "no file"),
+    ("E011", "defaults: {loss: §ignroe}\n", "defaults.loss", "ignroe"),
+    ("E011", "defaults: {timeout: {connect: §-1}}\n", "a duration", ""),
+    ("E011", "upstreams: §[sim]\nroutes: []\n", "upstreams: expected a mapping, got a list", ""),
+    ("E011", "upstreams:\n  sim: §simulator\n", "upstreams.sim: expected a mapping, got a text", ""),
+    ("E011", "upstreams:\n  sim: {adapter: simulator, base_url: §localhost:9}\n", "base_url", "http(s)://"),
+    ("E011", "upstreams:\n  sim: {adapter: simulator, pool: {max_connections: §0}}\n", "pool.max_connections", ""),
+    ("E011", "upstreams:\n  sim: {adapter: simulator, pool: {proxy: §nonsense}}\n", "sim.pool: proxy", ""),
+    ("E011", "upstreams:\n  sim: {adapter: simulator, pool: {ca_bundle: §no.pem}}\n", "sim.pool.ca_bundle", "No such"),
+    ("E011", "upstreams:\n  sim: {adapter: simulator, headers: {§host: a}}\n", "headers.host", "transport sets it"),
+    ("E011", 'upstreams:\n  sim: {adapter: simulator, headers: {x-a: §"a\\nb: c"}}\n', "headers.x-a", "one line"),
+    ("E011", f"{SIM}routes: §{{name: all}}\n", "routes: expected a list, got a mapping", ""),
+    ("E011", f"{SIM}routes: [{{name: a, to: §sim/}}]\n", "no model after the slash", "sim/MODEL"),
+    ("E011", "routes: [{name: a, match: {request.tokens: §many}, to: sim}]\n", "request.tokens", "number"),
+    ("E011", "routes: [{name: a, match: {query.n: §5}, to: sim}]\n", "query.n: got a number", "quote it"),
+    ("E011", "routes: [{name: a, match: {model: §[]}, to: sim}]\n", "matches nothing", ""),
+    ("E011", "routes: [{name: a, match: {model: §}, to: sim}]\n", "nothing to compare with", ""),
+    (
+        "E011",
+        'chains:\n  a: [{use: "rule_parts:Mark", with: {limits: {tries: §99}}}]\n',
+        "limits.tries",
+        "<= 9",
+    ),
+    ("E012", "§sever: {}\n", 'unknown key "sever"', '"server"'),
+    ("E012", "upstreams:\n  sim: {adapter: simulator, §timeuot: {}}\n", '"timeuot" in upstreams.sim', '"timeout"'),
+    ("E012", "upstreams:\n  sim: {adapter: simulator, §dealy: 1s}\n", '"dealy" in upstreams.sim', '"delay"'),
+    ("E012", "defaults: {timeout: {§frist_token: 5s}}\n", "defaults.timeout", '"first_token"'),
+    ("E012", "chains: {a: [log: {§too: stderr}]}\n", '"too" in chains.a[0] log', '"to"'),
+    ("E012", 'chains: {a: [{use: "rule_parts:Mark", §wiht: {}}]}\n', '"wiht"', '"with"'),
+    (
+        "E012",
+        'chains:\n  a: [{use: "rule_parts:Mark", with: {steps: [{}, {§trise: 1}]}}]\n',
+        '"trise" in chains.a[0] rule_parts:Mark.steps[1]',
+        '"tries"',
+    ),
+    ("E013", "§targets: {}\n", '"targets" is not available in this version', "remove"),
+    ("E013", f"{SIM}routes: [{{name: a, §when: x, to: sim}}]\n", '"when" in routes[0]', ""),
+    ("E013", "upstreams:\n  sim: {adapter: simulator, §accounts: a}\n", '"accounts" in upstreams.sim', ""),
+    ("E014", f"version: §2\n{SIM}{ROUTE}", "version 2", "version: 1"),
+    ("E015", "upstreams:\n  sim: {adapter: simulator}\n  §a/b: {adapter: simulator}\n", '"a/b"', "slash"),
+    ("E016", f"{SIM}chains: {{§sim: []}}\n", '"sim" is an upstream on line 3', "share names"),
+    (
+        "E016",
+        "routes:\n  - {name: a, match: {model: a}, to: sim}\n  - {name: §a, to: sim}\n",
+        '"a" on line 3 already',
+        "by name",
+    ),
+    ("E020", f"upstreams:\n  sim: {{adapter: simulator, key: §{KEY}}}\n", "secret", "env:NAME"),
+    ("E020", "upstreams:\n  sim: {adapter: simulator, key: §hunter2}\n", "by reference", "env:NAME"),
+    (
+        "E020",
+        "upstreams:\n  sim: {adapter: simulator, headers: {authorization: §Basic eDp5}}\n",
+        "headers.authorization",
+        "env:NAME",
+    ),
+    (
+        "E020",
+        "upstreams:\n  sim: {adapter: simulator, base_url: §https://me:hunter2@a.example}\n",
+        "base_url",
+        "key: env:NAME",
+    ),
+    ("E020", f"x-notes: [§{KEY}]\n", "secret", ""),
+    ("E021", "upstreams:\n  sim: {adapter: simulator, key: §env:HEADGATE_NOT_SET}\n", "HEADGATE_NOT_SET", "?"),
+    ("E021", "upstreams:\n  sim: {adapter: simulator, key: §file:no-such-key}\n", "no-such-key", "write the secret"),
+    ("E030", "upstreams:\n  sim: {adapter: §simulater}\n", "'simulater'", '"simulator"'),
+    ("E030", "upstreams:\n  sim: {adapter: §no.such:Thing}\n", "cannot be imported", ""),
+    ("E031", "chains: {a: [§rtery]}\n", "'rtery'", '"retry"'),
+    ("E031", "chains: {b: [], a: [§b, chain: b]}\n", '"b" is a chain', "{chain: b}"),
+    ("E032", 'upstreams:\n  sim: {adapter: §"rule_parts:Bare"}\n', "Options", ""),
+    ("E032", 'upstreams:\n  sim: {adapter: §"rule_parts:Echo", voice: none}\n', "no voice", ""),
+    ("E032", "chains: {a: [§rule_parts:Bare]}\n", "Options", ""),
+    ("E032", 'chains: {a: [§"rule_parts:Mark": {refuse: true}]}\n', "refuse was asked for", ""),
+    ("E032", "chains: {a: [§rule_parts:Deaf]}\n", "identify", ""),
+    ("E033", f"{SIM}routes: [{{name: a, to: §smi}}]\n", 'no upstream "smi"', '"sim"'),
+    (
+        "E033",
+        "chains: {base: [log]}\nroutes: [{name: a, chain: §bsae, to: sim}]\n",
+        'no chain "bsae"',
+        '"base"',
+    ),
+    ("E033", "routes: [{name: a, chain: §log, to: sim}]\n", 'no chain "log"', "[log]"),
+    ("E034", "chains: {a: [chain: b], b: [chain: c], c: [chain: §b]}\n", "b → c → b", "take one"),
+    ("E035", "chains:\n  a:\n    - §retry:\n      tries: 3\n", "retry, tries", "indent the options"),
+    ("E035", "chains: {a: [§[log]]}\n", "expected a middleware, got a list", "name"),
+    ("E035", "chains: {a: [use: §auth]}\n", "use names a class", "package.module:Class"),
+    ("E040", "routes: [{name: a, match: {§modle: x}, to: sim}]\n", '"modle"', '"model"'),
+    ("E040", "routes: [{name: a, match: {§headers.x-a: x}, to: sim}]\n", "headers.x-a", '"header.x-a"'),
+    ("E040", "routes: [{name: a, match: {§header: {x-a: x}}, to: sim}]\n", '"header"', "header.user-agent"),
+    ("E040", "routes: [{name: a, match: {§request.token: 1}, to: sim}]\n", "request.token", '"request.tokens"'),
+    ("E041", "routes: [{name: a, match: {model: {§prefx: x}}, to: sim}]\n", '"prefx"', '"prefix"'),
+    ("E041", "routes: [{name: a, match: {model: {§gt: 4}}, to: sim}]\n", "does not fit model", "prefix"),
+    ("E041", "routes: [{name: a, match: {model: {§exists: true}}, to: sim}]\n", "does not fit", "every request"),
+    ("E042", "routes: [{name: a, match: {§principal.team: x}, to: sim}]\n", "wire facts only", "select"),
+    (
+        "E045",
+        "routes:\n  - {name: a, to: sim}\n  - §{name: b, match: {model: x}, to: sim}\n",
+        'the route "b" is never reached: "a" on line 3',
+        "move it up",
+    ),
+    ("E046", "routes: [{name: a, match: {format: §openai.chats}, to: sim}]\n", "openai.chats", '"openai.chat"'),
+    ("E050", 'server: {listen: §"8080"}\n', 'expected "host:port"', "127.0.0.1:8080"),
+    ("E050", 'server: {listen: §"::1:8080"}\n', "brackets", "[::1]:8080"),
+    (
+        "E052",
+        "upstreams:\n  sim: {adapter: simulator, key: env:HOME, credential: §pass-through}\n",
+        "pass-through",
+        "remove one",
+    ),
+    ("W101", f"{SIM}chains: {{§spare: [log]}}\n{ROUTE}", "spare", "use it"),
+    ("W101", "upstreams:\n  sim: {adapter: simulator}\n  §spare: {adapter: simulator}\n", "spare", "use it"),
+    ("W102", "upstreams:\n  §sim: {adapter: simulator, key: 'env:HEADGATE_NOT_SET?'}\n", "HEADGATE_NOT_SET", "match"),
+    ("W103", f"§version: 1\n{SIM}routes: []\n", "no routes", "add"),
+]
+ELSEWHERE = {"E001", "E043", "E044", "E051", "E053"}
+"""Codes whose mistake is not in the text alone: each has a test of its own below."""
+
+
+def planted(text: str) -> tuple[str, int, int]:
+    """Return a whole rule file for ``text``, and the line and column of its mark."""
+    whole = text
+    if not text.lstrip("§").startswith("version:"):
+        whole = f"version: 1\n{text}"
+        if "\n---" not in text:
+            whole += "".join(part for part in (SIM, ROUTE) if part[: part.index(":") + 1] not in text)
+    before = whole[: whole.index("§")]
+    return whole.replace("§", ""), before.count("\n") + 1, len(before) - before.rfind("\n")
+
+
+def found(text: str, tmp_path: Path) -> list[rules.Problem]:
+    path = tmp_path / "routes.yaml"
+    path.write_text(text, encoding="utf-8")
+    return rules.check(path)
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "message", "hint"), MISTAKES, ids=[f"{case[0]}-{at}" for at, case in enumerate(MISTAKES)]
+)
+def test_a_planted_mistake_is_found(code, text, message, hint, tmp_path, parts):
+    whole, line, column = planted(text)
+    problems = found(whole, tmp_path)
+    severity = "warning" if code.startswith("W") else "error"
+    said = [problem for problem in problems if problem.severity == severity]
+    if code.startswith("W"):
+        said = [problem for problem in said if problem.code == code]
+    assert [(problem.code, problem.line, problem.column) for problem in said] == [(code, line, column)], problems
+    assert message in said[0].message
+    assert hint in f"{said[0].message} {said[0].hint}"
+    assert KEY not in str(said[0]) and "hunter2" not in str(said[0])
+
+
+def test_all_mistakes_of_a_file_are_told_at_once_in_its_order(tmp_path):
+    text = textwrap.dedent("""\
+        version: 1
+        server: {workers: many, keep_alive: 15, lsiten: a}
+        upstreams:
+          sim: {adapter: simulator, timeout: {connect: 5}}
+          old: {adapter: simulater, whatever: 1}
+        chains:
+          base: [lgo, retry: {tries: 0}]
+        routes:
+          - {name: a, match: {modle: x, request.tokens: {gt: many}}, to: smi}
+          - {nmae: b, to: sim}
+        """)
+    said = [(problem.line, problem.code) for problem in found(text, tmp_path) if problem.severity == "error"]
+    assert said == [
+        (2, "E011"),
+        (2, "E011"),
+        (2, "E012"),
+        (4, "E011"),
+        (5, "E030"),
+        (7, "E031"),
+        (7, "E011"),
+        (9, "E040"),
+        (9, "E011"),
+        (9, "E033"),
+        (10, "E010"),
+        (10, "E012"),
+    ]
+
+
+def test_the_words_of_a_problem(tmp_path):
+    whole, _, _ = planted("upstreams:\n  sim: {adapter: simulator, §timeuot: {}}\n")
+    path = tmp_path / "routes.yaml"
+    (problem,) = found(whole, tmp_path)
+    assert str(problem) == (f'{path}:3:29 error E012 unknown key "timeuot" in upstreams.sim (did you mean "timeout"?)')
+
+
+def test_a_missing_file_says_how_to_get_one(tmp_path):
+    (problem,) = rules.check(tmp_path / "routes.yaml")
+    assert problem.code == "E001" and "headgate init" in problem.hint
+    with pytest.raises(rules.RulesError, match="headgate init"):
+        rules.load(tmp_path / "routes.yaml")
+
+
+def test_a_file_that_is_not_utf8(tmp_path):
+    path = tmp_path / "routes.yaml"
+    path.write_bytes(b"version: 1\n# caf\xe9\n")
+    (problem,) = rules.check(path)
+    assert problem.code == "E001" and "UTF-8" in problem.message
+
+
+def test_a_regex_without_the_extra_names_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "re2", None)
+    whole, line, column = planted("routes: [{name: a, match: {model: {regex: §'a+'}}, to: sim}]\n")
+    (problem,) = found(whole, tmp_path)
+    assert (problem.code, problem.line, problem.column) == ("E043", line, column)
+    assert "headgate[re2]" in problem.hint
+
+
+@pytest.mark.parametrize("pattern", ["(", "(?=a)", "(((a{100}){100}){100})", "x" * 1001])
+def test_a_malformed_or_oversized_regex(pattern, tmp_path):
+    pytest.importorskip("re2")
+    whole, line, column = planted(f"routes: [{{name: a, match: {{model: {{regex: §'{pattern}'}}}}, to: sim}}]\n")
+    (problem,) = found(whole, tmp_path)
+    assert (problem.code, problem.line, problem.column) == ("E044", line, column)
+
+
+def test_an_address_open_to_the_network(tmp_path):
+    problems = found(f"version: 1\nserver: {{listen: 0.0.0.0:80}}\n{SIM}{ROUTE}", tmp_path)
+    assert [problem.code for problem in problems] == ["E051"]
+    assert "anonymous: allow" in problems[0].hint
+
+
+def test_a_change_that_needs_a_restart(plan_of):
+    before = plan_of(f"server: {{workers: 1}}\n{SIM}{ROUTE}")
+    with pytest.raises(rules.RulesError) as raised:
+        plan_of(f"server: {{workers: 2}}\n{SIM}{ROUTE}", previous=before)
+    (problem,) = raised.value.problems
+    assert (problem.code, problem.line, problem.column) == ("E053", 2, 19)
+
+
+def test_every_code_has_a_planted_mistake_and_a_place_in_the_documentation():
+    assert {case[0] for case in MISTAKES} | ELSEWHERE == set(CATALOGUE)
+    text = (Path(__file__).parents[2] / "docs" / "rules-errors.md").read_text(encoding="utf-8")
+    documented = dict(re.findall(r"^### ([EW]\d{3}) (.+)$", text, re.MULTILINE))
+    assert documented == CATALOGUE
