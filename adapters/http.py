@@ -25,6 +25,7 @@ from ..gateway.transport.base import Deadlines, Exchange, RequestHead
 
 MAX_ERROR_BYTES: Final = 1024 * 1024
 """An error body above this is not read: its status says enough."""
+_MAX_LEARNT: Final = 1000
 _NO_SECRETS_IN_QUERY: Final = frozenset({"key", "api_key", "api-key", "access_token", "token"})
 _RESPONSE_HEADERS: Final = frozenset({"retry-after", "retry-after-ms", "x-should-retry", "request-id"})
 _RESPONSE_PREFIXES: Final = ("openai-", "x-ratelimit-", "anthropic-")
@@ -63,15 +64,15 @@ class HttpAdapter:
         self.base_url = (context.base_url or self.default_base_url).rstrip("/")
         if urlsplit(self.base_url).scheme not in ("http", "https"):
             raise ValueError(f"base_url must begin with http:// or https://, got {self.base_url!r}")
+        self._overdue = f"upstream {context.name} did not finish in time"
         self._stream_type = self.codec.stream_content_type.partition(";")[0]
-        self._passing = _COMMON_REQUEST_HEADERS | self.request_headers
-        self._accept_whole = {"accept": "application/json", "accept-encoding": "identity"}
-        self._accept_stream = {"accept": "text/event-stream", "accept-encoding": "identity"}
-        self._fixed = {
-            "content-type": "application/json",
-            "user-agent": "headgate",
-            **{name.lower(): value for name, value in context.headers.items()},
-        }
+        fixed = {"content-type": "application/json", "user-agent": "headgate", "accept-encoding": "identity"}
+        fixed.update({name.lower(): value for name, value in context.headers.items()})
+        if context.credential is not None and not context.pass_credential:
+            fixed.update(self.credential_headers(context.credential))
+        self._whole_headers = {"accept": "application/json", **fixed}
+        self._stream_headers = {"accept": "text/event-stream", **fixed}
+        self._passing: dict[str, bool] = {}
 
     def credential_headers(self, credential: str) -> dict[str, str]:
         """Return the headers that show ``credential`` to this provider."""
@@ -86,17 +87,21 @@ class HttpAdapter:
     async def __call__(self, call: Call, /) -> Reply:
         """Send ``call``; return at the provider's response headers. Raises UpstreamError, or CallerError on refusal."""
         headers, body, path, hide_usage = self._write(call)
-        credential = self._credential(call)
-        if credential is not None:
+        context = self.context
+        credential = context.credential
+        if context.pass_credential and call.credential is not None:
+            credential = call.credential
+        if context.pass_credential and credential is not None:
             headers.update(self.credential_headers(credential))
         headers["x-request-id"] = call.request_id
 
-        loop, context, timeouts = call.scope.loop, self.context, self.context.timeouts
+        loop, timeouts = call.scope.loop, context.timeouts
         now = loop.time()
         total_at = now + timeouts.total
         if call.deadline is not None and call.deadline < total_at:
             total_at = call.deadline
-        head_at, head_kind = total_at, "timeout.total"
+        head_at: float = total_at
+        head_kind: ErrorKind = "timeout.total"
         if call.stream and now + timeouts.first_token < total_at:
             head_at, head_kind = now + timeouts.first_token, "timeout.first_token"
         deadlines = Deadlines(timeouts.pool, timeouts.connect, timeouts.write, head_at, head_kind)
@@ -117,9 +122,10 @@ class HttpAdapter:
                 return Reply(
                     Decoding(exchange, decoder, call.scope, limits), call.scope, status, _passed_back(exchange.headers)
                 )
-            with call.scope.limit(total_at, "timeout.total", f"upstream {context.name} did not finish in time"):
+            with call.scope.limit(total_at, "timeout.total", self._overdue):
                 whole = await exchange.read(context.max_answer_bytes)
-            chunk = Chunk(None, self._checked(whole, exchange), self.codec.whole, self.codec.decode_response)
+            codec = self.codec
+            chunk = Chunk(None, self._checked(whole, exchange), codec.whole, codec.decode_response, codec.read_usage)
             return Reply.whole(chunk, call.scope, status, _passed_back(exchange.headers))
         except GatewayError as error:
             attempt.error = error.kind
@@ -132,12 +138,12 @@ class HttpAdapter:
     def _write(self, call: Call) -> tuple[dict[str, str], bytes, str, bool]:
         """Return headers, body, path, and whether the usage that comes back in a stream was asked for by us alone."""
         codec = self.codec
-        headers = dict(self._fixed)
-        headers.update(self._accept_stream if call.stream else self._accept_whole)
-        passing, prefixes = self._passing, self.request_prefixes
-        for name, value in call.headers.items():
-            if name in passing or (prefixes and name.startswith(prefixes)):
-                headers[name] = value
+        headers = (self._stream_headers if call.stream else self._whole_headers).copy()
+        passing = self._passing
+        for name in call.headers:
+            passes = passing.get(name)
+            if passes or (passes is None and self._learn(name)):
+                headers[name] = call.headers[name]
         same_format = call.format == codec.format
         hide_usage = call.stream and call.wants_usage and not (same_format and call.peek.stream_usage)
         if same_format and call.body is not None:
@@ -169,10 +175,13 @@ class HttpAdapter:
     def same_format_headers(self, headers: dict[str, str]) -> None:
         """Complete the headers of a request whose bytes the codec did not write."""
 
-    def _credential(self, call: Call) -> str | None:
-        if self.context.pass_credential and call.credential is not None:
-            return call.credential
-        return self.context.credential
+    def _learn(self, name: str) -> bool:
+        """Return whether a request header may pass, and remember it: clients send the same few names again and again."""
+        passes = name in _COMMON_REQUEST_HEADERS or name in self.request_headers
+        passes = passes or (bool(self.request_prefixes) and name.startswith(self.request_prefixes))
+        if len(self._passing) < _MAX_LEARNT:
+            self._passing[name] = passes
+        return passes
 
     # -- the way back
 
@@ -213,11 +222,10 @@ def _provider_request_id(headers: Mapping[str, str]) -> str | None:
 
 def _passed_back(headers: Mapping[str, str]) -> dict[str, str]:
     """Return the provider's headers that the caller may see."""
-    passed = {
-        name: value
-        for name, value in headers.items()
-        if name in _RESPONSE_HEADERS or name.startswith(_RESPONSE_PREFIXES)
-    }
+    passed = {}
+    for name in headers:
+        if name in _RESPONSE_HEADERS or name.startswith(_RESPONSE_PREFIXES):
+            passed[name] = headers[name]
     if (provider_id := headers.get("x-request-id")) is not None:
         passed["headgate-upstream-request-id"] = provider_id
     return passed

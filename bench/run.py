@@ -1,6 +1,6 @@
 """What a call through Headgate costs, as ratios to a bare aiohttp proxy in one interleaved run. See bench/README.md.
 
-python bench/run.py [--quick] [--only WORD] [--out FILE]
+python bench/run.py [--quick] [--rounds N] [--seconds S] [--only WORD] [--out FILE]
 """
 
 from __future__ import annotations
@@ -314,7 +314,9 @@ def show(result: Result) -> None:
 def main() -> int:
     """Run the benchmark. Returns 1 if any answer was wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a look, in under a minute: two short rounds")
+    parser.add_argument("--quick", action="store_true", help="a look, in under a minute: --rounds 2 --seconds 0.6")
+    parser.add_argument("--rounds", type=int, metavar="N", help="how often each case is measured (default: 5)")
+    parser.add_argument("--seconds", type=float, metavar="S", help="how long each time (default: 1.5)")
     parser.add_argument("--only", default="", metavar="WORD", help="cases whose load or chain has this word")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON there too")
     options = parser.parse_args()
@@ -323,7 +325,8 @@ def main() -> int:
     cases = [case for case in CASES if options.only in f"{case[0]} {case[1]}"]
     if not cases:
         raise SystemExit(f"no case has {options.only!r} in its name")
-    rounds, seconds = (2, 0.6) if options.quick else (5, 1.5)
+    rounds = options.rounds or (2 if options.quick else 5)
+    seconds = options.seconds or (0.6 if options.quick else 1.5)
     result = compare(cases, rounds, seconds, import_times(2 * rounds - 1))
     show(result)
     print(json.dumps(result))

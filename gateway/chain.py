@@ -57,6 +57,9 @@ class AdapterContext(Struct, frozen=True):
     headers: Mapping[str, str] = {}
     max_answer_bytes: int = 64 * 1024 * 1024
 
+    def __repr__(self) -> str:
+        return f"AdapterContext({self.name!r})"  # a Struct would show the credential
+
 
 class Adapter(Protocol):
     """How a provider is reached: the end of a chain. Built as ``cls(options, context)``."""

@@ -1,25 +1,31 @@
 """One line of JSON per call: who asked what of whom, how it ended, how long it took, what it cost in tokens.
 
-Lines go to the logger ``headgate.access`` or to a file. It keeps no bodies; secrets have no place in a line, and what
-looks like one in a message is masked all the same.
+Lines go to the logger ``headgate.access`` or to a file, a fifth of a second's worth at a time. It keeps no bodies; secrets
+have no place in a line, and what looks like one in a message is masked all the same.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import sys
-from typing import Any, ClassVar, Final, TextIO
+from typing import ClassVar, Final, TextIO
 
 import msgspec
 from msgspec import Struct
 
-from ..gateway.call import Call
+from ..gateway.call import Attempt, Call
 from ..gateway.chain import Next
 from ..gateway.errors import GatewayError
 from ..gateway.ir.event import Chunk, PartDelta, Usage, UsageReport
+from ..gateway.ir.loss import Loss
 from ..gateway.relay.reply import Reply
 
+FLUSH_S: Final = 0.2
+"""How long a line may wait: a write for each would cost more than all the rest of the middleware."""
+MAX_LINES: Final = 1000
+"""Lines that wait at most, however short the time."""
 _encode: Final = msgspec.json.Encoder().encode
 _SECRET: Final = re.compile(
     r"(?:\b(?:sk|pk|rk|xai|gsk|key)-[A-Za-z0-9_\-]{8,}|\bAKIA[0-9A-Z]{16}|\bghp_[A-Za-z0-9]{20,}|\bAIza[0-9A-Za-z_\-]{30,}"
@@ -38,6 +44,38 @@ class LogOptions(Struct, frozen=True, forbid_unknown_fields=True):
     to: str = "logger"
 
 
+class Line(Struct, omit_defaults=True):
+    """What is said of a call. ``time`` is Unix seconds, ``outcome`` is ``ok``, ``cancelled`` or the kind of the error."""
+
+    time: float
+    request_id: str
+    method: str
+    path: str
+    format: str
+    model: str
+    route: str
+    upstream: str
+    key: str
+    stream: bool
+    status: int
+    outcome: str
+    duration_ms: float
+    first_token_ms: float | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    reasoning_output_tokens: int | None = None
+    usage_estimated: bool = False
+    upstream_model: str | None = None
+    tenant: str = ""
+    remote: str | None = None
+    attempts: list[Attempt] = []
+    loss: list[Loss] = []
+    answer_loss: list[Loss] = []
+    error: str | None = None
+
+
 class Log:
     """Writes a line when the answer is over, whatever became of it."""
 
@@ -48,6 +86,8 @@ class Log:
         self.options = options
         self._logger = logging.getLogger("headgate.access")
         self._file: TextIO | None = None
+        self._lines: list[Line] = []
+        self._timer: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
         """Open the file, if there is one."""
@@ -57,11 +97,12 @@ class Log:
         elif to == "stderr":
             self._file = sys.stderr
         elif to != "logger":
-            # Line-buffered appends of one write each: several processes may share the file.
-            self._file = open(to, "a", buffering=1, encoding="utf-8")  # noqa: ASYNC230, SIM115  # once, before the first call; closed in stop()
+            # Appended to in single writes of whole lines: several processes may share the file.
+            self._file = open(to, "a", encoding="utf-8")  # noqa: ASYNC230, SIM115  # once, before the first call
 
     async def stop(self) -> None:
-        """Close it."""
+        """Write what is left, and close the file."""
+        self._flush()
         if self._file is not None and self._file not in (sys.stdout, sys.stderr):
             self._file.close()
         self._file = None
@@ -71,68 +112,76 @@ class Log:
         try:
             reply = await call_next(call)
         except GatewayError as error:
-            self.write(call, error, None, None, 0)
+            self.note(call, error, None, None, error.status)
             raise
-        except BaseException:
-            self.write(call, None, None, None, 0, outcome="cancelled")
+        except asyncio.CancelledError:
+            self.note(call, None, None, None, 499, "cancelled")
             raise
         return reply.through(_Watch(self, call, reply.status))
 
-    def write(
+    def note(
         self,
         call: Call,
         error: GatewayError | None,
         usage: Usage | None,
         first_token_s: float | None,
         status: int,
-        outcome: str | None = None,
+        outcome: str = "ok",
     ) -> None:
-        """Write the line of ``call``."""
-        decision = call.decision
-        line: dict[str, Any] = {
-            "time": round(call.began_unix, 3),
-            "request_id": call.request_id,
-            "method": "POST",
-            "path": call.facts.path,
-            "format": call.format,
-            "stream": call.stream,
-            "key": call.principal.key,
-            "route": decision.route,
-            "upstream": decision.upstream,
-            "model": call.peek.model,
-            "status": error.status if error is not None else status,
-            "outcome": outcome or ("ok" if error is None else error.kind),
-            "duration_ms": round((call.scope.loop.time() - call.began) * 1000, 1),
-        }
-        if call.model != call.peek.model:
-            line["upstream_model"] = call.model
-        if call.principal.tenant:
-            line["tenant"] = call.principal.tenant
+        """Add the line of ``call``, which is over."""
+        decision, ledger, loop = call.decision, call.ledger, call.scope.loop
+        line = Line(
+            call.began_unix,
+            call.request_id,
+            "POST",
+            call.facts.path,
+            call.format,
+            call.peek.model,
+            decision.route,
+            decision.upstream,
+            call.principal.key,
+            call.stream,
+            status if error is None else error.status,
+            outcome if error is None else error.kind,
+            round((loop.time() - call.began) * 1000, 1),
+        )
         if first_token_s is not None:
-            line["first_token_ms"] = round(first_token_s * 1000, 1)
+            line.first_token_ms = round(first_token_s * 1000, 1)
         if usage is not None:
-            for name in ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"):
-                if (count := getattr(usage, name)) is not None:
-                    line[name] = count
-            if usage.reasoning_output_tokens is not None:
-                line["reasoning_output_tokens"] = usage.reasoning_output_tokens
-            if usage.estimated:
-                line["usage_estimated"] = True
-        if len(decision.attempts) > 1:
-            line["attempts"] = decision.attempts
-        elif decision.attempts and decision.attempts[0].request_id:
-            line["upstream_request_id"] = decision.attempts[0].request_id
-        if call.ledger.request:
-            line["loss"] = call.ledger.request
-        if call.ledger.answer:
-            line["answer_loss"] = call.ledger.answer
+            line.input_tokens = usage.input_tokens
+            line.output_tokens = usage.output_tokens
+            line.cache_read_input_tokens = usage.cache_read_input_tokens
+            line.cache_creation_input_tokens = usage.cache_creation_input_tokens
+            line.reasoning_output_tokens = usage.reasoning_output_tokens
+            line.usage_estimated = usage.estimated
+        if call.model != call.peek.model:
+            line.upstream_model = call.model
+        line.tenant = call.principal.tenant
+        line.remote = call.remote
+        line.attempts = decision.attempts
+        line.loss = ledger.request
+        line.answer_loss = ledger.answer
         if error is not None:
-            line["error"] = mask_secrets(error.message)[:500]
-        text = _encode(line).decode()
-        if self._file is not None:
-            self._file.write(text + "\n")
+            line.error = mask_secrets(error.message)[:500]
+        self._lines.append(line)
+        if len(self._lines) >= MAX_LINES:
+            self._flush()
+        elif self._timer is None:
+            self._timer = loop.call_later(FLUSH_S, self._flush)
+
+    def _flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        lines, self._lines = self._lines, []
+        if not lines:
+            return
+        if self._file is None:
+            for line in lines:
+                self._logger.info("%s", _encode(line).decode())
         else:
-            self._logger.info("%s", text)
+            self._file.write("".join([_encode(line).decode() + "\n" for line in lines]))
+            self._file.flush()
 
 
 class _Watch:
@@ -149,19 +198,21 @@ class _Watch:
 
     def feed(self, chunk: Chunk, /) -> Chunk:
         """Look at a chunk."""
+        if chunk.is_whole:
+            self._usage = chunk.usage
+            return chunk
         for event in chunk.events:
             kind = type(event)
             if kind is PartDelta:
                 if self._first_token_s is None:
-                    call = self._call
-                    self._first_token_s = call.scope.loop.time() - call.began
+                    self._first_token_s = self._call.scope.loop.time() - self._call.began
             elif kind is UsageReport:
                 self._usage = event.usage  # type: ignore[union-attr]  # tested by exact type
         return chunk
 
     def close(self, error: GatewayError | None, /) -> None:
         """The answer is over."""
-        self._log.write(self._call, error, self._usage, self._first_token_s, self._status)
+        self._log.note(self._call, error, self._usage, self._first_token_s, self._status)
 
 
-__all__ = ["Log", "LogOptions", "mask_secrets"]
+__all__ = ["Line", "Log", "LogOptions", "mask_secrets"]

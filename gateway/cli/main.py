@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from importlib.resources import files
@@ -62,6 +63,7 @@ def _serve(options: argparse.Namespace) -> int:
     from ..server.standalone import run  # aiohttp is loaded by this command alone
 
     screen = Screen(sys.stderr)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
         return run(options.file, listen=options.listen)
     except rules.RulesError as fault:

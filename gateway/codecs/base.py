@@ -11,7 +11,7 @@ from typing import Protocol
 from msgspec import Raw, Struct
 
 from ..errors import GatewayError, UpstreamError
-from ..ir.event import Chunk, Event, Wire
+from ..ir.event import Chunk, Event, Usage, Wire
 from ..ir.loss import Loss
 from ..ir.message import Request
 
@@ -145,6 +145,10 @@ class Codec(Protocol):
 
     def decode_response(self, body: bytes) -> tuple[Event, ...]:
         """Read a provider's whole answer as the events of a stream. Raises UpstreamError(malformed)."""
+        ...
+
+    def read_usage(self, body: bytes) -> Usage | None:
+        """Read the usage of a provider's whole answer and skip the rest; None when there is none to be read."""
         ...
 
     def encode_response(self, events: Sequence[Event], context: AnswerContext) -> Encoded:

@@ -188,6 +188,7 @@ class Chunk(Struct, gc=False):
     raw: bytes | None = None
     wire: Wire | None = None
     _decode: Callable[[bytes], tuple[Event, ...]] | None = None
+    _read_usage: Callable[[bytes], Usage | None] | None = None
 
     @property
     def events(self) -> tuple[Event, ...]:
@@ -198,6 +199,21 @@ class Chunk(Struct, gc=False):
             assert decode is not None and raw is not None
             self._events = events = decode(raw)
         return events
+
+    @property
+    def usage(self) -> Usage | None:
+        """The last usage reported here; of a whole body that nobody decoded yet, read without decoding the rest."""
+        if self._events is None and self._read_usage is not None and self.raw is not None:
+            return self._read_usage(self.raw)
+        for event in reversed(self.events):
+            if isinstance(event, UsageReport):
+                return event.usage
+        return None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether this is a whole body: all of the answer at once."""
+        return self.wire is not None and self.wire.framing == "json"
 
     @property
     def size(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from msgspec import Raw, Struct
 from msgspec.structs import replace
@@ -24,6 +25,9 @@ from .event import (
 )
 from .message import NO_EXTRA, Citation, Extra, Media, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
 
+MAX_CHOICES: Final = 1024
+"""Gaps are filled below this number of a choice. Formats allow 128; a provider's nonsense must not cost a billion choices."""
+
 
 class Choice(Struct, frozen=True, omit_defaults=True):
     """One answer of a response. ``reason`` is None when the stream ended without one.
@@ -41,7 +45,7 @@ class Choice(Struct, frozen=True, omit_defaults=True):
 
 
 class Response(Struct, frozen=True, omit_defaults=True):
-    """A whole answer. ``choices`` are in the order of their numbers, without gaps."""
+    """A whole answer. ``choices`` are in the order of their numbers; one that said nothing is there, empty."""
 
     start: ResponseStart = ResponseStart()
     choices: tuple[Choice, ...] = ()
@@ -77,7 +81,8 @@ class _Open:
             part = replace(part, arguments=part.arguments + text)
         elif isinstance(part, Media):
             transcript = "".join(self.transcripts)
-            part = replace(part, data=(part.data or "") + text, text=(part.text or "") + transcript or None)
+            data = (part.data or "") + text or part.data
+            part = replace(part, data=data, text=(part.text or "") + transcript or part.text)
         elif isinstance(part, ToolResult) and text:
             part = replace(part, content=(*part.content, Text(text)))
         if self.extra and hasattr(part, "extra"):
@@ -109,6 +114,7 @@ class Fold:
             if (part := self._parts.get(event.index)) is not None:
                 part.texts.append(event.text)
             if event.logprobs is not None:
+                self._seen.add(event.choice)
                 self._logprobs.setdefault(event.choice, []).append(event.logprobs)
         elif isinstance(event, PartStart):
             self._parts[event.index] = _Open(event.part, event.choice)
@@ -126,6 +132,7 @@ class Fold:
             self._stops[event.choice] = event
             self._seen.add(event.choice)
         elif isinstance(event, ChoicePatch):
+            self._seen.add(event.choice)
             self._patches.setdefault(event.choice, {}).update(event.extra)
         elif isinstance(event, UsageReport):
             self._usage = event.usage
@@ -144,11 +151,15 @@ class Fold:
             parts.setdefault(part.choice, []).append(part.done())
         return Response(
             self._start,
-            tuple(self._choice(number, parts.get(number, [])) for number in range(max(self._seen, default=-1) + 1)),
+            tuple(self._choice(number, parts.get(number, [])) for number in self._numbers()),
             self._usage,
             self._extra or NO_EXTRA,
             tuple(self._aliens),
         )
+
+    def _numbers(self) -> Iterable[int]:
+        seen = sorted(self._seen)
+        return range(seen[-1] + 1) if seen and seen[-1] < MAX_CHOICES else seen
 
     def _choice(self, number: int, parts: list[Part]) -> Choice:
         stop = self._stops.get(number)

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from ..errors import ErrorKind, GatewayError, UpstreamError, upstream_error
 from ..ir.event import CONTENT, Chunk
-from .scope import Scope
+from .scope import Scope, as_gateway_error
 from .source import GONE, Sink, Source
 
 
@@ -43,7 +43,7 @@ class StreamDeadlines:
 class Decoding:
     """A Source[Chunk] over a Source[bytes]. A decoder's error (a fault, an in-band error event, a missing end) is its end."""
 
-    __slots__ = ("_exchange", "_decoder", "_scope", "_sink", "_deadlines", "_last", "_has_content", "_paused")
+    __slots__ = ("_exchange", "_decoder", "_scope", "_sink", "_deadlines", "_last", "_has_content", "_paused", "_dead")
 
     def __init__(
         self, exchange: Source[bytes], decoder: Decoder, scope: Scope, deadlines: StreamDeadlines | None = None
@@ -56,9 +56,12 @@ class Decoding:
         self._last = 0.0
         self._has_content = False
         self._paused = False
+        self._dead = False
 
     def connect(self, sink: Sink[Chunk], /) -> None:
         """Let the bytes flow."""
+        if self._dead:
+            return
         self._sink = sink
         if self._deadlines is not None:
             self._last = self._scope.loop.time()
@@ -66,7 +69,7 @@ class Decoding:
         self._exchange.connect(self)
 
     def pause(self) -> None:
-        """Pause the exchange; a provider that we do not read is not idle."""
+        """Pause the exchange."""
         self._paused = True
         self._exchange.pause()
 
@@ -79,14 +82,19 @@ class Decoding:
 
     def abort(self) -> None:
         """Close the exchange."""
-        self._sink = None
+        self._dead = True
         self._unwatch()
+        self._sink = None
         exchange, self._exchange = self._exchange, GONE
         exchange.abort()
 
     def push(self, data: bytes, /) -> None:
         """Take bytes from the exchange."""
-        chunk = self._decoder.feed(data)
+        try:
+            chunk = self._decoder.feed(data)
+        except Exception as fault:  # it never should: but then the reader must not wait for ever
+            self._fail(as_gateway_error(fault))
+            return
         if self._deadlines is not None:
             self._last = self._scope.loop.time()
             if not self._has_content and chunk is not None:
@@ -100,20 +108,25 @@ class Decoding:
         """Hear that the exchange is over."""
         self._exchange = GONE
         if error is None and self._sink is not None:
-            tail = self._decoder.close()
+            try:
+                tail = self._decoder.close()
+                error = self._decoder.error
+            except Exception as fault:  # as in push
+                tail, error = None, as_gateway_error(fault)
             if tail is not None:
                 self._sink.push(tail)
-            error = self._decoder.error
         self._over(error)
 
     def tick(self, now: float, /) -> None:
-        """Compare the time with the deadlines."""
+        """Compare the time with the deadlines. A provider that we do not read is not idle, but its time goes by."""
         limits = self._deadlines
-        if limits is None or self._paused:
+        if limits is None:
             return
         kind: ErrorKind
         if now >= limits.total_at:
             kind, what = "timeout.total", "did not finish in time"
+        elif self._paused:
+            return
         elif not self._has_content:
             if now < limits.first_token_at:
                 return
@@ -138,5 +151,5 @@ class Decoding:
     def _unwatch(self) -> None:
         if self._deadlines is not None:
             self._deadlines = None
-            if not self._scope.closed:
+            if self._sink is not None and not self._scope.closed:  # watched since connect, if there was one
                 self._scope.watched.remove(self)

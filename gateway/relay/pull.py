@@ -57,7 +57,7 @@ class Pump(Generic[T]):
         if self._dead:
             return
         self._close()
-        if self._task is not None and self._task is not asyncio.current_task():
+        if self._task is not None and self._task is not asyncio.current_task(self._scope.loop):
             self._task.cancel()
         if not self._begun:
             _ = self._scope.spawn(_aclose(self._items), name="pump", cleanup=True)
@@ -198,8 +198,8 @@ async def iterate(reply: Reply) -> AsyncIterator[Chunk]:
     """Yield the chunks of ``reply``; raises the error it ended with; closes it when the reader leaves early."""
     puller = _Puller(reply)
     try:
-        reply.connect(puller)
         reply.resume()  # whoever paused it before is not the reader
+        reply.connect(puller)
         while True:
             if puller.chunks:
                 yield puller.take()
@@ -234,8 +234,8 @@ async def collect(reply: Reply) -> list[Chunk]:
     """Return all chunks of ``reply``, run in push form. Raises the error it ended with."""
     collector = _Collector(reply)
     try:
-        reply.connect(collector)
         reply.resume()  # as in iterate
+        reply.connect(collector)
         if not collector.over:
             await collector.wait()
         collector.check()

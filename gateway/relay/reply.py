@@ -253,7 +253,7 @@ class Reply:
 
     def end(self, error: GatewayError | None, /) -> None:
         """Hear from the source that it is over."""
-        if self._state in (_OVER, _CLOSED):
+        if self._ended or self._state in (_OVER, _CLOSED):
             return
         if not self._holding:
             self._finish(error, 0)
@@ -289,9 +289,7 @@ class Reply:
                 if self._held_bytes > HOLD_BYTES:
                     self._full = True
                     self._source.pause()
-                if not self._has_content and (
-                    self._full or any(isinstance(event, CONTENT) for event in chunk.events)
-                ):
+                if not self._has_content and (self._full or any(isinstance(event, CONTENT) for event in chunk.events)):
                     self._has_content = True
                     self._wake()
         except Exception as fault:

@@ -122,9 +122,7 @@ class Rounds:
                 self._owed = last
             elif last.index in self._open:
                 self._owed = last
-        events += [
-            PartStop(index, part.choice) for index, part in sorted(self._open.items()) if part is not self._owed
-        ]
+        events += [PartStop(index, part.choice) for index, part in sorted(self._open.items()) if part is not self._owed]
         self._open = {} if self._owed is None else {self._owed.index: self._owed}
         self._closers = closers or self._closers
         self._told = {}

@@ -49,12 +49,14 @@ class Clock:
     def __len__(self) -> int:
         return len(self._scopes)
 
-    def add(self, scope: Scope) -> None:
-        """Watch ``scope`` until it is closed."""
+    def add(self, scope: Scope) -> asyncio.AbstractEventLoop:
+        """Watch ``scope`` until it is closed. Returns the loop: to ask asyncio for it costs a system call (Python 3.11)."""
         self._scopes.add(scope)
-        if self._timer is None:
-            self._loop = asyncio.get_running_loop()
-            self._timer = self._loop.call_later(self.tick_s, self._tick)
+        loop = self._loop
+        if self._timer is None or loop is None:
+            self._loop = loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self.tick_s, self._tick)
+        return loop
 
     def discard(self, scope: Scope) -> None:
         """Stop watching ``scope``."""
@@ -72,10 +74,7 @@ class Clock:
         assert self._loop is not None
         now = self._loop.time()
         for scope in list(self._scopes):
-            try:
-                scope.tick(now)
-            except Exception:  # one call's fault must not stop the deadlines of all the others
-                _log.exception("the clock met a fault")
+            scope.tick(now)
         self._timer = self._loop.call_later(self.tick_s, self._tick) if self._scopes else None
 
 
@@ -89,18 +88,15 @@ class Scope:
 
     def __init__(self, clock: Clock, on_close: Callable[[], object] | None = None) -> None:
         self.clock = clock
-        self.loop = asyncio.get_running_loop()
         self.items: set[Abortable] = set()
         self.tasks: set[asyncio.Task[Any]] = set()
         self.watched: list[Watched] = []
         self.committed = False
         self.closed = False
         self._on_close = on_close
-        clock.add(self)
+        self.loop = clock.add(self)
 
-    def spawn(
-        self, work: Coroutine[Any, Any, T], name: str | None = None, *, cleanup: bool = False
-    ) -> asyncio.Task[T]:
+    def spawn(self, work: Coroutine[Any, Any, T], name: str | None = None, *, cleanup: bool = False) -> asyncio.Task[T]:
         """Run ``work`` as a task of this call. A failure that nobody awaits is logged, not lost.
 
         In a closed scope nothing begins any more, except a ``cleanup``, which ends what somebody else opened.
@@ -126,7 +122,10 @@ class Scope:
         for watched in list(self.watched):
             if self.closed:
                 break
-            watched.tick(now)
+            try:
+                watched.tick(now)
+            except Exception:  # the clock must go on: it keeps the deadlines of everybody else
+                _log.exception("%r failed at a tick", watched)
 
     def close(self) -> None:
         """End all that is still open. Idempotent; a scope is not reopened."""
@@ -151,7 +150,7 @@ class Scope:
     async def aclose(self) -> None:
         """Close, and wait until the tasks are gone."""
         self.close()
-        while tasks := self.tasks - {asyncio.current_task()}:
+        while tasks := self.tasks - {asyncio.current_task(self.loop)}:
             await asyncio.wait(tasks)
 
 
@@ -171,7 +170,7 @@ class Limit:
 
     def __enter__(self) -> Limit:
         if self._deadline is not None:
-            self._task = task = asyncio.current_task()
+            self._task = task = asyncio.current_task(self._scope.loop)
             assert task is not None
             self._cancelling = task.cancelling()
             self._scope.watched.append(self)

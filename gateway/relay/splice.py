@@ -93,7 +93,7 @@ class Splice:
         reply, self._reply = self._reply, None
         if reply is not None:
             reply.abort()
-        if self._deciding is not None and self._deciding is not asyncio.current_task():
+        if self._deciding is not None and self._deciding is not asyncio.current_task(self._scope.loop):
             self._deciding.cancel()
 
     # -- a sink of each round

@@ -1,9 +1,10 @@
 """Rule files: ``load`` compiles one to a Plan, ``check`` says everything that is wrong with it.
 
-- ``document``   YAML into nodes with positions          - ``problems``   what is wrong, and where
-- ``schema``     every key, as msgspec Structs           - ``read``       nodes into Structs, all mistakes at once
+- ``document``, ``scalars``: YAML into nodes with positions; ``problems``: what is wrong, and where
+- ``schema``: every key, as msgspec Structs; ``read``: nodes into Structs, all mistakes at once; ``listen``: addresses
 - ``read_match``, ``condition``, ``pattern``, ``regex``, ``match``: from ``match:`` to a closure over a request's WireFacts
-- ``chains``, ``upstreams``, ``routes``: the parts of a plan; ``build`` puts them together in order; ``plan`` is the result
+- ``named``, ``chains``, ``upstreams``, ``routes``: the parts of a plan; ``build`` puts them together in order
+- ``plan``: the result; ``exposure``: whether the network may reach it
 """
 
 from __future__ import annotations

@@ -71,10 +71,11 @@ class _Build:
         routes = Routes(reader, chains, defaults, list(upstream_entries), upstreams)
         nodes = reader.items(root.get("routes"), "routes")
         made = [route for at, node in enumerate(nodes) if (route := routes.build(node, f"routes[{at}]")) is not None]
-        if not nodes and not problems.failed:
-            problems.add("W103", root.spot, "there are no routes: every call will be refused", "add routes")
-        note_unused(problems, "chain", _spots(chain_entries), chains.used)
-        note_unused(problems, "upstream", _spots(upstream_entries), routes.used)
+        if not problems.failed:  # what is broken may be what would have used them
+            if not nodes:
+                problems.add("W103", root.spot, "there are no routes: every call will be refused", "add routes")
+            note_unused(problems, "chain", _spots(chain_entries), chains.used)
+            note_unused(problems, "upstream", _spots(upstream_entries), routes.used)
         return Plan(
             source, server, made, upstreams, served_models(made), _lifecycle(made, upstreams), problems.sorted()
         )

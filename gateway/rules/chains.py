@@ -6,25 +6,18 @@ twice is built twice.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-import msgspec
 from msgspec import Struct
 
 from .. import registry
 from ..chain import Middleware
-from ..registry import UnknownName
 from .document import Entry, Items, Node, Scalar, Table, kind_of
+from .named import BUILD_FAULTS, PYTHON_NAME, describe, find_class
 from .plan import Authenticator
 from .problems import Spot, nearest
 from .read import Reader
-
-PYTHON_NAME: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
-
-BUILD_FAULTS: Final = (ValueError, TypeError, LookupError, OSError, ImportError)
-"""What a constructor may raise over its options: an impossible value, a missing secret or file, a missing extra."""
 
 
 class Chain(Struct, frozen=True, eq=False):
@@ -165,23 +158,4 @@ class Chains:
                 "E031", spot, f'{where}: "{name}" is a chain, not a middleware', f"write {{chain: {name}}}"
             )
             return None
-        try:
-            kind = registry.middleware(name)
-        except UnknownName as fault:
-            self._problems.add("E031", spot, f"{where}: {fault}", nearest(name, fault.known))
-            return None
-        if not has_options(kind):
-            self._problems.add("E032", spot, f"{where}: {name} is not a class with an Options Struct")
-            return None
-        return kind
-
-
-def has_options(kind: object) -> bool:
-    """Whether ``kind`` is a class that declares its options."""
-    options = getattr(kind, "Options", None)
-    return isinstance(kind, type) and isinstance(options, type) and issubclass(options, msgspec.Struct)
-
-
-def describe(fault: Exception) -> str:
-    """Return what an exception says, or its name when it says nothing."""
-    return str(fault) or type(fault).__name__
+        return find_class(registry.middleware, name, "E031", spot, where, self._problems)

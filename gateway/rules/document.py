@@ -6,7 +6,6 @@ keys, and read ``no`` as false. Knows nothing of rules.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Final, TypeAlias
 
@@ -14,6 +13,7 @@ import yaml
 from msgspec import Struct
 
 from .problems import Problems, Spot, looks_like_key
+from .scalars import Ambiguous, resolve
 
 MAX_BYTES: Final = 1024 * 1024
 MAX_DEPTH: Final = 40
@@ -21,46 +21,6 @@ MAX_NODES: Final = 50_000
 """Nodes with every alias counted in full: a few hundred bytes of nested aliases would fill the memory otherwise."""
 
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a PyYAML built without libyaml has only the slow one
-
-_NULL: Final = frozenset({"", "~", "null", "Null", "NULL"})
-_BOOL: Final = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
-_INT: Final = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,29})")
-_FLOAT: Final = re.compile(r"[-+]?(?:0|[1-9][0-9]*)?\.[0-9]+")
-
-_SURPRISES: Final = (
-    (
-        re.compile(r"(?i:yes|no|on|off)"),
-        "some YAML readers take it for true or false",
-        "write true or false, or quote it",
-    ),
-    (
-        re.compile(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?"),
-        "some YAML readers take it for a number of base 60",
-        'quote it, or write a duration such as "90s"',
-    ),
-    (
-        re.compile(r"[-+]?0(?:[0-9_]+|o[0-7_]+|x[0-9a-fA-F_]+|b[01_]+)"),
-        "YAML readers disagree about its base",
-        "write the number in decimal, or quote it",
-    ),
-    (
-        re.compile(r"[-+]?[0-9]+_[0-9_]*"),
-        "some YAML readers take it for a number",
-        "leave out the underscores, or quote it",
-    ),
-    (
-        re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+|[-+]?[0-9]+\."),
-        "YAML readers disagree whether it is a number",
-        "write the number out, or quote it",
-    ),
-    (
-        re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:(?:[Tt]|[ \t]+)[0-9].*)?"),
-        "some YAML readers take it for a date",
-        "quote it",
-    ),
-    (re.compile(r"[-+]?[0-9]{30,}"), "no reader keeps all its digits", "quote it"),
-    (re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"), "no setting is infinite or not a number", "quote it"),
-)
 
 
 class Scalar(Struct, frozen=True, eq=False):
@@ -244,23 +204,14 @@ class _Composer:
                 "E020", spot, "this looks like a secret", 'write a reference: "env:NAME", "env:NAME?" or "file:path"'
             )
             self._problems.silence(spot)
-        return Scalar(spot, self._resolve(text, spot) if event.implicit[0] else text, text)
-
-    def _resolve(self, text: str, spot: Spot) -> str | int | float | bool | None:
-        if text in _NULL:
-            return None
-        if text in _BOOL:
-            return _BOOL[text]
-        if _INT.fullmatch(text):
-            return int(text)
-        if _FLOAT.fullmatch(text):
-            return float(text)
-        for pattern, why, hint in _SURPRISES:
-            if pattern.fullmatch(text):
-                self._problems.add("E005", spot, f"{text} is ambiguous: {why}", hint)
-                self._problems.silence(spot)
-                break
-        return text
+        if not event.implicit[0]:
+            return Scalar(spot, text, text)
+        value = resolve(text)
+        if isinstance(value, Ambiguous):
+            self._problems.add("E005", spot, f"{text} is ambiguous: {value.why}", value.hint)
+            self._problems.silence(spot)
+            value = text
+        return Scalar(spot, value, text)
 
     def _items(self, spot: Spot, depth: int) -> Items:
         items: list[Node] = []

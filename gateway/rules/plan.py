@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -30,11 +30,21 @@ class Authenticator(Protocol):
         ...
 
 
+class Pool:
+    """The connections of an upstream, shared by the plans of a reload; ``holders`` started plans use it."""
+
+    __slots__ = ("holders", "transport")
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+        self.holders = 0
+
+
 class Upstream(Struct, frozen=True, eq=False):
     """A configured adapter with its own chain.
 
-    ``off`` says why it is off, or None; it then has neither adapter nor transport. ``shared`` is what must be alike for a
-    reload to keep the connections.
+    ``off`` says why it is off, or None; it then has neither adapter nor pool. ``optional`` says that its key or a header is,
+    so that it may be off another time. ``shared`` is what must be alike for a reload to keep the connections.
     """
 
     name: str
@@ -43,13 +53,18 @@ class Upstream(Struct, frozen=True, eq=False):
     timeouts: Timeouts
     entry: Next
     adapter: Adapter | None = None
-    transport: Transport | None = None
+    pool: Pool | None = None
     off: str | None = None
     optional: bool = False
     chain_names: tuple[str, ...] = ()
     middlewares: tuple[Middleware, ...] = ()
     models: tuple[str, ...] = ()
     shared: object = None
+
+    @property
+    def transport(self) -> Transport | None:
+        """The way to the provider, or None when it is off."""
+        return None if self.pool is None else self.pool.transport
 
 
 class Route(Struct, frozen=True, eq=False):
@@ -111,6 +126,9 @@ class Plan:
         self.warnings = tuple(warnings)
         self._models = tuple(models)
         self._live = tuple((route.matches, route) for route in self.routes if route.off is None)
+        self._pools = tuple(upstream.pool for upstream in self.upstreams.values() if upstream.pool is not None)
+        self._spared: frozenset[int] = frozenset()
+        self._state: Literal["new", "started", "closed"] = "new"
         self._started = AsyncExitStack()
 
     def match(self, facts: WireFacts) -> Route | None:
@@ -124,14 +142,13 @@ class Plan:
         """Return the models that can be listed without guessing, in the order of the file; a name may be there twice."""
         return self._models
 
-    @property
-    def transports(self) -> tuple[Transport, ...]:
-        """The pools that calls of this plan use."""
-        return tuple(upstream.transport for upstream in self.upstreams.values() if upstream.transport is not None)
-
     async def start(self) -> None:
         """Start what must be started, in order. When one fails, those before it are stopped and its error is raised."""
         async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._release)
+            self._state = "started"
+            for pool in self._pools:
+                pool.holders += 1
             for member in self.lifecycle:
                 if (start := _hook(member, "start")) is not None:
                     await start()
@@ -140,19 +157,35 @@ class Plan:
             self._started = stack.pop_all()
 
     async def aclose(self) -> None:
-        """Stop everything, last started first, and close every pool; the first error is raised when all is closed."""
-        await self._close(self.transports)
+        """Stop everything, last started first; close every pool that no other started plan uses. Idempotent.
+
+        When something fails to stop or close, the rest is stopped and closed all the same, and then the error is raised.
+        """
+        if self._state == "new":
+            self._state = "closed"
+            await self._close(pool for pool in self._pools if pool.holders == 0)
+        await self._started.aclose()
 
     async def retire(self, successor: Plan) -> None:
-        """Close what ``successor`` did not take over. Call it once no call runs on this plan any more."""
-        taken = set(map(id, successor.transports))
-        await self._close(transport for transport in self.transports if id(transport) not in taken)
+        """Close what ``successor`` did not take over. Call it once no call runs on this plan any more.
 
-    async def _close(self, transports: Iterable[Transport]) -> None:
+        Pools live as long as the last plan that uses them: with several reloads in a row, plans may end in any order.
+        """
+        if successor._state == "new":
+            self._spared = frozenset(map(id, successor._pools))
+        await self.aclose()
+
+    async def _release(self) -> None:
+        self._state = "closed"
+        for pool in self._pools:
+            pool.holders -= 1
+        await self._close(pool for pool in self._pools if pool.holders == 0 and id(pool) not in self._spared)
+
+    @staticmethod
+    async def _close(pools: Iterable[Pool]) -> None:
         async with AsyncExitStack() as stack:
-            for transport in transports:
-                stack.push_async_callback(transport.aclose)
-            await self._started.aclose()
+            for pool in pools:
+                stack.push_async_callback(pool.transport.aclose)
 
 
 def has_lifecycle(member: object) -> bool:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Final, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
 import msgspec
 from msgspec import Struct
@@ -84,7 +84,9 @@ class Reader:
             entry = node.entries.get(key)
             if entry is None:
                 if field.required:
-                    self.problems.add("E010", node.spot, f'{where or "the file"} needs the key "{key}"')
+                    self.problems.add(
+                        "E010", node.spot, f'{where or "the file"} needs the key "{key}"', f'add "{key}: …"'
+                    )
                     whole = False
             elif key not in keep:
                 value = self._value(entry.value, field.type, f"{where}.{key}" if where else key)
@@ -132,6 +134,12 @@ class Reader:
                 return None
             if len(options) == 1:
                 return self._value(node, options[0], where)
+        elif origin is Literal and not (isinstance(node, Scalar) and node.value in get_args(kind)):
+            said = f'"{node.text}"' if isinstance(node, Scalar) and isinstance(node.value, str) else kind_of(node)
+            known = [str(option) for option in get_args(kind)]
+            hint = nearest(node.text if isinstance(node, Scalar) else "", known)
+            self.problems.add("E011", node.spot, f"{where}: expected one of {', '.join(known)}, got {said}", hint)
+            return _WRONG
         elif origin is Annotated and isinstance(node, Table | Items):
             # walked for all its mistakes, then handed to msgspec for the limits that Meta sets
             return _WRONG if self._value(node, get_args(kind)[0], where) is _WRONG else self._leaf(node, kind, where)

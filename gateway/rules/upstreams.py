@@ -14,16 +14,15 @@ from .. import registry
 from ..call import Call
 from ..chain import Adapter, AdapterContext, Next, Timeouts, compose
 from ..errors import Overloaded
-from ..registry import UnknownName
 from ..relay.reply import Reply
-from ..transport.base import Transport
 from ..transport.options import TransportOptions
 from ..transport.session import SessionTransport
 from ..units import Duration, Secret
-from .chains import BUILD_FAULTS, Chains, describe, has_options
+from .chains import Chains
 from .document import Entry, Node, Scalar, Table
-from .plan import Plan, Upstream
-from .problems import Spot, looks_like_key, nearest
+from .named import BUILD_FAULTS, describe, find_class
+from .plan import Plan, Pool, Upstream
+from .problems import Spot, looks_like_key
 from .read import Reader
 from .schema import Defaults, TimeoutRules, UpstreamRules
 
@@ -87,12 +86,12 @@ class Upstreams:
         if off is not None:
             self._problems.add("W102", entry.spot, f"the upstream {name} is off: {off}", "routes to it do not match")
             return upstream
-        transport = self._transport(upstream, rules, node, where)
-        if transport is None:
+        pool = self._pool(upstream, rules, node, where)
+        if pool is None:
             return upstream
         context = AdapterContext(
             name,
-            transport,
+            pool.transport,
             upstream.timeouts,
             credential,
             rules.base_url,
@@ -103,21 +102,13 @@ class Upstreams:
         if adapter is None:
             return upstream
         entry_point = compose(chain.middlewares, adapter)
-        return msgspec.structs.replace(upstream, adapter=adapter, transport=transport, entry=entry_point)
+        return msgspec.structs.replace(upstream, adapter=adapter, pool=pool, entry=entry_point)
 
     def _adapter(self, node: Table, where: str) -> type[Adapter] | None:
         name = node.get("adapter")
         if not isinstance(name, Scalar) or not isinstance(name.value, str):
             return None
-        try:
-            kind = registry.adapter(name.value)
-        except UnknownName as fault:
-            self._problems.add("E030", name.spot, f"{where}: {fault}", nearest(name.value, fault.known))
-            return None
-        if not has_options(kind):
-            self._problems.add("E032", name.spot, f"{where}: {name.value} is not a class with an Options Struct")
-            return None
-        return kind
+        return find_class(registry.adapter, name.value, "E030", name.spot, where, self._problems)
 
     def _check(self, rules: UpstreamRules, node: Table, where: str) -> None:
         if rules.credential == "pass-through" and rules.key is not None:
@@ -139,9 +130,7 @@ class Upstreams:
         if parts.username is not None or parts.password is not None:
             self._problems.add("E020", spot, f"{where}.base_url carries a user or password", "give it as key: env:NAME")
         elif parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
-            self._problems.add(
-                "E011", spot, f"{where}.base_url: expected http(s)://host[:port][/path], got {rules.base_url!r}"
-            )
+            self._problems.add("E011", spot, f"{where}.base_url: expected http(s)://host[:port][/path]")
 
     def _credential(self, rules: UpstreamRules, node: Table, where: str) -> str | None:
         if rules.key is None:
@@ -190,16 +179,16 @@ class Upstreams:
             return None
         return text
 
-    def _transport(self, upstream: Upstream, rules: UpstreamRules, node: Table, where: str) -> Transport | None:
+    def _pool(self, upstream: Upstream, rules: UpstreamRules, node: Table, where: str) -> Pool | None:
         old = self._previous.get(upstream.name)
-        if old is not None and old.transport is not None and old.shared == upstream.shared:
-            return old.transport
+        if old is not None and old.pool is not None and old.shared == upstream.shared:
+            return old.pool
         try:
-            return SessionTransport(self._paths(rules.pool))
+            return Pool(SessionTransport(self._paths(rules.pool)))
         except ValueError as fault:
-            pool = node.get("pool")
+            written = node.get("pool")
             key = re.split(r"\W", str(fault), maxsplit=1)[0]
-            spot = _spot(pool, key) if isinstance(pool, Table) else node.spot
+            spot = _spot(written, key) if isinstance(written, Table) else node.spot
             self._problems.add("E011", spot, f"{where}.pool.{fault}")
             return None
 

@@ -44,7 +44,7 @@ class Presence:
     __slots__ = ("transport", "deadline", "overdue", "edge", "_task")
 
     def __init__(self, request: web.BaseRequest, scope: Scope) -> None:
-        transport, task = request.transport, asyncio.current_task()
+        transport, task = request.transport, asyncio.current_task(scope.loop)
         assert task is not None
         if transport is None:
             raise Cancelled("the client left")
@@ -94,6 +94,7 @@ class Edge:
         "_indirect",
         "_waiter",
         "_full",
+        "_wrote",
         "_last_write",
         "_left",
     )
@@ -123,7 +124,8 @@ class Edge:
         self._indirect: list[bytes] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._full = False
-        self._last_write = scope.loop.time()
+        self._wrote = True  # since the last tick: asking for the time at each write would cost more
+        self._last_write = 0.0
         self._left = False
         presence.edge = self
 
@@ -153,7 +155,7 @@ class Edge:
         if self.request.method == "HEAD" or "Content-Encoding" in response.headers or response.compression:
             # Somebody in front of us changes the body: aiohttp must write it.
             self._indirect = []
-        self._last_write = self.scope.loop.time()
+        self._wrote = True
 
     # -- a sink
 
@@ -174,7 +176,7 @@ class Edge:
         if transport.is_closing():
             self.leave()
             return
-        self._last_write = self.scope.loop.time()
+        self._wrote = True
         if self._indirect is not None:
             self._indirect.append(data)
             self._wake()
@@ -245,9 +247,11 @@ class Edge:
 
     def tick(self, now: float, /) -> None:
         """Write a keep-alive into a silence that is too long; into the first one, the headers too."""
+        if self._wrote:
+            self._wrote = False
+            self._last_write = now
         if self._full or self.over or now - self._last_write < self.keep_alive_s:
             return
-        self._last_write = now
         if self._writer is not None:
             self._write(self.encoder.ping)
         elif self._committing is None:

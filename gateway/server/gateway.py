@@ -76,6 +76,8 @@ class Gateway:
         self.draining = False
         self.loaded_at = time.time()
         self.reload_error: str | None = None
+        self.listening: str | None = None
+        """Where a server of ours listens, so that a reload cannot open it to strangers."""
         self._generation = _Generation(plan, self._retire)
         self._started = False
         self._reloading = asyncio.Lock()
@@ -128,11 +130,14 @@ class Gateway:
         async with self._reloading:
             try:
                 plan = await asyncio.to_thread(rules.load, self.path, previous=self.plan)
-            except (rules.RulesError, OSError) as fault:
+                exposed = None if self.listening is None else rules.check_exposure(plan, self.listening)
+                if exposed is not None:
+                    raise rules.RulesError([exposed])
+                if self._started:
+                    await plan.start()
+            except Exception as fault:
                 self.reload_error = str(fault)
                 raise
-            if self._started:
-                await plan.start()
             old, self._generation = self._generation, _Generation(plan, self._retire)
             old.successor = plan
             self.loaded_at = time.time()

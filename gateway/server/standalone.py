@@ -21,6 +21,7 @@ from typing import Final
 from aiohttp import web
 
 from .. import rules
+from ..rules.listen import Listen, parse_listen
 from ..rules.plan import Plan
 from ..version import VERSION
 from .gateway import Gateway
@@ -37,22 +38,23 @@ see, and refuse in the caller's format."""
 def run(path: str | os.PathLike[str], listen: str | None = None) -> int:
     """Serve the rule file at ``path`` until a signal ends it. Returns the exit code. Raises RulesError, OSError."""
     gateway = Gateway.load(path)
-    where = listen or gateway.plan.server.listen
+    where = parse_listen(listen or gateway.plan.server.listen)
+    gateway.listening = str(where)
     exposed = rules.check_exposure(gateway.plan, where)
     if exposed is not None:
         raise rules.RulesError([exposed])
     workers = gateway.plan.server.workers
-    if workers > 1 and _WORKER not in os.environ and not where.startswith("unix:"):
-        return _supervise(Path(path), where, workers)
+    if workers > 1 and _WORKER not in os.environ and not where.path:
+        return _supervise(Path(path), str(where), workers)
     try:
         asyncio.run(_serve(gateway, where, shared=_WORKER in os.environ))
     finally:
-        if where.startswith("unix:"):
-            Path(where.removeprefix("unix:")).unlink(missing_ok=True)
+        if where.path:
+            Path(where.path).unlink(missing_ok=True)
     return 0
 
 
-async def _serve(gateway: Gateway, where: str, *, shared: bool) -> None:
+async def _serve(gateway: Gateway, where: Listen, *, shared: bool) -> None:
     options = gateway.plan.server
     limit = options.max_header * _PROTOCOL_HEADROOM
     runner = web.AppRunner(
@@ -67,7 +69,7 @@ async def _serve(gateway: Gateway, where: str, *, shared: bool) -> None:
     _tune_garbage_collector()
     try:
         site = await _listen(runner, where, _tls(gateway.plan), shared=shared)
-        _announce(gateway, where)
+        _announce(gateway, site.name if not where.path else str(where))
         await _until_signalled(gateway)
         await site.stop()
         await _drain(gateway, options.drain)
@@ -86,23 +88,14 @@ def _tune_garbage_collector() -> None:
     gc.set_threshold(10_000, 20, 50)
 
 
-async def _listen(runner: web.AppRunner, where: str, tls: ssl.SSLContext | None, *, shared: bool) -> web.BaseSite:
+async def _listen(runner: web.AppRunner, where: Listen, tls: ssl.SSLContext | None, *, shared: bool) -> web.BaseSite:
     site: web.BaseSite
-    if where.startswith("unix:"):
-        site = web.UnixSite(runner, where.removeprefix("unix:"), ssl_context=tls)
+    if where.path:
+        site = web.UnixSite(runner, where.path, ssl_context=tls)
     else:
-        host, port = split_listen(where)
-        site = web.TCPSite(runner, host, port, ssl_context=tls, backlog=4096, reuse_port=shared or None)
+        site = web.TCPSite(runner, where.host, where.port, ssl_context=tls, backlog=4096, reuse_port=shared or None)
     await site.start()
     return site
-
-
-def split_listen(where: str) -> tuple[str, int]:
-    """Return host and port of ``HOST:PORT`` or ``[V6]:PORT``. Raises ValueError."""
-    host, colon, port = where.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"expected HOST:PORT or unix:/path to listen on, got {where!r}")
-    return host.strip("[]") or "127.0.0.1", int(port)
 
 
 def _tls(plan: Plan) -> ssl.SSLContext | None:
@@ -115,10 +108,8 @@ def _tls(plan: Plan) -> ssl.SSLContext | None:
     return context
 
 
-def _announce(gateway: Gateway, where: str) -> None:
+def _announce(gateway: Gateway, address: str) -> None:
     plan = gateway.plan
-    scheme = "https" if plan.server.tls is not None else "http"
-    address = where if where.startswith("unix:") else f"{scheme}://{where}"
     _log.info("headgate %s serves %s on %s: %d routes", VERSION, gateway.path, address, len(plan.routes))
     for name, upstream in plan.upstreams.items():
         if upstream.off:
@@ -203,4 +194,4 @@ def _supervise(path: Path, where: str, workers: int) -> int:
             return max((abs(process.returncode) for process in processes), default=0)
 
 
-__all__ = ["run", "split_listen"]
+__all__ = ["run"]

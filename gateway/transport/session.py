@@ -7,11 +7,10 @@ order nor deadline. No timer per request: deadlines are kept by the clock of the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 import aiohttp
-from aiohttp import ClientRequest, ClientResponse, hdrs
+from aiohttp import ClientResponse, hdrs
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.payload import Payload
 from yarl import URL
@@ -21,7 +20,8 @@ from ..relay.scope import Abortable, Scope
 from .base import Deadlines, RequestHead
 from .options import TransportOptions, proxy_credentials, ssl_context
 from .session_exchange import SessionExchange, response_headers
-from .session_faults import NotRepeated, submit_error
+from .session_faults import submit_error
+from .session_request import ONCE, ImmediateResponse, SmallRequest
 from .slots import Slots
 
 PIECE: Final = 64 * 1024
@@ -78,7 +78,7 @@ class SessionTransport:
                 allow_redirects=False,
                 timeout=timeout,
                 proxy_headers=self._proxy_headers,
-                middlewares=_ONCE if head.method in _REPEATABLE else None,
+                middlewares=ONCE if head.method in _REPEATABLE else None,
             )
             answered = response_headers(response, self._options.proxy is not None)
         except BaseException as fault:
@@ -130,8 +130,8 @@ class SessionTransport:
             raise_for_status=False,
             timeout=aiohttp.ClientTimeout(total=None),
             skip_auto_headers=(hdrs.USER_AGENT, hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.CONTENT_TYPE),
-            request_class=_Request,
-            response_class=_Response,
+            request_class=SmallRequest,
+            response_class=ImmediateResponse,
             read_bufsize=READ_SIZE,
             max_line_size=HEAD_LIMIT,
             max_field_size=HEAD_LIMIT,
@@ -168,7 +168,7 @@ class _Submission:
     __slots__ = ("_scope", "_live", "_deadlines", "_upload", "_task", "_cancelling", "_verdict")
 
     def __init__(self, scope: Scope, deadlines: Deadlines, upload: _Upload | None, live: set[Abortable]) -> None:
-        task = asyncio.current_task()
+        task = asyncio.current_task(scope.loop)
         assert task is not None
         if scope.closed:
             raise Cancelled("the call is over")
@@ -266,35 +266,3 @@ class _Upload(Payload):
     def stalled(self, now: float, limit_s: float) -> bool:
         """Whether a piece has been waiting for ``limit_s``."""
         return not self.whole and self._moved_at is not None and now - self._moved_at >= limit_s
-
-
-class _Request(ClientRequest):
-    """Spares aiohttp the work of finding out that every header it would add is to be left out: 3 us a request."""
-
-    def update_auto_headers(self, skip_auto_headers: Iterable[str] | None) -> None:
-        """Add nothing. Without a Content-Type of ours, the list is needed later on."""
-        if hdrs.CONTENT_TYPE not in self.headers:
-            super().update_auto_headers(skip_auto_headers)
-
-
-class _Response(ClientResponse):
-    """A response whose close is immediate: aiohttp's own would first wait for a peer to read what is still unsent."""
-
-    def close(self) -> None:
-        """Drop the connection."""
-        connection = self.connection
-        if connection is not None and connection.transport is not None:
-            connection.transport.abort()
-        super().close()
-
-
-async def _once(request: ClientRequest, send: Callable[[ClientRequest], Awaitable[ClientResponse]]) -> ClientResponse:
-    try:
-        return await send(request)
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
-        raise
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as fault:
-        raise NotRepeated from fault
-
-
-_ONCE: Final = (_once,)

@@ -35,14 +35,16 @@ def _spans(body: bytes, key: str) -> list[tuple[int, int]]:
     text = bytes(members[key])
     # One spelling of the name in the whole body, and none that hides it behind escapes: it can only be this member.
     name = b'"' + key.encode() + b'"'
-    if body.count(name) == 1 and b"\\u00" not in body:
+    if _PLAIN.fullmatch(key) and body.count(name) == 1 and b"\\u00" not in body:
         found = re.compile(re.escape(name) + rb"\s*:\s*").search(body)
         if found is not None and body.startswith(text, found.end()):
             return [(found.end(), found.end() + len(text))]
     return _walk(body, key)
 
 
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[{}\[\]:,]', re.DOTALL)
+_PLAIN = re.compile(r"[A-Za-z0-9_-]+")
+"""Names that JSON can spell in one other way only: with \\u00XX for a letter."""
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\]:,]', re.DOTALL)
 
 
 def _walk(body: bytes, key: str) -> list[tuple[int, int]]:

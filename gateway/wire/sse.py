@@ -32,7 +32,9 @@ class SseFramer:
     def feed(self, data: bytes) -> tuple[bytes, list[bytes]]:
         """Return the bytes of the frames that are whole now, and those frames without their blank lines.
 
-        Raises FrameTooLarge when the partial frame is above the cap; the framer is of no use after that.
+        A frame whose blank line ends with CR waits for the next byte, which may be the LF of a CRLF.
+        Raises FrameTooLarge when the partial frame is above the cap; the framer is of no use after that. It is raised by
+        itself: frames that became whole in the same read are returned, and the next read raises.
         """
         if self._tail:
             tail = self._tail[-1]
@@ -48,9 +50,10 @@ class SseFramer:
         frames = data.split(b"\n\n")
         rest = frames.pop()
         if rest:
-            self._keep(rest)
             if not frames:
-                return b"", frames
+                return self._keep(rest)
+            self._tail.append(rest)
+            self._size = len(rest)
             data = data[: len(data) - len(rest)]
         return data, frames
 
@@ -61,16 +64,23 @@ class SseFramer:
         self._size = 0
         if not rest.strip():
             return b"", []
+        if (blank := _BLANK_LINE.search(rest)) is not None:  # it waited for an LF
+            return rest, [rest[: blank.start()]]
         end = b"\r\n\r\n" if b"\r\n" in rest else b"\n\n"
         return rest.rstrip(b"\r\n") + end, [rest.rstrip(b"\r\n")]
 
     def _feed_any_line_end(self, data: bytes) -> tuple[bytes, list[bytes]]:
         frames, start = [], 0
         for blank in _BLANK_LINE.finditer(data):
+            if blank.end() == len(data) and data.endswith(b"\r"):
+                break
             frames.append(data[start : blank.start()])
             start = blank.end()
         if start < len(data):
-            self._keep(data[start:])
+            if not frames:
+                return self._keep(data)
+            self._tail.append(data[start:])
+            self._size = len(data) - start
         return data[:start], frames
 
     def _keep(self, rest: bytes) -> tuple[bytes, list[bytes]]:

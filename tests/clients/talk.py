@@ -71,7 +71,8 @@ class OpenAITalk:
 
     def tools(self, *names: str) -> None:
         self.options["tools"] = [
-            {"type": "function", "function": {"name": name, "description": "Looks.", "parameters": SCHEMA}} for name in names
+            {"type": "function", "function": {"name": name, "description": "Looks.", "parameters": SCHEMA}}
+            for name in names
         ]
 
     async def hear(self) -> Heard:

@@ -56,7 +56,9 @@ BEFORE: list[tuple[bool, Script]] = [
 
 
 @pytest.mark.parametrize(
-    ("stream", "play"), BEFORE, ids=["whole, no headers", "stream, no headers", "whole, half a body", "stream, no frame"]
+    ("stream", "play"),
+    BEFORE,
+    ids=["whole, no headers", "stream, no headers", "whole, half a body", "stream, no frame"],
 )
 async def test_before_the_first_byte(
     provider: FakeProvider, served: Served, talk: Begin, caller: str, to: str, prefix: str, stream: bool, play: Script

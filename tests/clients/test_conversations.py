@@ -166,7 +166,7 @@ async def test_stop_reasons(
 async def test_no_word_is_lost_at_any_split(
     provider: FakeProvider, talk: Begin, caller: str, to: str, stream: bool
 ) -> None:
-    text = "Zwölf Boxkämpfer 👨‍👩‍👧 jagen\r\n\tViktor \\ über \"den\" großen Sylter Deich.\u2028\x00"
+    text = 'Zwölf Boxkämpfer 👨‍👩‍👧 jagen\r\n\tViktor \\ über "den" großen Sylter Deich.\u2028\x00'
     for piece in (0, 1, 5, 64):
         provider.answer(script(text, Use("look", '{"at": "x\\u00e4"}'), piece=piece))
         conversation = talk(caller, MODELS[to], stream=stream)

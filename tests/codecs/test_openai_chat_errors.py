@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from headgate.gateway.codecs.base import AnswerContext
 from headgate.gateway.codecs.headers import request_id, retry_after_s
 from headgate.gateway.codecs.openai_chat import CODEC
 from headgate.gateway.errors import KINDS, STATUS, DecodeError, GatewayError, NotFound, QuotaExceeded, RateLimited
@@ -43,6 +44,7 @@ RESPONSES: list[tuple[int, bytes, str, str]] = [
     (401, shaped("Your account has been disabled"), "account_disabled", "Your account"),
     (402, shaped("Insufficient Balance", "unknown_error", "invalid_request_error"), "quota", "Insufficient"),
     (403, shaped("no"), "permission", "no"),
+    (403, shaped("Web search is disabled"), "permission", "Web"),
     (404, shaped("no such model", "invalid_request_error", "model_not_found"), "not_found", "no such"),
     (404, shaped("nothing here"), "not_found", "nothing"),
     (413, shaped("big"), "too_large", "big"),
@@ -65,7 +67,7 @@ RESPONSES: list[tuple[int, bytes, str, str]] = [
     (
         400,
         b'[{"error":{"code":400,"message":"API key not valid","status":"INVALID_ARGUMENT"}}]',
-        "invalid_request",
+        "auth",
         "API",
     ),
     (500, b'{"error":"it broke"}', "upstream_error", "it broke"),
@@ -94,6 +96,12 @@ def test_what_an_error_keeps() -> None:
     assert (error.format, error.raw, error.details) == (F, body, msgspec.json.decode(body))
     status, headers, out = CODEC.encode_error(error, "r1")
     assert (status, headers["retry-after"], out) == (429, "2", body)
+
+
+def test_an_array_around_the_error_is_not_our_shape() -> None:
+    error = CODEC.decode_error(429, {}, b'[{"error":{"code":429,"message":"slow","status":"RESOURCE_EXHAUSTED"}}]')
+    assert (error.kind, error.code, error.raw) == ("rate_limit", "429", None)
+    assert CODEC.stream_encoder(AnswerContext()).close(error).startswith(b'data: {"error":{"message":"slow"')
 
 
 def test_plain_text_is_the_message_and_is_short() -> None:

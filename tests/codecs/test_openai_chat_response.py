@@ -28,7 +28,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from .openai_chat_cases import CONTEXT, CORPUS, events_of, feed, load, payloads
 
-WHOLES = sorted(path.stem for path in CORPUS.glob("*.json"))
+WHOLES = sorted(path.stem for path in CORPUS.glob("*.json") if path.stem != "agent_request")
 ELSEWHERE = ResponseStart("msg_1", "claude", format="anthropic.messages")
 
 
@@ -283,6 +283,19 @@ def test_a_missing_usage_figure_is_minted() -> None:
     told, losses = encode([*answer(Text("x")), UsageReport(Usage(output_tokens=3))])
     assert told["usage"] == {"prompt_tokens": 0, "completion_tokens": 3, "total_tokens": 3}
     assert ("minted", "prompt_tokens") in losses
+
+
+@pytest.mark.parametrize("name", WHOLES)
+def test_usage_is_read_without_the_rest(name: str) -> None:
+    body = load(f"{name}.json")
+    assert CODEC.read_usage(body) == fold(CODEC.decode_response(body)).usage
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{}", b'{"usage":null}', b'{"usage":3}', b'{"usage":{}}', b'{"x":' + b"[" * 9000]
+)
+def test_no_usage_to_be_read(body: bytes) -> None:
+    assert CODEC.read_usage(body) is None
 
 
 def test_xai_counts_reasoning_beside_the_completion() -> None:

@@ -36,7 +36,7 @@ from .openai_chat_cases import CONTEXT, CORPUS, events_of, feed, frames, load, p
 
 F = "openai.chat"
 STREAMS = sorted(path.name for path in CORPUS.glob("*.sse"))
-WHOLES = sorted(path.stem for path in CORPUS.glob("*.json"))
+WHOLES = sorted(path.stem for path in CORPUS.glob("*.json") if path.stem != "agent_request")
 START = ResponseStart("c1", "m", 5, format=F)
 
 
@@ -581,6 +581,11 @@ def test_an_answer_of_another_format() -> None:
         {"role": "assistant"},
         {"reasoning_content": "hm"},
         {"content": "Hé\n"},
+        {"tool_calls": [{"index": 0, "id": "toolu_1", "type": "function", "function": {"name": "f", "arguments": ""}}]},
+        {"tool_calls": [{"index": 1, "id": "toolu_2", "type": "function", "function": {"name": "g", "arguments": ""}}]},
+        {"tool_calls": [{"index": 1, "function": {"arguments": '{"b":'}}]},
+        {"tool_calls": [{"index": 1, "function": {"arguments": "2}"}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]},
         {
             "annotations": [
                 {
@@ -589,11 +594,6 @@ def test_an_answer_of_another_format() -> None:
                 }
             ]
         },
-        {"tool_calls": [{"index": 0, "id": "toolu_1", "type": "function", "function": {"name": "f", "arguments": ""}}]},
-        {"tool_calls": [{"index": 1, "id": "toolu_2", "type": "function", "function": {"name": "g", "arguments": ""}}]},
-        {"tool_calls": [{"index": 1, "function": {"arguments": '{"b":'}}]},
-        {"tool_calls": [{"index": 1, "function": {"arguments": "2}"}}]},
-        {"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]},
         {},
     ]
     assert told[-2]["choices"][0]["finish_reason"] == "tool_calls"
@@ -678,6 +678,30 @@ def test_an_error_body_of_this_format_becomes_a_frame_and_nothing_follows_a_canc
     out = CODEC.stream_encoder(CONTEXT).close(error)
     assert out == b'data: {"error":{"message":"slow","type":"x"}}\n\n'
     assert CODEC.stream_encoder(CONTEXT).close(Cancelled("gone")) == b""
+
+
+def test_another_provider_may_go_on_with_the_answer() -> None:
+    """Its words are written under the first one's id; its extras are of its own format."""
+    encoder = CODEC.stream_encoder(CONTEXT)
+    first, _ = feed(frames({"content": "one "}, done=False))
+    out = b"".join(encoder.encode(chunk) for chunk in first)
+    more = (
+        ResponseStart("msg_1", "other", 9, extra={"container": Raw(b"1")}, format="anthropic.messages"),
+        PartDelta(0, "two"),
+        PartStop(0),
+        PartStart(1, ToolCall("t", "f", extra={"caller": Raw(b'"x"')})),
+        PartStop(1),
+        ChoiceStop("tool_calls", "tool_use", extra={"stop_details": Raw(b"1")}),
+        ResponseStop(),
+        Terminator(),
+    )
+    out += encoder.encode(Chunk(more)) + encoder.close(None)
+    again, error = feed(out)
+    assert error is None
+    answer = fold(events_of(again))
+    assert answer.choices[0].parts == (Text("one two"), ToolCall("t", "f", "{}"))
+    assert answer.choices[0].raw_reason == "tool_calls" and answer.choices[0].stop_extra == {}
+    assert {p["id"] for p in payloads(out)} == {"c1"} and b"container" not in out
 
 
 def test_a_pretty_printed_answer_fits_into_frames() -> None:

@@ -17,7 +17,11 @@ from .provider import KEY, FakeProvider
 
 Mode = Literal["standalone", "mounted"]
 CALLER_KEY: Final = "sk-the-callers-key-at-the-gateway"
-ENVIRONMENT: Final = {"TEST_PROVIDER_KEY": KEY, "TEST_WRONG_KEY": "sk-a-key-nobody-knows", "TEST_CALLER_KEY": CALLER_KEY}
+ENVIRONMENT: Final = {
+    "TEST_PROVIDER_KEY": KEY,
+    "TEST_WRONG_KEY": "sk-a-key-nobody-knows",
+    "TEST_CALLER_KEY": CALLER_KEY,
+}
 
 # Models choose their upstream by prefix. Names in x-: the same through a chain that watches usage and may retry, so that
 # the commit waits for content; renamed-: another model name at the provider; badkey-: a key that the provider refuses;
@@ -79,9 +83,7 @@ async def serving(
     """Serve RULES in front of ``provider``. The environment must hold ENVIRONMENT."""
     path = directory / "routes.yaml"
     path.write_text(
-        RULES.format(
-            base=provider.base, max_body=max_body, keep_alive=keep_alive, first_token=first_token, idle=idle
-        )
+        RULES.format(base=provider.base, max_body=max_body, keep_alive=keep_alive, first_token=first_token, idle=idle)
     )
     gateway = Gateway.load(path)
     if mode == "standalone":

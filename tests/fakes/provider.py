@@ -198,7 +198,7 @@ class FakeProvider:
         raw = await request.read()
         try:
             parsed = msgspec.json.decode(raw)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             parsed = None
         number = len(self.requests) + 1
         request_id = f"req_{api}_{number:04d}"
@@ -248,6 +248,8 @@ class FakeProvider:
         if play.stall_before:
             received.answering.set()
             await asyncio.Event().wait()
+        if play.wait_s:
+            await asyncio.sleep(play.wait_s)
         streamed = play.status == 200 and bool(received.json.get("stream"))
         if play.wire is not None:
             frames = [play.wire]

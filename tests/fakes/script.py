@@ -64,7 +64,7 @@ class Script:
     only ``stall_after`` (half of its body is sent), ``cut_after`` (cut in half) and ``stall_before``. ``cut`` says how:
     ``fin`` and ``reset`` close the socket in the middle of the HTTP body, ``eof`` ends the HTTP body as if all were well.
     ``half`` sends half of the next frame before the cut. ``piece`` is the size of a TCP write (None: one frame each, 0: all
-    at once), ``pause_s`` the wait between writes. ``wire`` are the bytes of a body or stream that stand in for what would
+    at once), ``pause_s`` the wait between writes, ``wait_s`` that before the headers. ``wire`` are the bytes of a body or stream that stand in for what would
     be rendered, ``content_type`` what they claim to be.
     """
 
@@ -86,6 +86,7 @@ class Script:
     error_after: int | None = None
     piece: int | None = None
     pause_s: float = 0.0
+    wait_s: float = 0.0
 
     @property
     def ended(self) -> Stop:

@@ -1,5 +1,7 @@
 """Planted mistakes: each is found at its place, told with what to do, and alone. The mark § stands right before the place."""
 
+import copy
+import json
 import re
 import sys
 import textwrap
@@ -8,6 +10,8 @@ from pathlib import Path
 import pytest
 from headgate.gateway import rules
 from headgate.gateway.rules.problems import CATALOGUE
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 KEY = "sk-ant-api03-aaaabbbbccccddddeeee"
 
@@ -51,7 +55,9 @@ MISTAKES = [
     ("E011", "server: {cors: {origins: §[]}}\n", "server.cors.origins", "length"),
     ("E011", "server: {response_headers: §[x-powered-by]}\n", "none of ours", ""),
     ("E011", "server: {tls: {cert: §nowhere.pem, key: routes.yaml}}\n", "server.tls.cert", "no file"),
-    ("E011", "defaults: {loss: §ignroe}\n", "defaults.loss", "ignroe"),
+    ("E011", "defaults: {loss: §ignroe}\n", 'one of report, refuse, ignore, got "ignroe"', '"ignore"'),
+    ("E011", "server: {anonymous: §true}\n", "server.anonymous: expected one of allow, refuse, got true", "known"),
+    ("E011", "chains: {a: [retry: {'on': [connect, §rate_limits]}]}\n", "a[0] retry.on[1]", '"rate_limit"'),
     ("E011", "defaults: {timeout: {connect: §-1}}\n", "a duration", ""),
     ("E011", "upstreams: §[sim]\nroutes: []\n", "upstreams: expected a mapping, got a list", ""),
     ("E011", "upstreams:\n  sim: §simulator\n", "upstreams.sim: expected a mapping, got a text", ""),
@@ -118,6 +124,7 @@ MISTAKES = [
     ("E030", "upstreams:\n  sim: {adapter: §no.such:Thing}\n", "cannot be imported", ""),
     ("E031", "chains: {a: [§rtery]}\n", "'rtery'", '"retry"'),
     ("E031", "chains: {b: [], a: [§b, chain: b]}\n", '"b" is a chain', "{chain: b}"),
+    ("E031", 'chains: {a: [§"::"]}\n', "no name of a class", "package.module:Class"),
     ("E032", 'upstreams:\n  sim: {adapter: §"rule_parts:Bare"}\n', "Options", ""),
     ("E032", 'upstreams:\n  sim: {adapter: §"rule_parts:Echo", voice: none}\n', "no voice", ""),
     ("E032", "chains: {a: [§rule_parts:Bare]}\n", "Options", ""),
@@ -279,6 +286,54 @@ def test_a_change_that_needs_a_restart(plan_of):
         plan_of(f"server: {{workers: 2}}\n{SIM}{ROUTE}", previous=before)
     (problem,) = raised.value.problems
     assert (problem.code, problem.line, problem.column) == ("E053", 2, 19)
+
+
+GOOD = {
+    "version": 1,
+    "server": {"listen": "127.0.0.1:1", "cors": {"origins": ["*"]}, "trusted_proxies": ["10.0.0.0/8"]},
+    "defaults": {"timeout": {"connect": "5s"}, "loss": "report"},
+    "upstreams": {
+        "sim": {"adapter": "simulator", "delay": "1s", "chain": [{"retry": {"tries": 2, "on": ["connect"]}}]},
+        "echo": {
+            "adapter": "rule_parts:Echo",
+            "headers": {"x-a": "b"},
+            "models": ["a"],
+            "base_url": "https://a.example/v1",
+            "pool": {"proxy": "http://a:1"},
+        },
+    },
+    "chains": {"base": ["log", {"use": "rule_parts:Mark", "with": {"steps": [{"tries": 1}]}}, {"chain": "b"}], "b": []},
+    "routes": [
+        {"name": "a", "match": {"model": ["a", {"prefix": "b"}], "header.x": {"not": {"has": "c"}}}, "to": "sim/x"},
+        {"name": "b", "match": {"request.tokens": {"gt": 4}}, "chain": "base", "to": "echo", "timeout": "5s"},
+    ],
+}
+JUNK = [None, True, 0, -1, 1.5, "", "x", "a/b", "env:", "env:A?", "file:/", [], {}, [[]], [None], {"a": None}, {"": 1},
+        {"use": "a:b"}, {"chain": "base"}, "base", "*", "30s", "http://[", "unix:", "::", "json:loads", 10**25,
+        ["log", ["log"]], {"log": []}, {"log": "x"}]  # fmt: skip
+
+
+def places(value, path=()):
+    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield (*path, key)
+        yield from places(value[key], (*path, key))
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.sampled_from(list(places(GOOD))), st.sampled_from(JUNK)), max_size=3))
+def test_whatever_stands_in_a_file_it_is_judged_and_nothing_raised(tmp_path, parts, changes):
+    data = copy.deepcopy(GOOD)
+    for path, junk in changes:
+        inner = data
+        try:
+            for key in path[:-1]:
+                inner = inner[key]
+            inner[path[-1]] = junk
+        except (TypeError, KeyError, IndexError):
+            continue  # an earlier change took the place away
+    problems = found(json.dumps(data), tmp_path)
+    assert changes or problems == []
+    assert all(problem.message and problem.line == 1 for problem in problems)
 
 
 def test_every_code_has_a_planted_mistake_and_a_place_in_the_documentation():

@@ -1,7 +1,5 @@
 """Globs against a plain reading of what they mean."""
 
-import time
-
 import pytest
 from headgate.gateway.rules.pattern import Glob, any_of
 from hypothesis import given, settings
@@ -85,12 +83,11 @@ def test_covering(wide, narrow, covers):
     assert Glob.parse(wide).covers(Glob.parse(narrow)) is covers
 
 
+@pytest.mark.timeout(30)
 def test_no_pattern_hangs():
     # each star could begin anywhere: a backtracking matcher would need about 10**20 steps
     test = Glob.parse("*a" * 12 + "b").compile()
-    began = time.process_time()
     assert not test("a" * 20_000)
-    assert time.process_time() - began < 20
 
 
 def test_globs_are_spelled_as_they_were_read():

@@ -235,12 +235,12 @@ def test_models_that_can_be_named_without_guessing(plan_of, monkeypatch):
     plan = plan_of(f"""
         upstreams:
           echo: {ECHO}, models: [e-1, e-2, x-1]}}
-          off: {ECHO}, key: "env:NO_KEY?", models: [o-1]}}
+          shut: {ECHO}, key: "env:NO_KEY?", models: [o-1]}}
         routes:
-          - {{name: named, match: {{model: [a, b*, x-1]}}, to: echo}}
+          - {{name: named, match: {{model: [a, c*, x-1]}}, to: echo}}
           - {{name: globbed, match: {{model: e-*}}, to: echo}}
           - {{name: odd, match: {{model: big, request.stream: true}}, to: echo/e-9}}
-          - {{name: off, match: {{model: o-*}}, to: off}}
+          - {{name: shut, match: {{model: o-*}}, to: shut}}
           - {{name: rest, to: echo/small}}
         """)
     assert [(model.name, model.route.name) for model in plan.models()] == [
@@ -382,6 +382,48 @@ def _watch(transport, name: str, closed: list[str]) -> None:
 
     aclose.watched = True
     transport.aclose = aclose
+
+
+@pytest.mark.parametrize("order", ["first ends first", "second ends first"])
+async def test_a_pool_lives_as_long_as_the_last_plan_that_uses_it(order, plan_of):
+    first = plan_of(RELOAD.replace("CHAIN", MARK))
+    await first.start()
+    second = plan_of(RELOAD.replace("CHAIN", MARK), previous=first)
+    await second.start()
+    third = plan_of(RELOAD.replace("CHAIN", MARK).replace("b.example", "c.example"), previous=second)
+    await third.start()
+    closed: list[str] = []
+    _watch(first.upstreams["moved"].transport, "old", closed)
+    if order == "first ends first":
+        await first.retire(second)
+        assert closed == []
+        await second.retire(third)
+    else:
+        await second.retire(third)
+        assert closed == []
+        await first.retire(second)
+    assert closed == ["old"]
+    _watch(third.upstreams["same"].transport, "same", closed)
+    await third.aclose()
+    assert closed == ["old", "same"]
+
+
+async def test_a_plan_that_was_never_started_takes_no_pool_with_it(plan_of):
+    first = plan_of(RELOAD.replace("CHAIN", MARK))
+    await first.start()
+    closed: list[str] = []
+    _watch(first.upstreams["same"].transport, "same", closed)
+    stillborn = plan_of(RELOAD.replace("CHAIN", '"rule_parts:Stillborn"'), previous=first)
+    with pytest.raises(RuntimeError):
+        await stillborn.start()
+    await plan_of(RELOAD.replace("CHAIN", MARK), previous=first).aclose()
+    assert closed == []
+    successor = plan_of(RELOAD.replace("CHAIN", MARK), previous=first)
+    await first.retire(successor)
+    assert closed == []
+    await successor.start()
+    await successor.aclose()
+    assert closed == ["same"]
 
 
 async def test_a_broken_file_leaves_the_old_plan_alone(plan_of, facts):

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from ...errors import DecodeError, GatewayError, UpstreamError
-from ...ir.event import Event, Wire
+from ...ir.event import Event, Usage, Wire
 from ...ir.message import Request
 from ...wire.patch import set_member
 from ..base import AnswerContext, Encoded, Peek, RequestFacts, UpstreamFacts
@@ -17,6 +17,7 @@ from . import compose, errors, request, response
 from .encoder import MessagesStreamEncoder
 from .members import BAD_JSON, FORMAT, NULL
 from .stream import WIRE, MessagesStreamDecoder
+from .usage import usage_of
 
 _NOTHING: Final = Raw()
 
@@ -69,6 +70,9 @@ class AnthropicMessages:
 
     def decode_response(self, body: bytes) -> tuple[Event, ...]:
         return response.decode_response(body)
+
+    def read_usage(self, body: bytes) -> Usage | None:
+        return usage_of(body)
 
     def encode_response(self, events: Sequence[Event], context: AnswerContext) -> Encoded:
         return response.encode_response(events, context)

@@ -54,6 +54,7 @@ def decode_request(body: bytes) -> Request:
     tools = tuple(_tool(raw, f"tools[{i}]") for i, raw in enumerate(_filled_array(it, "tools")))
     tool_choice, parallel = _tool_choice(it)
     reasoning, response_format = _output(it)
+    stream = _stream(it)
     return Request(
         FORMAT,
         model,
@@ -70,7 +71,9 @@ def decode_request(body: bytes) -> Request:
         reasoning=reasoning,
         cache=take_cache(it),
         service_tier=it.take_string("service_tier"),
-        stream=_stream(it),
+        stream=stream,
+        # Every stream of this format tells its usage: another format's provider must be asked for it.
+        stream_usage=stream or None,
         user=_user(it),
         extra=it.extra(),
     )

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from ...ir.event import StopReason, Usage
-from ...ir.message import Extra
+from ...ir.message import NO_EXTRA, Extra
 from .members import BAD_JSON, FORMAT, NULL
 
 STOP_REASONS: Final[Mapping[str, StopReason]] = {
@@ -89,6 +89,22 @@ def read_usage(raw: bytes | Raw, before: Extra) -> Usage | None:
         format=FORMAT,
         raw=members,
     )
+
+
+class _Whole(Struct):
+    usage: Raw = Raw(b"null")
+
+
+_WHOLE: Final = msgspec.json.Decoder(_Whole)
+
+
+def usage_of(body: bytes) -> Usage | None:
+    """Return the usage of a whole answer, read without the rest of it."""
+    try:
+        raw = _WHOLE.decode(body).usage
+    except BAD_JSON:
+        return None
+    return read_usage(raw, NO_EXTRA)
 
 
 def write_usage(usage: Usage | None) -> dict[str, object]:

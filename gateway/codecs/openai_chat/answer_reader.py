@@ -29,40 +29,16 @@ from ...ir.event import (
     ResponsePatch,
     ResponseStart,
     ResponseStop,
-    StopReason,
     Terminator,
     UsageReport,
 )
 from ...ir.message import NO_EXTRA, Citation, Extra, Media, Opaque, Part, Reasoning, Refusal, Text, ToolCall
 from .errors import error_in
-from .growing import FRAME, GrowingAnswer, GrowingTool, groq_usage, says, which
+from .growing import FRAME, NOTHING, GrowingAnswer, GrowingTool, groq_usage, says, which
 from .members import BAD_JSON, FORMAT, NULL, OBJECT, Members, encode_json, is_string, string_of
 from .reasoning import REASONING_FIELDS, join_details, text_of_details, text_of_thinking
 from .usage import read_usage
-
-LEGACY_CALL: Final = "function_call_"
-"""How the ids begin that stand for the ``function_call`` of the time before tools, which has none. A number follows."""
-
-STOP_REASONS: Final[dict[str, StopReason]] = {
-    "stop": "stop",
-    "eos": "stop",
-    "end_turn": "stop",
-    "stop_sequence": "stop_sequence",
-    "length": "length",
-    "max_tokens": "length",
-    "model_length": "context_window",
-    "tool_calls": "tool_calls",
-    "function_call": "tool_calls",
-    "tool_use": "tool_calls",
-    "content_filter": "content_filter",
-    "safety": "content_filter",
-    "refusal": "refusal",
-    "pause": "pause",
-    "error": "error",
-}
-"""Beside OpenAI's five: ``eos`` Together, ``model_length`` and ``error`` Mistral, ``error`` OpenRouter, the rest seen in
-gateways that pass their provider's word on."""
-
+from .words import LEGACY_CALL, STOP_REASONS
 
 _EMPTY: Final = Raw(b'""')
 _ERROR_OBJECT: Final = Raw(b'"error"')
@@ -75,7 +51,18 @@ _DELTA_NULLS: Final = ("role", "annotations", "reasoning_details", *_CONTENT)
 class AnswerReader:
     """Reads the frames of one answer. ``usage_only`` says of the last frame that it carried nothing but usage."""
 
-    __slots__ = ("_answers", "_early", "_envelope", "_fingerprint", "_late", "_next", "_tier", "started", "usage_only")
+    __slots__ = (
+        "_answers",
+        "_early",
+        "_envelope",
+        "_fingerprint",
+        "_late",
+        "_next",
+        "_provider",
+        "_tier",
+        "started",
+        "usage_only",
+    )
 
     def __init__(self) -> None:
         self.started = False
@@ -83,6 +70,7 @@ class AnswerReader:
         self._answers: dict[int, GrowingAnswer] = {}
         self._next = 0
         self._fingerprint: str | None = None
+        self._provider: str | None = None
         self._tier: str | None = None
         self._envelope: dict[str, Raw] = {}
         self._early: dict[str, Raw] = {}
@@ -105,11 +93,18 @@ class AnswerReader:
             if not frame.id and not frame.choices:
                 self._generic(data, name, out)
                 return
-            self._fingerprint = fingerprint = frame.system_fingerprint
-            extra = {} if fingerprint is None else {"system_fingerprint": Raw(encode_json(fingerprint))}
+            extra: dict[str, Raw] = {}
+            for member, word in (("system_fingerprint", frame.system_fingerprint), ("provider", frame.provider)):
+                if word is not None:
+                    extra[member] = Raw(encode_json(word))
+            self._fingerprint, self._provider = frame.system_fingerprint, frame.provider
             self._start(frame.id, frame.model, frame.created, frame.service_tier, extra, out)
-        elif frame.system_fingerprint != self._fingerprint or frame.service_tier != self._tier:
-            self._changed(frame.service_tier, frame.system_fingerprint, out)
+        elif (
+            frame.system_fingerprint != self._fingerprint
+            or frame.service_tier != self._tier
+            or frame.provider != self._provider
+        ):
+            self._changed(frame.service_tier, frame.system_fingerprint, frame.provider, out)
         for choice in frame.choices:
             number = choice.index
             answer = self._answers.get(number)
@@ -136,6 +131,8 @@ class AnswerReader:
                     function = call.function
                     kind = call.type or ""
                     self._call(answer, call.index, call.id or "", function.name, function.arguments, kind, out)
+            if choice.content_filter_results is not NOTHING:
+                answer.stop_extra["content_filter_results"] = choice.content_filter_results
             if choice.finish_reason:
                 self._stop(answer, choice.finish_reason, out)
         if self._late:
@@ -172,7 +169,7 @@ class AnswerReader:
         self._envelope = {**self._early, **extra}
         out.append(ResponseStart(id, model, created, tier, dict(self._envelope) or NO_EXTRA, FORMAT))
 
-    def _changed(self, tier: str | None, fingerprint: str | None, out: list[Event]) -> None:
+    def _changed(self, tier: str | None, fingerprint: str | None, provider: str | None, out: list[Event]) -> None:
         patch: dict[str, Raw] = {}
         if tier is not None and tier != self._tier:
             self._tier = tier
@@ -180,6 +177,9 @@ class AnswerReader:
         if fingerprint is not None and fingerprint != self._fingerprint:
             self._fingerprint = fingerprint
             patch["system_fingerprint"] = Raw(encode_json(fingerprint))
+        if provider is not None and provider != self._provider:
+            self._provider = provider
+            patch["provider"] = Raw(encode_json(provider))
         self._patch_envelope(patch, out)
 
     def _patch_envelope(self, members: dict[str, Raw], out: list[Event]) -> None:
@@ -229,10 +229,9 @@ class AnswerReader:
             return
         if not self.started:
             self._start(id, model, None if created is None else int(created), tier, it.rest, out)
-            self._fingerprint = it.string("system_fingerprint")
+            self._fingerprint, self._provider = _word(it, "system_fingerprint"), _word(it, "provider")
         else:
-            self._changed(tier, it.string("system_fingerprint"), out)
-            it.rest.pop("system_fingerprint", None)
+            self._changed(tier, _word(it, "system_fingerprint"), _word(it, "provider"), out)
             self._patch_envelope(it.rest, out)
         for position, raw in enumerate(choices):
             choice = Members(raw, f"choices[{position}]")
@@ -498,3 +497,9 @@ class AnswerReader:
         """Content after its end: it has no place among the events, yet it is not ours to swallow."""
         self._late = False
         out.append(Alien(FORMAT, "late", data))
+
+
+def _word(it: Members, name: str) -> str | None:
+    """Take an envelope's word if it is one; anything else stays among the unknown."""
+    raw = it.raw(name)
+    return it.string(name) if raw is not None and is_string(raw) else None

@@ -6,7 +6,7 @@ format has no word for (a provider's own tools, redacted thinking, signatures, i
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from msgspec import Raw
@@ -15,29 +15,9 @@ from ...ir.event import ResponseStart, StopReason
 from ...ir.loss import Loss
 from ...ir.message import Citation, Extra, Media, Opaque, Part, Reasoning, Refusal, Text, ToolCall
 from ..base import AnswerContext
-from .answer_reader import LEGACY_CALL
 from .members import FORMAT, foreign
 from .reasoning import DEFAULT_FIELD, field_of
-
-_STOPS: Final[dict[StopReason, str]] = {
-    "stop": "stop",
-    "length": "length",
-    "tool_calls": "tool_calls",
-    "stop_sequence": "stop",
-    "content_filter": "content_filter",
-    "refusal": "content_filter",
-    "pause": "stop",
-    "context_window": "length",
-    "error": "error",
-    "other": "stop",
-}
-"""OpenAI's word for each reason. Of its five none means a failure; Mistral and OpenRouter say ``error`` in this format."""
-
-_INEXACT: Final[dict[StopReason, str]] = {
-    "pause": "a paused turn looks finished here",
-    "other": "no finish_reason means this",
-    "stop_sequence": "finish_reason stop does not say which sequence matched",
-}
+from .words import FINISH_REASONS, INEXACT, LEGACY_CALL
 
 
 def finish_reason(reason: StopReason, raw: str, own: bool, *, refused: bool, choice: int, losses: list[Loss]) -> str:
@@ -48,9 +28,9 @@ def finish_reason(reason: StopReason, raw: str, own: bool, *, refused: bool, cho
     """
     if own and raw:
         return raw
-    if reason in _INEXACT:
-        losses.append(Loss("emulated", f"choices[{choice}].finish_reason", raw or reason, _INEXACT[reason]))
-    return "stop" if reason == "refusal" and refused else _STOPS[reason]
+    if reason in INEXACT:
+        losses.append(Loss("emulated", f"choices[{choice}].finish_reason", raw or reason, INEXACT[reason]))
+    return "stop" if reason == "refusal" and refused else FINISH_REASONS[reason]
 
 
 def is_written(part: Part, own: bool) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from ...errors import GatewayError, UpstreamError
-from ...ir.event import Event, Wire
+from ...ir.event import Event, Usage, Wire
 from ...ir.message import Request
 from ..base import AnswerContext, Encoded, Peek, RequestFacts, UpstreamFacts
 from . import errors, request_reader, request_writer, response
@@ -14,6 +14,7 @@ from .members import FORMAT
 from .peek import patch_request, peek_request
 from .stream_decoder import STREAMED, ChatStreamDecoder
 from .stream_encoder import ChatStreamEncoder
+from .usage import usage_of
 
 PATH: Final = "/chat/completions"
 
@@ -45,6 +46,9 @@ class OpenAIChat:
 
     def decode_response(self, body: bytes) -> tuple[Event, ...]:
         return response.decode_response(body)
+
+    def read_usage(self, body: bytes) -> Usage | None:
+        return usage_of(body)
 
     def encode_response(self, events: Sequence[Event], context: AnswerContext) -> Encoded:
         return response.encode_response(events, context)

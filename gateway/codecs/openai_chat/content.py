@@ -14,7 +14,7 @@ from msgspec import Raw
 
 from ...errors import DecodeError
 from ...ir.message import NO_EXTRA, CacheMark, Extra, Media, Opaque, Refusal, Text
-from .members import ARRAY, BAD_JSON, FORMAT, Members, why
+from .members import ARRAY, BAD_JSON, FORMAT, NULL, Members, why
 
 DATA_URL: Final = re.compile(r"data:([^;,]+);base64,(.*)\Z", re.DOTALL)
 """The one spelling of a data: URL that can be written again from its media type and its data."""
@@ -28,8 +28,9 @@ _AUDIO_FORMATS: Final = {
     "audio/mp3": "mp3",
 }
 _EPHEMERAL: Final = Raw(b'"ephemeral"')
-BREAKPOINT: Final = "mode"
-"""A member of a CacheMark's extra that tells a ``prompt_cache_breakpoint`` from a ``cache_control``."""
+_EXPLICIT: Final = Raw(b'"explicit"')
+BREAKPOINT: Final = "prompt_cache_breakpoint"
+"""A null of this name in a CacheMark's extra tells this spelling from ``cache_control``."""
 
 ContentPart = Text | Media | Refusal | Opaque
 
@@ -100,32 +101,36 @@ def _file(it: Members) -> Media:
 
 def take_cache(it: Members) -> CacheMark | None:
     """Take the cache mark out of an object, in either spelling; of two the second stays where it is."""
-    mark = it.object("prompt_cache_breakpoint")
+    mark = it.object(BREAKPOINT)
     if mark is not None:
-        mark.rest.setdefault(BREAKPOINT, Raw(b"null"))
-        return CacheMark(mark.string("ttl"), mark.rest)
-    mark = it.object("cache_control")
-    if mark is None:
-        return None
-    if mark.rest.get("type") == _EPHEMERAL:
-        del mark.rest["type"]
-        return CacheMark(mark.string("ttl"), mark.extra())
-    mark.rest.setdefault("type", Raw(b"null"))
-    return CacheMark(mark.string("ttl"), mark.rest)
+        _default(mark, "mode", _EXPLICIT)
+        mark.rest[BREAKPOINT] = NULL
+    elif (mark := it.object("cache_control")) is not None:
+        _default(mark, "type", _EPHEMERAL)
+    return None if mark is None else CacheMark(mark.string("ttl"), mark.extra())
+
+
+def _default(mark: Members, name: str, usual: Raw) -> None:
+    """Leave out a member that has its usual value; a null stands for one that is missing."""
+    if mark.rest.get(name) == usual:
+        del mark.rest[name]
+    else:
+        mark.rest.setdefault(name, NULL)
 
 
 def write_mark(cache: CacheMark) -> tuple[str, dict[str, Any]]:
     """Return name and value of a mark that this format's reader made."""
     ttl = {} if cache.ttl is None else {"ttl": cache.ttl}
     if BREAKPOINT in cache.extra:
-        return "prompt_cache_breakpoint", {**_set(cache.extra), **ttl}
-    kind = {} if "type" in cache.extra else {"type": "ephemeral"}
-    return "cache_control", {**kind, **_set(cache.extra), **ttl}
+        usual = {} if "mode" in cache.extra else {"mode": "explicit"}
+        return BREAKPOINT, {**usual, **_set(cache.extra), **ttl}
+    usual = {} if "type" in cache.extra else {"type": "ephemeral"}
+    return "cache_control", {**usual, **_set(cache.extra), **ttl}
 
 
 def _set(extra: Extra) -> Extra:
     """A mark's members without those that are null, which only tell what was not there."""
-    return {name: raw for name, raw in extra.items() if bytes(raw) != b"null"} or NO_EXTRA
+    return {name: raw for name, raw in extra.items() if raw != NULL} or NO_EXTRA
 
 
 def write_media(part: Media) -> dict[str, Any] | None:

@@ -34,7 +34,6 @@ _WORDS: Final[Mapping[str, ErrorKind]] = {
     "account_suspended": "account_disabled",
     "deactivated_workspace": "account_disabled",
     "context_length_exceeded": "context_length",
-    "string_above_max_length": "context_length",
     "content_filter": "content_filter",
     "content_policy_violation": "content_filter",
     "responsibleaipolicyviolation": "content_filter",
@@ -83,7 +82,18 @@ _CONTEXT: Final = re.compile(
 )
 _MESSAGES: Final[tuple[tuple[re.Pattern[str], frozenset[int], ErrorKind], ...]] = (
     (_CONTEXT, frozenset({400, 413, 422}), "context_length"),
-    (re.compile(r"deactivated|disabled|suspended", re.IGNORECASE), frozenset({401, 403}), "account_disabled"),
+    (
+        re.compile(
+            r"(account|organi[sz]ation|project|workspace|key)\b.{0,60}(deactivated|disabled|suspended)", re.IGNORECASE
+        ),
+        frozenset({401, 403}),
+        "account_disabled",
+    ),
+    (
+        re.compile(r"api key (not valid|expired|is invalid)|(invalid|incorrect) api key", re.IGNORECASE),
+        frozenset({400}),
+        "auth",
+    ),
     (re.compile(r"insufficient (balance|credit|quota|fund)", re.IGNORECASE), frozenset({400, 402, 403, 429}), "quota"),
     (re.compile(r"overloaded|at capacity", re.IGNORECASE), frozenset({429, 500, 502, 503}), "overloaded"),
 )
@@ -154,6 +164,7 @@ def error_in(data: bytes | Raw) -> UpstreamError | None:
 
 def _read(payload: object, status: int | None) -> UpstreamError | None:
     """``status`` is that of the HTTP response, None for an error told within a 200."""
+    wrapped = isinstance(payload, list) and bool(payload)
     if isinstance(payload, list) and payload:
         payload = payload[0]
     if not isinstance(payload, dict):
@@ -183,7 +194,7 @@ def _read(payload: object, status: int | None) -> UpstreamError | None:
         details=None if secret else payload,
         request_id=request_id if isinstance(request_id, str) else None,
         format=FORMAT,
-        raw=b"" if shaped and not secret else None,
+        raw=b"" if shaped and not wrapped and not secret else None,
     )
 
 

@@ -11,6 +11,8 @@ from ...errors import upstream_error
 from ...ir.message import NO_EXTRA, Extra
 from .members import BAD_JSON, FORMAT, OBJECT
 
+NOTHING: Final = Raw(b"")
+
 
 class _Function(Struct, forbid_unknown_fields=True, gc=False):
     name: str | None = None
@@ -40,10 +42,18 @@ class _Choice(Struct, forbid_unknown_fields=True, gc=False):
     index: int = 0
     finish_reason: str | None = None
     logprobs: None = None
+    content_filter_results: Raw = NOTHING
+    native_finish_reason: None = None
+    matched_stop: None = None
+    stop_reason: None = None
+    token_ids: None = None
 
 
 class _Frame(Struct, forbid_unknown_fields=True, gc=False):
-    """``obfuscation`` is padding against listeners; it means nothing and is kept in ``raw`` alone."""
+    """What OpenAI, Azure, OpenRouter, SGLang and vLLM put into a chunk of words; members typed None are null in those.
+
+    ``obfuscation`` is padding against listeners; it means nothing and is kept in ``raw`` alone.
+    """
 
     choices: list[_Choice]
     id: str = ""
@@ -52,6 +62,7 @@ class _Frame(Struct, forbid_unknown_fields=True, gc=False):
     model: str = ""
     service_tier: str | None = None
     system_fingerprint: str | None = None
+    provider: str | None = None
     usage: None = None
     obfuscation: str | None = None
 

@@ -98,7 +98,7 @@ class MessageWriter:
                 self._call(part, value, calls, place)
             elif isinstance(part, Reasoning):
                 self._reasoning(part, value, place)
-            elif isinstance(part, Refusal) and (message.brief or not _has_content(parts)):
+            elif isinstance(part, Refusal) and (not self.own or "refusal" in part.extra):
                 value["refusal"] = value.get("refusal", "") + part.text
             elif isinstance(part, Media) and part.kind == "audio" and part.file_id is not None and self.own:
                 value["audio"] = {"id": part.file_id}
@@ -221,7 +221,7 @@ class MessageWriter:
     # Reasoning and tools
 
     def _reasoning(self, part: Reasoning, value: dict[str, Any], path: str) -> None:
-        field = field_of(part) if self.own else self.options.get("reasoning_field")
+        field = (field_of(part) if self.own else "") or self.options.get("reasoning_field")
         if part.redacted is not None and not self.own:
             self._lose("lost", path, "redacted", "encrypted reasoning has no field")
         elif part.signature is not None:
@@ -294,11 +294,12 @@ class MessageWriter:
     def _result_content(self, part: ToolResult, path: str) -> Any:
         """Text stays; what is none goes into the user message that follows, since tool messages have room for text alone."""
         if self.own:
-            if part.brief:
-                return "".join(p.text for p in part.content if isinstance(p, Text))
+            texts = [p.text for p in part.content if isinstance(p, Text)]
+            if part.brief and len(texts) == len(part.content):
+                return "".join(texts)
             blocks = [self._block(p, "tool", f"{path}.content[{i}]") for i, p in enumerate(part.content)]
             return [block for block in blocks if block is not None] or None
-        texts: list[str] = []
+        texts = []
         for position, piece in enumerate(part.content):
             place = f"{path}.content[{position}]"
             if isinstance(piece, Media):
@@ -325,11 +326,6 @@ class MessageWriter:
 
     def _lose(self, kind: Any, path: str, what: str, why: str) -> None:
         self.losses.append(Loss(kind, path, what, why))
-
-
-def _has_content(parts: list[tuple[int, Part]]) -> bool:
-    """Whether the content was an array: only then a refusal may stand in it."""
-    return any(isinstance(part, (Text, Opaque)) for _, part in parts)
 
 
 def _role_and_content_first(value: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 Every member has a word in the IR or its bytes in an ``extra``. How something was spelled, where the format has several
 ways, is remembered by a null in an ``extra``, which loses nothing elsewhere: ``max_tokens`` (not max_completion_tokens),
-``safety_identifier`` (not user), ``stop`` (a string), ``functions`` and ``function_call`` (not tools and tool_choice).
+``safety_identifier`` (not user), ``stop`` (a string), ``functions`` and ``function_call`` (not tools and tool_choice),
+``refusal`` (a field, not among the content), ``prompt_cache_breakpoint`` (not cache_control).
 
 Source: ``CompletionCreateParams`` and the message types of OpenAI's SDK 3.52.
 """
@@ -33,10 +34,10 @@ from ...ir.message import (
     ToolChoice,
     ToolResult,
 )
-from .answer_reader import LEGACY_CALL
 from .content import read_parts, take_cache
 from .members import BAD_JSON, FORMAT, NULL, Members, is_string, string_of, why
 from .reasoning import REASONING_FIELDS, text_of_details
+from .words import LEGACY_CALL
 
 _ROLES: Final[Mapping[str, Role]] = {
     "system": "system",
@@ -46,6 +47,9 @@ _ROLES: Final[Mapping[str, Role]] = {
     "tool": "tool",
     "function": "tool",
 }
+AS_FIELD: Final = {"refusal": NULL}
+"""Marks a refusal that stood in the message's own field, not among its content."""
+
 _METADATA: Final = msgspec.json.Decoder(dict[str, str])
 _STRINGS: Final = msgspec.json.Decoder(list[str])
 _FALSE: Final = Raw(b"false")
@@ -131,7 +135,7 @@ class _Messages:
         parts: list[Part] = []
         refusal = it.raw("refusal")
         if refusal is not None and (content is None or brief):
-            parts.append(Refusal(it.need_string("refusal")))
+            parts.append(Refusal(it.need_string("refusal"), AS_FIELD))
         if (audio := it.object("audio")) is not None:
             id = audio.need_string("id")
             it.adopt("audio", audio)

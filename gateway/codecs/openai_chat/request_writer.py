@@ -8,7 +8,8 @@ A request that came in this format goes out the same, value by value. What an up
 - ``prompt_cache_breakpoint`` or ``cache_control``: true if it has cache marks of that spelling;
 - ``top_k``: true if it has that; ``user_field``: ``user`` (default) or ``safety_identifier``;
 - ``max_stop``: how many stop sequences it takes (4); ``string_content``: true if texts must be one string;
-- ``developer_role``: the role it has instead, ``system``.
+- ``developer_role``: the role it has instead, ``system``;
+- ``drop_nulls``: true if it refuses members that are null, in the request and its messages.
 
 Messages stand first after the model, so that the bytes of a longer conversation begin with those of a shorter one.
 """
@@ -61,6 +62,16 @@ class _Writer:
             value["stream"] = True
         self._stream_options(value)
         write_extra(value, request.extra, self.own, "", self.losses)
+        return self._without_nulls(value)
+
+    def _without_nulls(self, value: dict[str, Any]) -> dict[str, Any]:
+        """Drop the nulls that only told how something was spelled which is now spelled otherwise, or all of them."""
+        if self.options.get("drop_nulls"):
+            value["messages"] = [_set(message) for message in value["messages"]]
+            return _set(value)
+        for name, said in (("max_tokens", self.request.max_output_tokens), ("functions", self.request.tools)):
+            if said and value.get(name) == NULL:
+                del value[name]
         return value
 
     def _lose(self, kind: LossKind, path: str, what: str, why: str) -> None:
@@ -277,3 +288,7 @@ class _Writer:
 def request_says(request: Request, name: str) -> bool:
     """Whether the reader marked that this spelling was used."""
     return request.extra.get(name) == NULL
+
+
+def _set(value: dict[str, Any]) -> dict[str, Any]:
+    return {name: member for name, member in value.items() if member is not None and member != NULL}

@@ -68,11 +68,17 @@ class ChatStreamDecoder:
         out: list[Event] = []
         hidden: list[int] = []
         reader = self._reader
+        # Nearly every frame is one data line: told apart here without a call, CRs looked for once a read.
+        plain = b"\r" not in raw
         number = mark = 0
+        data: bytes | None
         try:
             for number, frame in enumerate(frames):
                 mark = len(out)
-                name, data = parse_frame(frame)
+                if plain and frame.startswith(b"data: ") and b"\n" not in frame:
+                    name, data = b"", frame[6:]
+                else:
+                    name, data = parse_frame(frame)
                 if data is None or not data:
                     out.append(Keepalive())
                 elif self._done:

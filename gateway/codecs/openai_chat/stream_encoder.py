@@ -60,6 +60,21 @@ MAX_LOSSES: Final = 100
 _TAIL: Final = b',"logprobs":null,"finish_reason":null}]}\n\n'
 
 
+class _Choice:
+    """What was written of one choice; ``length`` counts the characters of its text."""
+
+    __slots__ = ("annotations", "calls", "head", "length", "refused", "role", "stopped")
+
+    def __init__(self, head: bytes) -> None:
+        self.head = head
+        self.annotations: list[Any] = []
+        self.role = False
+        self.calls = 0
+        self.length = 0
+        self.refused = False
+        self.stopped = False
+
+
 class _Part:
     """An open part. A delta of it is ``before``, its text as a JSON string, ``after``; no ``after``: it is not written.
 
@@ -67,31 +82,18 @@ class _Part:
     out as they came; ``start`` is where a text begins in its choice.
     """
 
-    __slots__ = ("after", "before", "citations", "ordinal", "part", "passed", "said", "start")
+    __slots__ = ("after", "before", "choice", "citations", "ordinal", "part", "passed", "said", "start")
 
-    def __init__(self, part: Part, start: int) -> None:
+    def __init__(self, part: Part, choice: _Choice) -> None:
         self.part = part
-        self.start = start
+        self.choice = choice
+        self.start = choice.length
         self.said = False
         self.passed = False
         self.ordinal = 0
         self.citations: list[Citation] = []
         self.before = b""
         self.after = b""
-
-
-class _Choice:
-    """What was written of one choice; ``length`` counts the characters of its text."""
-
-    __slots__ = ("calls", "head", "length", "refused", "role", "stopped")
-
-    def __init__(self, head: bytes) -> None:
-        self.head = head
-        self.role = False
-        self.calls = 0
-        self.length = 0
-        self.refused = False
-        self.stopped = False
 
 
 class ChatStreamEncoder:
@@ -196,10 +198,11 @@ class ChatStreamEncoder:
     # The envelope
 
     def _start(self, event: ResponseStart) -> None:
+        """Begin; when another provider goes on with the answer, its extras count from here, its id and model do not."""
+        self._own = event.format == FORMAT
         if self._started:
             return
         self._started = True
-        self._own = event.format == FORMAT
         self._envelope = write_envelope(event, self._context, "chat.completion.chunk", self.losses)
 
     def _response_patch(self, extra: Extra) -> None:
@@ -216,7 +219,8 @@ class ChatStreamEncoder:
     def _choice(self, number: int) -> _Choice:
         choice = self._choices.get(number)
         if choice is None:
-            self._start(ResponseStart())
+            if not self._started:
+                self._start(ResponseStart())
             choice = self._choices[number] = _Choice(self._head(number))
         return choice
 
@@ -232,7 +236,7 @@ class ChatStreamEncoder:
 
     def _open(self, event: PartStart) -> _Part:
         part, choice = event.part, self._choice(event.choice)
-        it = self._parts[event.index] = _Part(part, choice.length)
+        it = self._parts[event.index] = _Part(part, choice)
         if not is_written(part, self._own):
             return it
         it.after = b"}"
@@ -297,7 +301,7 @@ class ChatStreamEncoder:
         it = self._parts.get(event.index)
         if it is None or not it.after:
             return
-        part, choice = it.part, self._choices[event.choice]
+        part, choice = it.part, it.choice
         text, tail = event.text, _TAIL
         if event.logprobs is not None:
             tail = b',"logprobs":%b,"finish_reason":null}]}\n\n' % _one_line(event.logprobs)
@@ -320,7 +324,7 @@ class ChatStreamEncoder:
             why = "reasoning has no room for a signature"
             self._lose([Loss("lost", f"{path}.signature", "signature", why)])
         if event.citation is not None and event.citation.format == FORMAT:
-            self._write(event.choice, {"annotations": [Raw(event.citation.raw)]}, out)
+            it.choice.annotations.append(Raw(event.citation.raw))
         elif event.citation is not None:
             it.citations.append(event.citation)
         if event.transcript is not None and isinstance(part, Media):
@@ -354,13 +358,11 @@ class ChatStreamEncoder:
             del self._parts[event.index]
         if it.citations:
             # Offsets are known as long as every character was counted.
-            end = None if self._passed else self._choices[event.choice].length
+            end = None if self._passed else it.choice.length
             losses: list[Loss] = []
             made = (annotation(c, None if end is None else it.start, end, path, losses) for c in it.citations)
-            notes = [note for note in made if note is not None]
+            it.choice.annotations += [note for note in made if note is not None]
             self._lose(losses)
-            if notes:
-                self._write(event.choice, {"annotations": notes}, out)
 
     # Ends
 
@@ -382,6 +384,9 @@ class ChatStreamEncoder:
         self._finish(choice, reason, extra, out)
 
     def _finish(self, choice: _Choice, reason: str, extra: Extra, out: list[bytes]) -> None:
+        if choice.annotations:
+            # All in one chunk, as OpenAI sends them: its SDK cannot join two arrays whose entries have no index.
+            out.append(b"%b%b%b" % (choice.head, _one_line({"annotations": choice.annotations}), _TAIL))
         delta = b"{}" if choice.role else b'{"role":"assistant"}'
         choice.role = True
         body = _one_line({"logprobs": None, "finish_reason": reason, **extra})

@@ -63,6 +63,22 @@ def read_usage(raw: Raw) -> Usage | None:
     return Usage(read, uncached, cached, prompt.cache_write_tokens, written, reasoning, format=FORMAT, raw=members)
 
 
+class _Whole(Struct):
+    usage: Raw = Raw(b"null")
+
+
+_WHOLE: Final = msgspec.json.Decoder(_Whole)
+
+
+def usage_of(body: bytes) -> Usage | None:
+    """Return the usage of a whole answer, read without the rest of it."""
+    try:
+        raw = _WHOLE.decode(body).usage
+    except BAD_JSON:
+        return None
+    return read_usage(raw)
+
+
 def write_usage(usage: Usage, losses: list[Loss]) -> dict[str, Any]:
     """Return the usage object for ``usage``: its own members if they are of this format."""
     if usage.format == FORMAT and usage.raw:
