@@ -52,7 +52,7 @@ pytest: .venv/.dev
 	$(BIN)/python -m pytest -q -n 2 -m "not slow" $(ARGS)
 
 docs: .venv/.dev ## check that the pages are true: links, module names, error kinds, rule codes
-	$(BIN)/python -m pytest -q tests/test_repository.py tests/test_pages.py $(ARGS)
+	$(BIN)/python -m pytest -q tests/test_repository.py tests/test_pages.py tests/rules/test_mistakes.py $(ARGS)
 
 format: .venv/.dev ## format the code and mend what lint can
 	$(BIN)/ruff format .

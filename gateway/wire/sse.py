@@ -40,7 +40,7 @@ class SseFramer:
             tail = self._tail[-1]
             # A long frame over many reads: look at the new bytes alone (and a border of three), join once it is whole.
             if not _ends_inside(tail[-3:] + data):
-                return self._keep(data)
+                return self._keep(data) if data else (b"", [])  # the last piece is what the next look needs
             self._tail.append(data)
             data = b"".join(self._tail)
             self._tail.clear()

@@ -19,6 +19,7 @@ both = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 to_each = pytest.mark.parametrize("to", MODELS)
 from_each = pytest.mark.parametrize("caller", CALLERS)
 plain_and_watched = pytest.mark.parametrize("prefix", ["", "x-"], ids=["plain", "watched"])
+standalone_only = pytest.mark.parametrize("served", ["standalone"], indirect=True)
 SDK: dict[str, Any] = {OPENAI: openai, ANTHROPIC: anthropic}
 
 
@@ -44,6 +45,7 @@ ERRORS: list[tuple[int, dict[str, tuple[str, set[int]]]]] = [
 @both
 @to_each
 @from_each
+@standalone_only
 async def test_http_errors(
     provider: FakeProvider,
     talk: Begin,
@@ -190,6 +192,7 @@ STRANGE: dict[str, Script] = {
 @both
 @to_each
 @from_each
+@standalone_only
 async def test_strange_answers(
     provider: FakeProvider, talk: Begin, caller: str, to: str, stream: bool, how: str
 ) -> None:

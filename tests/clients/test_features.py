@@ -257,9 +257,9 @@ async def test_a_long_silence_before_the_first_word(
 ) -> None:
     """Keep-alives go out; what fails after them is told in-band, never as a clean end."""
     plays = {
-        "an answer": script("At last.", wait_s=0.8),
-        "an error": script(status=529, wait_s=0.8),
-        "a cut": script("At last.", wait_s=0.8, cut_after=0),
+        "an answer": script("At last.", wait_s=0.55),
+        "an error": script(status=529, wait_s=0.55),
+        "a cut": script("At last.", wait_s=0.55, cut_after=0),
     }
     provider.answer(plays[then])
     sdk: Any = openai if caller == OPENAI else anthropic
@@ -308,11 +308,13 @@ async def test_a_slow_reader_slows_the_provider(served: Served, provider: FakePr
 
 
 async def test_many_calls_at_once(served: Served, provider: FakeProvider, talk: Begin) -> None:
+    provider.echo = True
+
     async def one(number: int) -> str:
         caller, to = CALLERS[number % 2], list(MODELS)[number // 2 % 2]
-        conversation = talk(caller, MODELS[to], stream=number % 3 == 0)
+        conversation = talk(caller, "x-" * (number % 5 == 0) + MODELS[to], stream=number % 3 == 0)
         conversation.say(f"Call {number}.")
         return (await conversation.hear()).text
 
-    assert await asyncio.gather(*map(one, range(60))) == ["Hello!"] * 60
+    assert await asyncio.gather(*map(one, range(80))) == [f"Call {number}." for number in range(80)]
     assert served.gateway.in_flight == 0

@@ -680,6 +680,27 @@ def test_an_error_body_of_this_format_becomes_a_frame_and_nothing_follows_a_canc
     assert CODEC.stream_encoder(CONTEXT).close(Cancelled("gone")) == b""
 
 
+def test_citations_of_several_texts_come_in_one_chunk() -> None:
+    """OpenAI's SDK cannot join two arrays of annotations."""
+    events: list[Event] = [ResponseStart("x", "m", 1, format="anthropic.messages")]
+    for index, text in enumerate(("one", "two")):
+        cited = Citation("anthropic.messages", "web", b"{}", url=f"https://{text}")
+        events += [
+            PartStart(index, Text("")),
+            PartPatch(index, citation=cited),
+            PartDelta(index, text),
+            PartStop(index),
+        ]
+    events += [ChoiceStop("stop"), Terminator()]
+    told = payloads(CODEC.stream_encoder(CONTEXT).encode(Chunk(tuple(events))))
+    (notes,) = [p["choices"][0]["delta"]["annotations"] for p in told if "annotations" in p["choices"][0]["delta"]]
+    spots = [note["url_citation"] for note in notes]
+    assert [(spot["url"], spot["start_index"], spot["end_index"]) for spot in spots] == [
+        ("https://one", 0, 3),
+        ("https://two", 3, 6),
+    ]
+
+
 def test_another_provider_may_go_on_with_the_answer() -> None:
     """Its words are written under the first one's id; its extras are of its own format."""
     encoder = CODEC.stream_encoder(CONTEXT)

@@ -93,7 +93,7 @@ async def serving(
         app = web.Application()
         gateway.mount(app, "/llm")
         prefix = "/llm"
-    runner = web.AppRunner(app, handler_cancellation=mode == "standalone", access_log=None, shutdown_timeout=0.5)
+    runner = web.AppRunner(app, handler_cancellation=mode == "standalone", access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -58,13 +58,15 @@ class Received:
 
 class FakeProvider:
     """Listens on an ephemeral port. ``extra`` are unknown top-level members that it lets pass, ``reasoning_field`` whether
-    OpenAI messages may carry ``reasoning_content``, ``models`` the models it knows (None: all). ``expected_refusals`` is
+    OpenAI messages may carry ``reasoning_content``, ``models`` the models it knows (None: all). With ``echo`` an empty
+    queue answers with the last message. ``expected_refusals`` is
     what a fixture compares ``refusals`` with at the end."""
 
     def __init__(self) -> None:
         self.key = KEY
         self.extra: frozenset[str] = frozenset()
         self.reasoning_field = False
+        self.echo = False
         self.models: frozenset[str] | None = None
         self.requests: list[Received] = []
         self.expected_refusals: list[str] = []
@@ -149,7 +151,7 @@ class FakeProvider:
         except openai_api.Refusal as refusal:
             body = openai_api.error_body(refusal.message, refusal.kind, refusal.param, refusal.code)
             return self._refuse(received, refusal.message, refusal.status, body, headers)
-        play = self._queue.popleft() if self._queue else _HELLO
+        play = self._next(received)
         model = play.model or received.json["model"]
         if play.status != 200:
             return await self._play(request, received, play, headers, [openai_api.scripted_error(play)], b"")
@@ -182,7 +184,7 @@ class FakeProvider:
         except anthropic_api.Refusal as refusal:
             body = anthropic_api.error_body(refusal.message, refusal.kind, received.request_id)
             return self._refuse(received, refusal.message, refusal.status, body, headers)
-        play = self._queue.popleft() if self._queue else _HELLO
+        play = self._next(received)
         model = play.model or received.json["model"]
         if play.status != 200:
             error = anthropic_api.scripted_error(play, received.request_id)
@@ -206,6 +208,14 @@ class FakeProvider:
         received = Received(api, headers, dict(request.query), raw, parsed, number, request_id)
         self.requests.append(received)
         return received
+
+    def _next(self, received: Received) -> Script:
+        if self._queue:
+            return self._queue.popleft()
+        if self.echo:
+            content = received.json["messages"][-1]["content"]
+            return script(content if isinstance(content, str) else content[0]["text"])
+        return _HELLO
 
     @staticmethod
     def _refuse(received: Received, why: str, status: int, body: bytes, headers: dict[str, str]) -> web.StreamResponse:

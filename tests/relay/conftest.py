@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
 import pytest
-
 from headgate.gateway.errors import GatewayError
-from headgate.gateway.ir.event import ChoiceStop, Chunk, Event, PartDelta, PartStart, PartStop, Wire
+from headgate.gateway.ir.event import (
+    ChoiceStop,
+    Chunk,
+    Event,
+    PartDelta,
+    PartPatch,
+    PartStart,
+    PartStop,
+    ResponseStart,
+    ResponseStop,
+    StopReason,
+    Terminator,
+    Usage,
+    UsageReport,
+    Wire,
+)
 from headgate.gateway.ir.fold import Response, fold
 from headgate.gateway.ir.message import Text
+from headgate.gateway.relay.reply import Decide, Reply
 from headgate.gateway.relay.scope import Clock, Scope
-from headgate.gateway.relay.source import Sink
+from headgate.gateway.relay.source import Listed, Sink
+from headgate.gateway.relay.splice import End
 from headgate.gateway.relay.stage import Stop
 
 WIRE = Wire("test", "sse")
@@ -151,7 +167,9 @@ class Mark:
         if self.hold:
             return None
         out = (
-            say(text + self.name) if any(isinstance(event, PartDelta) for event in chunk.events) and self.name else chunk
+            say(text + self.name)
+            if any(isinstance(event, PartDelta) for event in chunk.events) and self.name
+            else chunk
         )
         if self.stop_on and self.stop_on in text:
             return Stop() if self.stop_empty else Stop(out)
@@ -201,3 +219,87 @@ async def soon(work: Awaitable[object]) -> object:
     """Await ``work``, which must not take long."""
     async with asyncio.timeout(2):
         return await work
+
+
+# -- rounds of an answer, for then()
+
+
+def text(words: str, index: int = 0, choice: int = 0) -> list[Event]:
+    return [PartStart(index, Text(""), choice), PartDelta(index, words, choice), PartStop(index, choice)]
+
+
+def answer(
+    *parts: Sequence[Event], reason: StopReason = "stop", used: Usage | None = None, name: str = "a"
+) -> list[Event]:
+    """The events of one round, as a provider would tell them."""
+    usage = [] if used is None else [UsageReport(used)]
+    said = [event for part in parts for event in part]
+    return [ResponseStart(name), *said, ChoiceStop(reason, reason), *usage, ResponseStop(), Terminator()]
+
+
+def each(events: Sequence[Event]) -> list[Chunk]:
+    """One chunk for each event, with bytes of its own."""
+    return [Chunk((event,), f"<{type(event).__name__}>".encode(), WIRE) for event in events]
+
+
+def together(events: Sequence[Event]) -> list[Chunk]:
+    return [of(*events)]
+
+
+def rounds(scope: Scope, *following: list[Chunk], error: GatewayError | None = None) -> Decide:
+    """Decide in favour of each of ``following`` in turn; the first of them ends with ``error``."""
+    left = list(following)
+
+    def decide(end: End) -> Awaitable[Reply | None] | None:
+        if not left:
+            return None
+        chunks = left.pop(0)
+
+        async def go_on() -> Reply:
+            return Reply(Listed(chunks, error), scope)
+
+        return go_on()
+
+    return decide
+
+
+async def spliced(
+    scope: Scope,
+    *of_rounds: Sequence[Event],
+    cut: Callable[[Sequence[Event]], list[Chunk]] = each,
+    first_error: GatewayError | None = None,
+) -> Ear:
+    """Run rounds through a splice and check what every reader relies on."""
+    ear = Ear()
+    first, *rest = (cut(events) for events in of_rounds)
+    Reply(Listed(first, first_error), scope).then(rounds(scope, *rest)).connect(ear)
+    async with asyncio.timeout(2):
+        while not ear.ends:
+            await asyncio.sleep(0)
+    well_formed(ear.events, clean=ear.error is None)
+    return ear
+
+
+def well_formed(events: Sequence[Event], *, clean: bool = True) -> None:
+    """Assert the order that gateway/ir/event.py promises."""
+    open_parts: set[int] = set()
+    started: list[int] = []
+    stopped: set[int] = set()
+    for event in events:
+        if isinstance(event, PartStart):
+            assert event.index == len(started), "parts are numbered on"
+            assert event.choice not in stopped
+            started.append(event.index)
+            open_parts.add(event.index)
+        elif isinstance(event, PartDelta | PartPatch):
+            assert event.index in open_parts, f"{event} outside its part"
+        elif isinstance(event, PartStop):
+            open_parts.remove(event.index)
+        elif isinstance(event, ChoiceStop):
+            assert event.choice not in stopped, "one end for each choice"
+            stopped.add(event.choice)
+    assert sum(isinstance(event, ResponseStart) for event in events) <= 1
+    assert sum(isinstance(event, Terminator) for event in events) <= 1
+    assert not any(isinstance(event, Terminator) for event in events[:-1]), "the terminator is last"
+    if clean:
+        assert open_parts == set()

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 import pytest
-
 from headgate.gateway.errors import Cut, GatewayError, HouseError, Malformed, UpstreamError, UpstreamTimeout
 from headgate.gateway.ir.event import Chunk, Event, Keepalive, PartDelta, ResponseStart
 from headgate.gateway.relay.decoding import Decoding, StreamDeadlines
@@ -56,9 +53,9 @@ class Exchange:
 
 
 class Letters:
-    """A decoder: a letter is a delta, ``.`` a ping, ``<`` the start, ``!`` an in-band error, ``?`` a bug, ``_`` a partial frame.
+    """A decoder: a letter is a delta, ``.`` a ping, ``<`` the start, ``!`` an in-band error, ``?`` and a last ``%`` a bug.
 
-    The last letter must be ``$``.
+    ``_`` is a frame that stays partial. The last letter must be ``$``.
     """
 
     def __init__(self) -> None:
@@ -79,9 +76,7 @@ class Letters:
             if letter == "_":
                 self.tail = "tail"
                 continue
-            events.append(
-                Keepalive() if letter == "." else ResponseStart() if letter == "<" else PartDelta(0, letter)
-            )
+            events.append(Keepalive() if letter == "." else ResponseStart() if letter == "<" else PartDelta(0, letter))
         return Chunk(tuple(events), data, WIRE) if events else None
 
     def close(self) -> Chunk | None:
@@ -90,14 +85,6 @@ class Letters:
         if self.last != "$":
             self.error = Cut("no end")
         return Chunk((PartDelta(0, self.tail),)) if self.tail else None
-
-
-Now = Callable[[float], None]
-
-
-@pytest.fixture
-def quiet() -> Iterator[Scope | None]:
-    yield None
 
 
 def deadlines(scope: Scope, first: float = 10.0, idle: float = 5.0, total: float = 100.0) -> StreamDeadlines:
@@ -141,14 +128,14 @@ async def test_an_in_band_error_is_the_end_after_what_came_before_it(scope: Scop
 
 
 async def test_an_end_without_a_terminator_is_cut_after_the_tail(scope: Scope) -> None:
-    exchange, _, ear = start(scope, b"a_", None)
+    _, _, ear = start(scope, b"a_", None)
     assert (ear.text, ear.ends) == ("atail", 1)
     assert isinstance(ear.error, Cut)
 
 
 async def test_the_exchange_s_own_error_stands(scope: Scope) -> None:
     error = Cut("reset")
-    exchange, _, ear = start(scope, b"a_", error)
+    _, _, ear = start(scope, b"a_", error)
     assert (ear.text, ear.ends) == ("a", 1), "half a frame is not told"
     assert ear.error is error
 
@@ -264,14 +251,14 @@ async def test_after_the_first_token_silence_counts_whatever_breaks_it(scope: Sc
 
 
 async def test_the_total_holds_whatever_comes(scope: Scope) -> None:
-    exchange, decoding, ear = start(scope, b"<a", limits=deadlines(scope, total=100))
+    _, decoding, ear = start(scope, b"<a", limits=deadlines(scope, total=100))
     decoding.tick(scope.loop.time() + 101)
     assert ear.error is not None
     assert ear.error.kind == "timeout.total"
 
 
 async def test_a_provider_that_we_do_not_read_is_not_idle_but_its_total_goes_by(scope: Scope) -> None:
-    exchange, decoding, ear = start(scope, b"<a", limits=deadlines(scope, idle=5, total=100))
+    _, decoding, ear = start(scope, b"<a", limits=deadlines(scope, idle=5, total=100))
     decoding.pause()
     decoding.tick(scope.loop.time() + 50)
     assert ear.ends == 0
@@ -286,7 +273,7 @@ async def test_a_provider_that_we_do_not_read_is_not_idle_but_its_total_goes_by(
 
 
 async def test_resume_without_pause_does_not_extend_the_silence(scope: Scope) -> None:
-    exchange, decoding, ear = start(scope, b"<a", limits=deadlines(scope, idle=5))
+    _, decoding, ear = start(scope, b"<a", limits=deadlines(scope, idle=5))
     decoding._last -= 6
     decoding.resume()
     decoding.tick(scope.loop.time())

@@ -8,7 +8,6 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import NoReturn
 
 import pytest
-
 from headgate.gateway.errors import Cancelled, Cut, GatewayError, HouseError, Malformed
 from headgate.gateway.ir.event import Chunk, PartDelta
 from headgate.gateway.relay import pull
@@ -60,8 +59,7 @@ async def test_iterate_raises_the_error_after_what_came_before(scope: Scope) -> 
     seen: list[Chunk] = []
     error = Cut("cut")
     with pytest.raises(Cut) as caught:
-        async for chunk in Reply(Listed(ABC, error), scope):
-            seen.append(chunk)
+        await _exhaust(Reply(Listed(ABC, error), scope), seen)
     assert caught.value is error
     assert words(seen) == "abc"
 
@@ -96,9 +94,10 @@ async def test_a_reader_that_leaves_early_closes_the_reply(scope: Scope, how: st
     assert not scope.items
 
 
-async def _exhaust(reply: Reply) -> None:
-    async for _ in reply:
-        pass
+async def _exhaust(reply: Reply, seen: list[Chunk] | None = None) -> None:
+    async for chunk in reply:
+        if seen is not None:
+            seen.append(chunk)
 
 
 async def test_a_slow_reader_pauses_the_source(scope: Scope) -> None:

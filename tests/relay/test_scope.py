@@ -9,7 +9,6 @@ import weakref
 from collections.abc import Callable
 
 import pytest
-
 from headgate.gateway.errors import Cancelled, Cut, HouseError, UpstreamTimeout
 from headgate.gateway.relay.scope import Clock, Limit, Scope, as_gateway_error
 
@@ -107,14 +106,14 @@ async def test_aclose_waits_for_the_tasks_and_those_they_leave(scope: Scope) -> 
             await asyncio.sleep(60)
         finally:
             await asyncio.sleep(0.01)
-            scope.spawn(cleaner(), cleanup=True)
+            _ = scope.spawn(cleaner(), cleanup=True)
             done.append("task")
 
     async def cleaner() -> None:
         await asyncio.sleep(0.01)
         done.append("cleanup")
 
-    scope.spawn(slow_to_end())
+    _ = scope.spawn(slow_to_end())
     await settle()
     await soon(scope.aclose())
     assert done == ["task", "cleanup"]
@@ -140,18 +139,18 @@ async def test_a_closed_scope_is_freed_without_the_collector(clock: Clock) -> No
     try:
 
         class Held:
-            __slots__ = ("__weakref__", "scope")
+            def __init__(self) -> None:
+                self.scope = Scope(clock, self.note)
 
             def note(self) -> None:
                 pass
 
         held = Held()
-        held.scope = Scope(clock, held.note)  # type: ignore[misc]
-        await held.scope.spawn(asyncio.sleep(0))  # type: ignore[misc]
-        with held.scope.limit(1e9, "timeout.total", "late"):  # type: ignore[misc]
+        await held.scope.spawn(asyncio.sleep(0))
+        with held.scope.limit(1e9, "timeout.total", "late"):
             pass
         ref = weakref.ref(held)
-        held.scope.close()  # type: ignore[misc]
+        held.scope.close()
         await settle()
         del held
         assert ref() is None
@@ -166,8 +165,8 @@ async def test_a_failure_that_nobody_awaits_is_logged(scope: Scope, caplog: pyte
     async def fail(fault: Exception) -> None:
         raise fault
 
-    scope.spawn(fail(ValueError("bug")))
-    scope.spawn(fail(Cut("cut")))
+    _ = scope.spawn(fail(ValueError("bug")))
+    _ = scope.spawn(fail(Cut("cut")))
     scope.spawn(asyncio.sleep(60)).cancel()
     await settle()
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
@@ -244,9 +243,8 @@ def limit(scope: Scope, in_s: float | None, message: str = "too late") -> Limit:
 
 
 async def test_a_limit_ends_the_await_inside_it(scope: Scope) -> None:
-    with pytest.raises(UpstreamTimeout, match="too late") as caught:
-        with limit(scope, 0.01):
-            await asyncio.sleep(60)
+    with pytest.raises(UpstreamTimeout, match="too late") as caught, limit(scope, 0.01):
+        await asyncio.sleep(60)
     assert caught.value.kind == "timeout.total"
     assert_clean(scope)
 
@@ -273,19 +271,19 @@ async def test_a_limit_that_is_met_leaves_nothing(scope: Scope, in_s: float | No
 )
 async def test_limits_nest(scope: Scope, outer: float | None, inner: float | None, wins: str) -> None:
     """When both are over at once the outer one wins: it ends more."""
-    with pytest.raises(UpstreamTimeout, match=wins):
-        with limit(scope, outer, "outer"), limit(scope, inner, "inner"):
-            await asyncio.sleep(60)
+    with pytest.raises(UpstreamTimeout, match=wins), limit(scope, outer, "outer"), limit(scope, inner, "inner"):
+        await asyncio.sleep(60)
     assert_clean(scope)
 
 
 async def test_after_an_inner_limit_the_outer_still_holds(scope: Scope) -> None:
-    with pytest.raises(UpstreamTimeout, match="outer"):
-        with limit(scope, 0.05, "outer"):
-            with pytest.raises(UpstreamTimeout, match="inner"):
-                with limit(scope, 0.01, "inner"):
-                    await asyncio.sleep(60)
+    async def work() -> None:
+        with pytest.raises(UpstreamTimeout, match="inner"), limit(scope, 0.01, "inner"):
             await asyncio.sleep(60)
+        await asyncio.sleep(60)
+
+    with pytest.raises(UpstreamTimeout, match="outer"), limit(scope, 0.05, "outer"):
+        await work()
     assert_clean(scope)
 
 
@@ -329,12 +327,14 @@ async def test_a_limit_that_fires_as_the_await_is_done(scope: Scope) -> None:
 
 
 async def test_a_limit_whose_cancellation_became_another_error(scope: Scope) -> None:
-    with pytest.raises(ValueError):
-        with limit(scope, 0.0):
-            try:
-                await asyncio.sleep(60)
-            except asyncio.CancelledError:
-                raise ValueError from None
+    async def work() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise ValueError from None
+
+    with pytest.raises(ValueError), limit(scope, 0.0):
+        await work()
     assert_clean(scope)
 
 
@@ -343,9 +343,8 @@ async def test_a_limit_in_a_task_that_was_being_cancelled_before(scope: Scope) -
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
-            with pytest.raises(UpstreamTimeout):
-                with limit(scope, 0.0):
-                    await asyncio.sleep(60)
+            with pytest.raises(UpstreamTimeout), limit(scope, 0.0):
+                await asyncio.sleep(60)
             return "cleaned up"
         raise AssertionError
 
@@ -364,13 +363,13 @@ async def test_a_scope_closed_inside_a_limit(scope: Scope) -> None:
 
 
 async def test_a_scope_closed_after_the_limit_fired(scope: Scope) -> None:
-    task = asyncio.current_task()
-    assert task is not None
-    with pytest.raises(UpstreamTimeout):
-        with limit(scope, 0.0):
-            scope.tick(scope.loop.time())
-            scope.close()
-            await asyncio.sleep(60)
+    async def work() -> None:
+        scope.tick(scope.loop.time())
+        scope.close()
+        await asyncio.sleep(60)
+
+    with pytest.raises(UpstreamTimeout), limit(scope, 0.0):
+        await work()
     assert_clean(scope)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from headgate.gateway.errors import Cut
 from headgate.gateway.ir.event import Chunk
 from headgate.gateway.relay.reply import EMPTY, GONE_SINK

@@ -346,16 +346,15 @@ class ChatStreamEncoder:
             self._write(event.choice, delta, out)
 
     def _part_stop(self, event: PartStop, out: list[bytes]) -> None:
-        it = self._parts.pop(event.index, None)
-        if it is None or not it.after:
+        it = self._parts.get(event.index)
+        if it is None:
             return
         part, path = it.part, f"choices[{event.choice}].parts[{event.index}]"
-        if isinstance(part, ToolCall) and part.kind == "function" and not it.said and not self._own:
+        unsaid = it.after and not it.said and not self._own
+        if isinstance(part, ToolCall) and part.kind == "function" and unsaid:
             # Formats with object arguments say nothing for an empty one; clients of this one parse a string.
             self._lose([Loss("minted", f"{path}.arguments", "arguments", "a call without arguments has {} here")])
-            self._parts[event.index] = it
             self._delta(PartDelta(event.index, "{}", event.choice), out)
-            del self._parts[event.index]
         if it.citations:
             # Offsets are known as long as every character was counted.
             end = None if self._passed else it.choice.length
@@ -363,6 +362,7 @@ class ChatStreamEncoder:
             made = (annotation(c, None if end is None else it.start, end, path, losses) for c in it.citations)
             it.choice.annotations += [note for note in made if note is not None]
             self._lose(losses)
+        del self._parts[event.index]
 
     # Ends
 
