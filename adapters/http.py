@@ -6,6 +6,7 @@ allow-list both ways; hop-by-hop headers, cookies, Host, credentials and content
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Final
 from urllib.parse import urlencode, urlsplit
@@ -22,7 +23,9 @@ from ..gateway.ir.event import Chunk
 from ..gateway.relay.decoding import Decoding, StreamDeadlines
 from ..gateway.relay.reply import Reply
 from ..gateway.transport.base import Deadlines, Exchange, RequestHead
+from ..gateway.wire.surrogates import mend_halves
 
+_log = logging.getLogger("headgate.upstream")
 MAX_ERROR_BYTES: Final = 1024 * 1024
 """An error body above this is not read: its status says enough."""
 _MAX_LEARNT: Final = 1000
@@ -64,6 +67,8 @@ class HttpAdapter:
         self.base_url = (context.base_url or self.default_base_url).rstrip("/")
         if urlsplit(self.base_url).scheme not in ("http", "https"):
             raise ValueError(f"base_url must begin with http:// or https://, got {self.base_url!r}")
+        if "@" in urlsplit(self.base_url).netloc:
+            raise ValueError("base_url must hold no credentials: name them with key")
         self._overdue = f"upstream {context.name} did not finish in time"
         self._stream_type = self.codec.stream_content_type.partition(";")[0]
         fixed = {"content-type": "application/json", "user-agent": "headgate", "accept-encoding": "identity"}
@@ -132,6 +137,15 @@ class HttpAdapter:
             raise
         finally:
             attempt.ended_s = loop.time() - call.began
+            if _log.isEnabledFor(logging.DEBUG):
+                _log.debug(
+                    "%s POST %s%s: %s in %.0f ms",
+                    call.request_id,
+                    self.base_url,
+                    path.partition("?")[0],
+                    attempt.error or attempt.status or "cancelled",
+                    (attempt.ended_s - attempt.started_s) * 1000,
+                )
 
     # -- the way out
 
@@ -205,8 +219,8 @@ class HttpAdapter:
     def _checked(self, body: bytes, exchange: Exchange) -> bytes:
         """Return ``body`` if it is a JSON object that tells no error. Raises that error, or Malformed for anything else."""
         try:
-            told = _WHOLE.decode(body).error
-        except (msgspec.DecodeError, RecursionError):
+            told = _error_member(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             content_type = exchange.headers.get("content-type", "no content type")
             what = f"{len(body)} bytes of {content_type}" if body else "an empty body"
             raise Malformed(f"upstream {self.context.name} answered {exchange.status} with {what}, not JSON") from None
@@ -214,6 +228,17 @@ class HttpAdapter:
             # An error inside a 200, as routers of providers send them: reading the body raises it.
             self.codec.decode_response(body)
         return body
+
+
+def _error_member(body: bytes) -> Raw:
+    """Return what a whole body says under ``error``, null if nothing. Raises for what is no JSON object."""
+    try:
+        return _WHOLE.decode(body).error
+    except msgspec.DecodeError:
+        mended = mend_halves(body)
+        if mended is body:
+            raise
+        return _WHOLE.decode(mended).error
 
 
 def _provider_request_id(headers: Mapping[str, str]) -> str | None:

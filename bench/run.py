@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import socket
 import statistics
 import subprocess
@@ -16,7 +17,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -134,8 +135,14 @@ class Server:
         self.pid = process.pid
         self.port = port
 
+    def check_alive(self) -> None:
+        """Raise SystemExit if it ended."""
+        if self.process.poll() is not None:
+            raise SystemExit(f"{self.process.args!r} ended with code {self.process.returncode}")
+
     def cpu_s(self) -> float:
         """Return the CPU time of all its threads so far, in seconds (nanosecond counters of the scheduler)."""
+        self.check_alive()
         threads = Path(f"/proc/{self.pid}/task").glob("*/schedstat")
         return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
 
@@ -150,8 +157,7 @@ class Server:
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"}
         why: object = "it did not listen"
         for _ in range(100):
-            if self.process.poll() is not None:
-                raise SystemExit(f"{self.process.args!r} ended with code {self.process.returncode}")
+            self.check_alive()
             try:
                 urllib.request.urlopen(
                     urllib.request.Request(url, str(order["body"]).encode(), headers), timeout=5
@@ -164,11 +170,12 @@ class Server:
 
 
 def free_port() -> int:
-    """Return a port of the loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port of the loopback that nobody listens on, below those that the kernel hands out to others meanwhile."""
+    for port in random.sample(range(20000, 30000), 100):
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise SystemExit("no port is free")
 
 
 @contextmanager
@@ -183,7 +190,7 @@ def serving(core: int, port: int, *command: str, **environment: str) -> Iterator
         )
         try:
             yield Server(process, port)
-        except SystemExit:
+        except BaseException:
             errors.seek(0)
             sys.stderr.write(errors.read().decode("utf-8", "replace"))
             raise

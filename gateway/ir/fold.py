@@ -19,7 +19,9 @@ from .event import (
     PartStop,
     ResponsePatch,
     ResponseStart,
+    ResponseStop,
     StopReason,
+    Terminator,
     Usage,
     UsageReport,
 )
@@ -27,6 +29,10 @@ from .message import NO_EXTRA, Citation, Extra, Media, Part, Reasoning, Refusal,
 
 MAX_CHOICES: Final = 1024
 """Gaps are filled below this number of a choice. Formats allow 128; a provider's nonsense must not cost a billion choices."""
+
+
+_NO_START: Final = ResponseStart()
+_PLAIN: Final = frozenset({Text, Reasoning, Refusal, ToolCall})
 
 
 class Choice(Struct, frozen=True, omit_defaults=True):
@@ -176,10 +182,67 @@ class Fold:
 
 def fold(events: Iterable[Event]) -> Response:
     """Return the whole answer that ``events`` tell, up to where they end."""
+    if isinstance(events, (tuple, list)) and (plain := _fold_plain(events)) is not None:
+        return plain
     whole = Fold()
     for event in events:
         whole.add(event)
     return whole.done()
+
+
+def _fold_plain(events: tuple[Event, ...] | list[Event]) -> Response | None:
+    """The same for the commonest answer, in a third of the time: one choice, its parts of words or calls one by one.
+
+    None for any other, and for all that is odd: the long way is right about everything.
+    """
+    start, usage, stop = _NO_START, None, None
+    parts: list[Part] = []
+    part: Part | None = None
+    words = ""
+    index = -1
+    for event in events:
+        kind = type(event)
+        if kind is PartDelta:
+            assert isinstance(event, PartDelta)
+            if part is None or words or event.index != index or event.logprobs is not None:
+                return None
+            words = event.text
+        elif kind is PartStart:
+            assert isinstance(event, PartStart)
+            if part is not None or event.index <= index or event.choice or type(event.part) not in _PLAIN:
+                return None
+            part, words, index = event.part, "", event.index
+        elif kind is PartStop:
+            if part is None:
+                return None
+            parts.append(_with_words(part, words) if words else part)
+            part = None
+        elif kind is ChoiceStop:
+            assert isinstance(event, ChoiceStop)
+            if event.choice:
+                return None
+            stop = event
+        elif kind is UsageReport:
+            assert isinstance(event, UsageReport)
+            usage = event.usage
+        elif kind is ResponseStart:
+            assert isinstance(event, ResponseStart)
+            start = event
+        elif kind is not ResponseStop and kind is not Terminator:
+            return None
+    if stop is None or part is not None:
+        return None
+    choice = Choice(tuple(parts), stop.reason, stop.raw_reason, stop.stop_sequence, (), stop.extra)
+    return Response(start, (choice,), usage)
+
+
+def _with_words(part: Part, words: str) -> Part:
+    if type(part) is Text:
+        return Text(part.text + words, part.citations, part.cache, part.extra)
+    if isinstance(part, ToolCall):
+        return replace(part, arguments=part.arguments + words)
+    assert isinstance(part, (Reasoning, Refusal))
+    return replace(part, text=part.text + words)
 
 
 def unfold_parts(parts: Iterable[Part], choice: int, first: int) -> Iterable[Event]:

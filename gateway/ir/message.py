@@ -217,3 +217,14 @@ class Request(Struct, frozen=True, omit_defaults=True):
     user: str | None = None
     metadata: Mapping[str, str] | None = None
     extra: Extra = NO_EXTRA
+
+
+def plain_text(message: Message) -> str | None:
+    """The words of a message that is one text and nothing besides: no name, no marks, no unknown members. Else None."""
+    parts = message.parts
+    if len(parts) != 1 or message.extra or message.name is not None:
+        return None
+    part = parts[0]
+    if type(part) is not Text or part.extra or part.cache is not None or part.citations:
+        return None
+    return part.text

@@ -4,6 +4,7 @@
 - ``stage``    what a middleware does to a running answer
 - ``reply``    a source of chunks with stages, the answer as middlewares see it
 - ``splice``   one answer made of several, decided at the end of each
+- ``rounds``   what the reader of a splice is told: parts numbered on, usage summed
 - ``pull``     the two adapters to async code: iterate an answer, or feed one from an async iterator
 - ``decoding`` bytes of an exchange into chunks, with the deadlines of a stream
 - ``scope``    the owner of all that a call has open, and the one clock that watches it

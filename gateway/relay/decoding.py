@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from ..errors import ErrorKind, GatewayError, UpstreamError, upstream_error
-from ..ir.event import CONTENT, Chunk
+from ..ir.event import CONTENT, Chunk, Terminator
 from .scope import Scope, as_gateway_error
 from .source import GONE, Sink, Source
+
+LINGER_S: Final = 0.5
+"""How long a provider may take to end the HTTP body after the format's own end mark; then the connection is closed, and
+not used again. The answer is complete: neither silence nor a broken connection after the mark is a failure of it."""
 
 
 class Decoder(Protocol):
@@ -43,7 +47,18 @@ class StreamDeadlines:
 class Decoding:
     """A Source[Chunk] over a Source[bytes]. A decoder's error (a fault, an in-band error event, a missing end) is its end."""
 
-    __slots__ = ("_exchange", "_decoder", "_scope", "_sink", "_deadlines", "_last", "_has_content", "_paused", "_dead")
+    __slots__ = (
+        "_exchange",
+        "_decoder",
+        "_scope",
+        "_sink",
+        "_deadlines",
+        "_last",
+        "_has_content",
+        "_paused",
+        "_dead",
+        "_complete",
+    )
 
     def __init__(
         self, exchange: Source[bytes], decoder: Decoder, scope: Scope, deadlines: StreamDeadlines | None = None
@@ -57,6 +72,7 @@ class Decoding:
         self._has_content = False
         self._paused = False
         self._dead = False
+        self._complete = False
 
     def connect(self, sink: Sink[Chunk], /) -> None:
         """Let the bytes flow."""
@@ -100,6 +116,9 @@ class Decoding:
             if not self._has_content and chunk is not None:
                 self._has_content = any(isinstance(event, CONTENT) for event in chunk.events)
         if chunk is not None and self._sink is not None:
+            events = chunk.events
+            if events and type(events[-1]) is Terminator:
+                self._complete = True
             self._sink.push(chunk)
         if self._decoder.error is not None:
             self._fail(self._decoder.error)
@@ -107,6 +126,8 @@ class Decoding:
     def end(self, error: GatewayError | None, /) -> None:
         """Hear that the exchange is over."""
         self._exchange = GONE
+        if self._complete:
+            error = None
         if error is None and self._sink is not None:
             try:
                 tail = self._decoder.close()
@@ -121,6 +142,10 @@ class Decoding:
         """Compare the time with the deadlines. A provider that we do not read is not idle, but its time goes by."""
         limits = self._deadlines
         if limits is None:
+            return
+        if self._complete:
+            if now - self._last >= LINGER_S:
+                self._fail(None)
             return
         kind: ErrorKind
         if now >= limits.total_at:
@@ -137,7 +162,8 @@ class Decoding:
             return
         self._fail(upstream_error(kind, f"upstream {limits.upstream} {what}"))
 
-    def _fail(self, error: GatewayError) -> None:
+    def _fail(self, error: GatewayError | None) -> None:
+        """Close the exchange and tell the end."""
         exchange, self._exchange = self._exchange, GONE
         exchange.abort()
         self._over(error)

@@ -117,7 +117,7 @@ class Rounds:
         last = self._last
         if last is not None and isinstance(last.part, _JOINED):
             stop = PartStop(last.index, last.choice)
-            if self.pausing and stop in events:
+            if stop in events:
                 events.remove(stop)
                 self._owed = last
             elif last.index in self._open:

@@ -118,8 +118,6 @@ class Splice:
     def end(self, error: GatewayError | None, /) -> None:
         """Hear that a round is over; ask what follows."""
         self._reply = None
-        if self._dead:
-            return
         rounds = self._rounds
         following: Awaitable[Reply | None] | None = None
         if self._decide is not None:

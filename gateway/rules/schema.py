@@ -32,6 +32,7 @@ OUR_HEADERS: Final = (
     "headgate-upstream",
     "headgate-attempts",
     "headgate-loss",
+    "headgate-error",
     "headgate-cache",
 )
 """Response headers of ours, which ``server.response_headers`` can switch off."""

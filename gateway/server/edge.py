@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 
 from ..codecs.base import StreamEncoder
@@ -22,6 +22,8 @@ from ..relay.scope import Scope
 
 HIGH_BYTES: Final = 64 * 1024
 """What may wait in the client's socket buffer before the provider is paused."""
+GRACE_S: Final = 0.1
+"""How long after a call's deadline the presence steps in: adapters keep the same deadline, and know better what was late."""
 
 
 class StreamedAnswer(web.StreamResponse):
@@ -65,9 +67,9 @@ class Presence:
         if self.transport.is_closing():
             if edge is None or not edge.leave():
                 self._task.cancel()
-        elif self.deadline is not None and now >= self.deadline and not self.overdue:
-            self.overdue = True
-            if edge is None or not edge.expire():
+        elif self.deadline is not None and now >= self.deadline + GRACE_S:
+            first, self.overdue = not self.overdue, True
+            if (edge is None or not edge.expire()) and first:
                 self._task.cancel()
         elif edge is not None:
             edge.tick(now)
@@ -146,11 +148,18 @@ class Edge:
 
     async def _prepare(self, status: int, headers: Mapping[str, str], content_type: str) -> None:
         self.scope.committed = True
-        response = self.response = StreamedAnswer(status=status, headers=dict(headers))
+        response = StreamedAnswer(status=status, headers=dict(headers))
         response.headers["Content-Type"] = content_type
         response.headers["Cache-Control"] = "no-cache"
         response.headers["X-Accel-Buffering"] = "no"
-        self._writer = await response.prepare(self.request)
+        if self.request.version != HttpVersion11:
+            response.force_close()  # the end of the connection is the end of the answer
+        try:
+            self._writer = await response.prepare(self.request)
+        except ConnectionResetError:
+            self._left = True
+            raise Cancelled("the client left") from None
+        self.response = response  # not before: while a signal of the host waits, the call may end another way
         self._chunked = response.headers.get("Transfer-Encoding", "").lower() == "chunked"
         if self.request.method == "HEAD" or "Content-Encoding" in response.headers or response.compression:
             # Somebody in front of us changes the body: aiohttp must write it.
@@ -195,11 +204,14 @@ class Edge:
     async def run(self, reply: Reply) -> None:
         """Let ``reply`` flow to the client until it is over, then write the end. Never raises for the client's sake."""
         self._reply = reply
-        reply.connect(self)
+        self.scope.items.add(self)
         try:
+            reply.connect(self)
             await self._keep_up(reply)
         except ConnectionResetError:
             self.leave()
+        finally:
+            self.scope.items.discard(self)
         await self.finish(self.error)
 
     async def _keep_up(self, reply: Reply) -> None:
@@ -257,18 +269,37 @@ class Edge:
         elif self._committing is None:
             self._committing = self.scope.spawn(self._commit_in_silence())
 
+    async def settle(self) -> None:
+        """Let a commit that a keep-alive began come to its end: a signal of the host may hold it half way."""
+        if self._committing is not None:
+            await asyncio.wait((self._committing,))
+
     async def _commit_in_silence(self) -> None:
         await self._prepare(200, self.early_headers, self.early_content_type)
         self._write(self.encoder.ping)
 
     def expire(self) -> bool:
-        """The call's time is up: end a running answer. False if none runs yet."""
+        """The call's time is up: end a running answer; at the next tick, drop a client that does not take the end.
+
+        False if none runs yet.
+        """
         if self._reply is None:
             return False
-        if not self.over:
-            self._reply.abort()
-            self.end(UpstreamTimeout("the call took longer than its total time-out", kind="timeout.total"))
+        if self.over:
+            self._transport.abort()
+        else:
+            self._stop(UpstreamTimeout("the call took longer than its total time-out", kind="timeout.total"))
         return True
+
+    def abort(self) -> None:
+        """Hear from the scope that it closes under a running answer: the gateway ends."""
+        if not self.over:
+            self._stop(Cancelled("the gateway is closing"))
+
+    def _stop(self, error: GatewayError) -> None:
+        assert self._reply is not None
+        self._reply.abort()
+        self.end(error)
 
     def leave(self) -> bool:
         """The client left: close what feeds a running answer. False if none runs yet."""
@@ -277,7 +308,6 @@ class Edge:
         if not self._left:
             self._left = True
             if not self.over:
-                self._reply.abort()
-                self.end(Cancelled("the client left"))
+                self._stop(Cancelled("the client left"))
             self._wake()
         return True

@@ -14,6 +14,7 @@ from multidict import CIMultiDict
 from ..call import Call
 from ..codecs.base import AnswerContext, Codec, RequestFacts
 from ..errors import CallerError, GatewayError, NotFound, UpstreamTimeout
+from ..relay.reply import Reply
 from ..relay.scope import Scope, as_gateway_error
 from ..rules.plan import Plan, Route
 from .edge import Edge, Presence
@@ -84,6 +85,7 @@ class Surface:
         call: Call | None = None
         edge: Edge | None = None
         presence: Presence | None = None
+        reply: Reply | None = None
         try:
             presence = Presence(request, scope)
             call, route = await self._receive(request, codec, plan, scope, request_id)
@@ -109,7 +111,11 @@ class Surface:
             fault: BaseException = UpstreamTimeout("the call took longer than its total time-out", kind="timeout.total")
         except Exception as caught:  # the server's edge: every failure becomes an answer
             fault = caught
+            if edge is not None:
+                await edge.settle()
         finally:
+            if reply is not None:
+                reply.abort()  # nothing, if it is over; else its stages hear of the end, for what they account
             scope.close()
         error = as_gateway_error(fault)
         if edge is not None and edge.response is not None:
@@ -155,7 +161,8 @@ class Surface:
     ) -> web.Response:
         """Return ``error`` as a response in the caller's format."""
         status, own, body = codec.encode_error(error, request_id)
-        headers = visible.headers(call, error.headers)
+        # A provider's own error body may pass as it came: the header says our word for it all the same.
+        headers = visible.headers(call, {**error.headers, "headgate-error": error.kind})
         headers.update(own)
         headers["x-request-id"] = request_id
         if name := _REQUEST_ID_HEADERS.get(codec.format):

@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import time
 from email.utils import formatdate
-from http import HTTPStatus
 from typing import Final
 
-from aiohttp import HttpVersion11, web
+from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import SERVER_SOFTWARE
 
 _MAX_BYTES: Final = 64 * 1024
 """Above this the body waits for the client to read, which is aiohttp's to arrange."""
-_REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
 _NO_BODY: Final = frozenset({204, 304})
+_OURS: Final = (hdrs.CONTENT_LENGTH, hdrs.DATE, hdrs.SERVER, hdrs.CONNECTION, hdrs.TRANSFER_ENCODING)
 _dates: dict[int, str] = {}
 
 
@@ -36,6 +35,7 @@ class WholeAnswer(web.Response):
             self._written is not None
             or transport is None
             or transport.is_closing()
+            or transport.get_write_buffer_size()  # a client that does not read: aiohttp waits for it
             or not isinstance(body, bytes)
             or len(body) > _MAX_BYTES
             or request.version != HttpVersion11
@@ -47,19 +47,24 @@ class WholeAnswer(web.Response):
             or _has_signals(request)
         ):
             return await super().prepare(request)
-        lines = [f"HTTP/1.1 {self.status} {_REASONS.get(self.status, '')}\r\n"]
-        for name, value in self.headers.items():
-            if "\r" in value or "\n" in value or "\0" in value:
-                return await super().prepare(request)  # which refuses it
+        headers = self.headers
+        for name in _OURS:
+            if name in headers:  # a middleware of the host set it
+                return await super().prepare(request)
+        lines = [f"HTTP/1.1 {self.status} {self.reason}\r\n"]
+        for name, value in headers.items():
             lines.append(f"{name}: {value}\r\n")
-        lines.append(f"Content-Length: {len(body)}\r\nDate: {_date()}\r\nServer: {SERVER_SOFTWARE}\r\n")
+        head, count = "".join(lines), len(lines)
+        if head.count("\n") != count or head.count("\r") != count or "\0" in head:
+            return await super().prepare(request)  # which refuses it
+        head += f"Content-Length: {len(body)}\r\nDate: {_date()}\r\nServer: {SERVER_SOFTWARE}\r\n"
         if not request.keep_alive or self.keep_alive is False:
             self.force_close()
-            lines.append("Connection: close\r\n")
+            head += "Connection: close\r\n\r\n"
         else:
             self._stays_open = True
-        lines.append("\r\n")
-        transport.write("".join(lines).encode("utf-8", "surrogateescape") + body)
+            head += "\r\n"
+        transport.write(head.encode("utf-8", "surrogateescape") + body)
         self._written = len(body)
         return None
 

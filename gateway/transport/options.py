@@ -17,8 +17,9 @@ from ..units import Duration, MissingSecret, Secret
 class TransportOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """How to reach one upstream. Every field is optional; a ValueError names the one that makes no sense."""
 
-    max_connections: Annotated[int, Meta(ge=1)] = 100
-    """Exchanges at the same time with this upstream; further ones wait their turn, first come first served."""
+    max_connections: Annotated[int, Meta(ge=1)] = 1000
+    """Exchanges at the same time with this upstream; further ones wait their turn, first come first served. A stream holds
+    its connection for as long as it lasts, so this bounds the streams too."""
 
     keep_alive: Duration = Duration(15)
     """How long an idle connection is kept. Stay below the provider's own limit, or requests meet a closing door."""

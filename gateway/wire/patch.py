@@ -12,8 +12,8 @@ _ANY = msgspec.json.Decoder(dict[str, msgspec.Raw])
 def set_member(body: bytes, key: str, value: bytes) -> bytes:
     """Return ``body`` with the top-level member ``key`` set to the JSON text ``value``, added at the end if missing.
 
-    ``body`` must be a JSON object; raises msgspec.DecodeError if it is not. A repeated key is resolved as readers do
-    that let the last one win: all of them are replaced.
+    ``body`` must be a JSON object; raises msgspec.DecodeError if it is not, RecursionError if it is nested too deeply.
+    A repeated key is resolved as readers do that let the last one win: all of them are replaced.
     """
     spans = _spans(body, key)
     if spans:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import anthropic
 import openai
+
+T = TypeVar("T")
+
+
+def start(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """Begin ``work``; the caller awaits it."""
+    return asyncio.get_running_loop().create_task(work)
+
 
 OPENAI, ANTHROPIC = "openai", "anthropic"
 CALLERS = (OPENAI, ANTHROPIC)

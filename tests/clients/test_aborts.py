@@ -12,7 +12,7 @@ import pytest
 from ..fakes.gateway import Served
 from ..fakes.provider import FakeProvider
 from ..fakes.script import Script, script
-from .talk import CALLERS, MODELS, OPENAI, Talk
+from .talk import CALLERS, MODELS, OPENAI, Talk, start
 
 Begin = Callable[..., Talk]
 pytestmark = [
@@ -38,7 +38,7 @@ async def _closed_upstream(provider: FakeProvider, served: Served) -> None:
 
 async def _leave(conversation: Talk, provider: FakeProvider) -> None:
     """Send the conversation, and hang up once the provider is at work."""
-    task = asyncio.create_task(conversation.hear())
+    task = start(conversation.hear())
     received = await provider.received(1)
     await asyncio.wait_for(received.answering.wait(), 5)
     await asyncio.sleep(0.05)

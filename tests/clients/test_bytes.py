@@ -77,7 +77,7 @@ async def test_asking_for_usage_changes_nothing_else(
         assert provider.last.raw == odd(caller, sent, True)
         assert answer == provider.last.body
         return
-    before, _, after = provider.last.raw.partition(b'"stream_options"')
+    before = provider.last.raw.partition(b'"stream_options"')[0]
     assert json.loads(provider.last.raw)["stream_options"] == {"include_usage": True}
     assert odd(caller, sent, True).rstrip()[:-1].startswith(before.rstrip(b" ,"))
     frames = provider.last.sent

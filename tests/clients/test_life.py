@@ -19,7 +19,7 @@ from ..fakes.gateway import CALLER_KEY, Served, serving
 from ..fakes.provider import FakeProvider
 from ..fakes.script import Script, Use, script
 from .conftest import anthropic_client, openai_client
-from .talk import ANTHROPIC, CALLERS, MODELS, OPENAI, AnthropicTalk, OpenAITalk, Talk
+from .talk import ANTHROPIC, CALLERS, MODELS, OPENAI, AnthropicTalk, OpenAITalk, Talk, start
 
 Begin = Callable[..., Talk]
 PATHS = {OPENAI: "/v1/chat/completions", ANTHROPIC: "/v1/messages"}
@@ -67,6 +67,30 @@ async def test_no_content_in_time(provider: FakeProvider, tls: Any, tmp_path: Pa
     assert [received.outcome for received in provider.requests] == ["aborted", "aborted"]
 
 
+SLOW: dict[str, Script] = {
+    "no headers": script("x", stall_before=True),
+    "half a body": script("x", stall_after=1),
+    "half an error": script(status=500, stall_after=1),
+}
+
+
+@pytest.mark.parametrize("how", SLOW)
+@both
+@from_each
+async def test_every_wait_for_the_provider_ends(
+    provider: FakeProvider, tls: Any, tmp_path: Path, caller: str, stream: bool, how: str
+) -> None:
+    provider.answer(SLOW[how])
+    async with serving(provider, tmp_path, total="400ms") as served:
+        client, talk = begin(served, tls, caller, OPENAI, stream)
+        async with client:
+            with pytest.raises(SDK[caller].APIError) as caught:
+                async with asyncio.timeout(2):
+                    await talk.hear()
+    assert not isinstance(caught.value, SDK[caller].APIConnectionError)
+    assert provider.last.outcome == "aborted"
+
+
 @pytest.mark.parametrize("mode", ["standalone", "mounted"])
 async def test_a_client_that_leaves_while_a_retry_waits(
     provider: FakeProvider, tls: Any, tmp_path: Path, mode: Any
@@ -76,7 +100,7 @@ async def test_a_client_that_leaves_while_a_retry_waits(
         client, talk = begin(served, tls, OPENAI, OPENAI, True)
         async with client:
             talk.model = "x-gpt-5.4"  # type: ignore[attr-defined]
-            task = asyncio.create_task(talk.hear())
+            task = start(talk.hear())
             await (await provider.received(1)).over.wait()
             await asyncio.sleep(0.05)
             assert served.gateway.in_flight == 1
@@ -99,7 +123,7 @@ async def test_shutdown_in_the_middle_is_not_a_clean_end(
     async with serving(provider, tmp_path, mode) as served:
         client, talk = begin(served, tls, caller, OPENAI, stream)
         async with client:
-            task = asyncio.create_task(talk.hear())
+            task = start(talk.hear())
             await (await provider.received(1)).answering.wait()
             await asyncio.sleep(0.05)
             await served.runner.cleanup()
@@ -116,7 +140,7 @@ async def test_a_reload_disturbs_nobody(provider: FakeProvider, tls: Any, tmp_pa
     async with serving(provider, tmp_path) as served:
         client, talk = begin(served, tls, ANTHROPIC, OPENAI, stream)
         async with client:
-            task = asyncio.create_task(talk.hear())
+            task = start(talk.hear())
             await provider.received(1)
             for _ in range(3):
                 await served.gateway.reload()

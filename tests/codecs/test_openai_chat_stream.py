@@ -427,7 +427,7 @@ def test_nothing_but_done_is_malformed() -> None:
         b'data: {"choices": 3, "id": "x"}\n\n',
         b'data: {"choices":[{"index":0,"delta":{"content":7}}]}\n\n',
         b'data: {"choices":[{"index":0,"delta":{"content":"\xff"}}]}\n\n',
-        b'data: {"choices":[{"index":0,"delta":{"content":"\\ud800"}}]}\n\n',
+        b'data: {"choices":[{"index":0,"delta":{"content":"\\q"}}]}\n\n',
         b'data: {"choices":' + b"[" * 5000 + b"\n\n",
     ],
 )

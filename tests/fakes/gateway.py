@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final, Literal
 
 from aiohttp import web
-
 from headgate.gateway.server.gateway import Gateway
 from headgate.gateway.server.handlers import make_app
 
@@ -28,29 +27,30 @@ ENVIRONMENT: Final = {
 # gone-: nobody listens there.
 RULES: Final = """
 version: 1
-server: {{anonymous: allow, max_body: {max_body}, max_header: 16KiB, keep_alive: {keep_alive}}}
-defaults: {{timeout: {{connect: 2s, first_token: {first_token}, idle: {idle}, total: 20s}}}}
+server: {anonymous: allow, max_body: %(max_body)s, max_header: 16KiB, keep_alive: %(keep_alive)s}
+defaults: {timeout: {connect: 2s, first_token: %(first_token)s, idle: %(idle)s, total: %(total)s}}
 upstreams:
-  openai: {{adapter: openai, base_url: "{base}/v1", key: env:TEST_PROVIDER_KEY, models: [gpt-listed]}}
-  anthropic: {{adapter: anthropic, base_url: "{base}", key: env:TEST_PROVIDER_KEY, models: [claude-listed]}}
-  openai-retried: {{adapter: openai, base_url: "{base}/v1", key: env:TEST_PROVIDER_KEY, chain: [{{retry: {{tries: 2, backoff: 10ms}}}}]}}
-  anthropic-retried: {{adapter: anthropic, base_url: "{base}", key: env:TEST_PROVIDER_KEY, chain: [{{retry: {{tries: 2, backoff: 10ms}}}}]}}
-  openai-badkey: {{adapter: openai, base_url: "{base}/v1", key: env:TEST_WRONG_KEY}}
-  anthropic-badkey: {{adapter: anthropic, base_url: "{base}", key: env:TEST_WRONG_KEY}}
-  openai-gone: {{adapter: openai, base_url: "http://127.0.0.1:9/v1", key: env:TEST_PROVIDER_KEY}}
+  openai: {adapter: openai, base_url: "%(base)s/v1", key: env:TEST_PROVIDER_KEY, models: [gpt-listed]}
+  anthropic: {adapter: anthropic, base_url: "%(base)s", key: env:TEST_PROVIDER_KEY, models: [claude-listed]}
+  openai-retried: {adapter: openai, base_url: "%(base)s/v1", key: env:TEST_PROVIDER_KEY, chain: again}
+  anthropic-retried: {adapter: anthropic, base_url: "%(base)s", key: env:TEST_PROVIDER_KEY, chain: again}
+  openai-badkey: {adapter: openai, base_url: "%(base)s/v1", key: env:TEST_WRONG_KEY}
+  anthropic-badkey: {adapter: anthropic, base_url: "%(base)s", key: env:TEST_WRONG_KEY}
+  openai-gone: {adapter: openai, base_url: "http://127.0.0.1:9/v1", key: env:TEST_PROVIDER_KEY}
 chains:
-  base: [{{auth: {{keys: [{{name: test, key: env:TEST_CALLER_KEY}}]}}}}]
-  watched: [{{chain: base}}, log]
+  base: [{auth: {keys: [{name: test, key: env:TEST_CALLER_KEY}]}}]
+  watched: [{chain: base}, log]
+  again: [{retry: {tries: 2, backoff: 10ms}}]
 routes:
-  - {{name: gpt-x, match: {{model: "x-gpt-*"}}, chain: watched, to: openai-retried/gpt-x}}
-  - {{name: claude-x, match: {{model: "x-claude-*"}}, chain: watched, to: anthropic-retried/claude-fake-4-5}}
-  - {{name: gpt-renamed, match: {{model: renamed-gpt}}, chain: base, to: openai/gpt-other}}
-  - {{name: claude-renamed, match: {{model: renamed-claude}}, chain: base, to: anthropic/claude-fake-4-5}}
-  - {{name: gpt-badkey, match: {{model: badkey-gpt}}, chain: base, to: openai-badkey}}
-  - {{name: claude-badkey, match: {{model: badkey-claude}}, chain: base, to: anthropic-badkey}}
-  - {{name: gone, match: {{model: gone-gpt}}, chain: base, to: openai-gone}}
-  - {{name: gpt, match: {{model: "gpt-*"}}, chain: base, to: openai}}
-  - {{name: claude, match: {{model: "claude-*"}}, chain: base, to: anthropic}}
+  - {name: gpt-x, match: {model: "x-gpt-*"}, chain: watched, to: openai-retried/gpt-x}
+  - {name: claude-x, match: {model: "x-claude-*"}, chain: watched, to: anthropic-retried/claude-fake-4-5}
+  - {name: gpt-renamed, match: {model: renamed-gpt}, chain: base, to: openai/gpt-other}
+  - {name: claude-renamed, match: {model: renamed-claude}, chain: base, to: anthropic/claude-fake-4-5}
+  - {name: gpt-badkey, match: {model: badkey-gpt}, chain: base, to: openai-badkey}
+  - {name: claude-badkey, match: {model: badkey-claude}, chain: base, to: anthropic-badkey}
+  - {name: gone, match: {model: gone-gpt}, chain: base, to: openai-gone}
+  - {name: gpt, match: {model: "gpt-*"}, chain: base, to: openai}
+  - {name: claude, match: {model: "claude-*"}, chain: base, to: anthropic}
 """
 
 
@@ -79,11 +79,20 @@ async def serving(
     keep_alive: str = "15s",
     first_token: str = "10s",
     idle: str = "10s",
+    total: str = "20s",
 ) -> AsyncIterator[Served]:
     """Serve RULES in front of ``provider``. The environment must hold ENVIRONMENT."""
     path = directory / "routes.yaml"
     path.write_text(
-        RULES.format(base=provider.base, max_body=max_body, keep_alive=keep_alive, first_token=first_token, idle=idle)
+        RULES
+        % {
+            "base": provider.base,
+            "max_body": max_body,
+            "keep_alive": keep_alive,
+            "first_token": first_token,
+            "idle": idle,
+            "total": total,
+        }
     )
     gateway = Gateway.load(path)
     if mode == "standalone":

@@ -23,7 +23,7 @@ import msgspec
 from aiohttp import web
 from multidict import CIMultiDict
 
-from . import anthropic_api, openai_api
+from . import anthropic_api, anthropic_checks, openai_api
 from .script import Script, script
 
 Dialect = Literal["openai", "anthropic"]
@@ -70,7 +70,7 @@ class FakeProvider:
         self.models: frozenset[str] | None = None
         self.requests: list[Received] = []
         self.expected_refusals: list[str] = []
-        self.issued = anthropic_api.Issued()
+        self.issued = anthropic_checks.Issued()
         self.base = ""
         self._queue: deque[Script] = deque()
         self._runner: web.AppRunner | None = None
@@ -108,6 +108,13 @@ class FakeProvider:
             while len(self.requests) < count:
                 await asyncio.sleep(0.005)
         return self.requests[count - 1]
+
+    def hang_up(self) -> None:
+        """Close every connection, as a server does with those that were idle for too long."""
+        assert self._runner is not None and self._runner.server is not None
+        for connection in self._runner.server.connections:
+            if connection.transport is not None:
+                connection.transport.close()
 
     # -- life
 
@@ -174,14 +181,14 @@ class FakeProvider:
             bearer = request.headers.get("Authorization", "").removeprefix("Bearer ")
             presented = request.headers.get("x-api-key", bearer)
             if not presented:
-                raise anthropic_api.Refusal("x-api-key header is required", 401, "authentication_error")
+                raise anthropic_checks.Refusal("x-api-key header is required", 401, "authentication_error")
             if presented != self.key:
-                raise anthropic_api.Refusal("invalid x-api-key", 401, "authentication_error")
+                raise anthropic_checks.Refusal("invalid x-api-key", 401, "authentication_error")
             lower = {name.lower(): value for name, value in request.headers.items()}
-            anthropic_api.validate(received.json, lower, self.issued, extra=self.extra)
+            anthropic_checks.validate(received.json, lower, self.issued, extra=self.extra)
             if self.models is not None and received.json["model"] not in self.models:
-                raise anthropic_api.Refusal(f"model: {received.json['model']}", 404, "not_found_error")
-        except anthropic_api.Refusal as refusal:
+                raise anthropic_checks.Refusal(f"model: {received.json['model']}", 404, "not_found_error")
+        except anthropic_checks.Refusal as refusal:
             body = anthropic_api.error_body(refusal.message, refusal.kind, received.request_id)
             return self._refuse(received, refusal.message, refusal.status, body, headers)
         play = self._next(received)
@@ -287,6 +294,11 @@ class FakeProvider:
             received.sent.append(data)
             await response.write(data)
             await asyncio.sleep(play.pause_s)
+        if limit is not None and limit == len(received.sent):
+            return await self._cut(request, response, received, play, b"")
+        if play.stall_after_last:
+            received.answering.set()
+            await asyncio.Event().wait()
         await response.write_eof()
         received.outcome = "done"
         return response

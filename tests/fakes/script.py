@@ -63,9 +63,10 @@ class Script:
     Frames are SSE frames of a stream. ``cut_after``, ``stall_after`` and ``error_after`` count frames; a whole answer knows
     only ``stall_after`` (half of its body is sent), ``cut_after`` (cut in half) and ``stall_before``. ``cut`` says how:
     ``fin`` and ``reset`` close the socket in the middle of the HTTP body, ``eof`` ends the HTTP body as if all were well.
-    ``half`` sends half of the next frame before the cut. ``piece`` is the size of a TCP write (None: one frame each, 0: all
-    at once), ``pause_s`` the wait between writes, ``wait_s`` that before the headers. ``wire`` are the bytes of a body or stream that stand in for what would
-    be rendered, ``content_type`` what they claim to be.
+    ``half`` sends half of the next frame before the cut, ``stall_after_last`` sends all but never ends the body. ``piece``
+    is the size of a TCP write (None: one frame each, 0: all at once), ``pause_s`` the wait between writes, ``wait_s`` that
+    before the headers. ``wire`` are the bytes of a body or stream that stand in for what would be rendered,
+    ``content_type`` what they claim to be.
     """
 
     parts: tuple[Part, ...] = ()
@@ -83,6 +84,7 @@ class Script:
     half: bool = False
     stall_before: bool = False
     stall_after: int | None = None
+    stall_after_last: bool = False
     error_after: int | None = None
     piece: int | None = None
     pause_s: float = 0.0

@@ -237,3 +237,23 @@ def test_the_cut_of_the_deltas_makes_no_difference(parts: list[Part], data: st.D
         else:
             events.append(event)
     assert fold(events).choices[0].parts == tuple(parts)
+
+
+_STEPS: st.SearchStrategy[Event] = st.one_of(
+    st.builds(PartStart, st.integers(0, 2), _PARTS, st.sampled_from([0, 0, 0, 1])),
+    st.builds(PartDelta, st.integers(0, 2), _TEXT, st.sampled_from([0, 0, 0, 1]), st.sampled_from([None, None, ONE])),
+    st.builds(PartPatch, st.integers(0, 2), extra=_EXTRA),
+    st.builds(PartStop, st.integers(0, 2)),
+    st.builds(ChoiceStop, st.sampled_from(["stop", "length"]), choice=st.sampled_from([0, 0, 1])),
+    st.builds(UsageReport, st.builds(Usage, st.integers(0, 9))),
+    st.sampled_from([ResponseStart("a"), ResponseStop(), Terminator(), Keepalive(), ChoicePatch(0, {"x": ONE})]),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(_PARTS, max_size=3), st.lists(_STEPS, max_size=8), st.integers(0, 12))
+def test_a_list_is_folded_as_its_events_one_by_one(parts: list[Part], steps: list[Event], at: int) -> None:
+    """There is a short way for plain answers: it must not be another one."""
+    events = [ResponseStart("i"), *unfold_parts(parts, 0, 0), ChoiceStop("stop"), UsageReport(Usage(1)), Terminator()]
+    for told in (events, events[:at] + steps + events[at:], steps):
+        assert fold(told) == fold(iter(told))

@@ -282,7 +282,7 @@ async def spliced(
 
 def well_formed(events: Sequence[Event], *, clean: bool = True) -> None:
     """Assert the order that gateway/ir/event.py promises."""
-    open_parts: set[int] = set()
+    open_parts: dict[int, int] = {}
     started: list[int] = []
     stopped: set[int] = set()
     for event in events:
@@ -290,16 +290,17 @@ def well_formed(events: Sequence[Event], *, clean: bool = True) -> None:
             assert event.index == len(started), "parts are numbered on"
             assert event.choice not in stopped
             started.append(event.index)
-            open_parts.add(event.index)
+            open_parts[event.index] = event.choice
         elif isinstance(event, PartDelta | PartPatch):
             assert event.index in open_parts, f"{event} outside its part"
         elif isinstance(event, PartStop):
-            open_parts.remove(event.index)
+            del open_parts[event.index]
         elif isinstance(event, ChoiceStop):
             assert event.choice not in stopped, "one end for each choice"
+            assert event.choice not in open_parts.values(), "the parts of a choice stop before it does"
             stopped.add(event.choice)
     assert sum(isinstance(event, ResponseStart) for event in events) <= 1
     assert sum(isinstance(event, Terminator) for event in events) <= 1
     assert not any(isinstance(event, Terminator) for event in events[:-1]), "the terminator is last"
     if clean:
-        assert open_parts == set()
+        assert open_parts == {}

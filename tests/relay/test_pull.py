@@ -333,7 +333,7 @@ async def test_pump_aborted_from_inside_push(scope: Scope) -> None:
     ear = Ear(leave)
     pump.connect(ear)
     await settle()
-    assert (ear.text, ear.ends, given.closed) == ("a", 0, 1)
+    assert (ear.text, ear.ends, given.closed, given.taken) == ("a", 0, 1, 1)
 
 
 async def test_pump_paused_takes_nothing(scope: Scope) -> None:

@@ -285,13 +285,19 @@ async def test_a_source_that_fills_the_buffer_while_it_is_drained_is_not_forgott
     items = [START, *(big(letter) for letter in "abcdefgh")]
     reply = Reply(Listed(items), scope)
 
+    depth = deepest = 0
+
     def on_push(chunk: Chunk) -> None:
+        nonlocal depth, deepest
+        depth += 1
+        deepest = max(deepest, depth)
         reply.pause()
         reply.resume()
+        depth -= 1
 
     ear = Ear(on_push)
     (await reply.opened()).connect(ear)
-    assert (ear.text, ear.ends) == ("abcdefgh", 1)
+    assert (ear.text, ear.ends, deepest) == ("abcdefgh", 1, 1)
 
 
 async def test_a_sink_paused_before_connect_hears_nothing_until_resume(scope: Scope) -> None:

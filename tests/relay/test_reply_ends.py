@@ -177,6 +177,18 @@ async def test_stop_ends_the_answer_cleanly_and_its_chunk_passes_the_later_stage
     assert source.sink is None
 
 
+@pytest.mark.parametrize("ended", [False, True])
+async def test_stop_in_the_flush_closes_each_stage_once(scope: Scope, ended: bool) -> None:
+    source, ear = Script(START, say("a"), say("x"), say("y"), *([None] if ended else [])), Ear()
+    marks = [Mark("1", tail="t"), Mark("2", stop_on="x", tail="u"), Mark("3")]
+    reply = await Reply(source, scope).through(marks[0]).opened()
+    reply.through(marks[1]).through(marks[2]).connect(ear)
+    # The early tail stands behind what was stopped, if the end had come; else it is still to be told.
+    assert ear.text == "a123x123" + ("" if ended else "t23") + "u3"
+    assert (ear.ends, ear.error) == (1, None)
+    assert [mark.closed for mark in marks] == [["clean"]] * 3
+
+
 async def test_stop_before_content_opens(scope: Scope) -> None:
     source, ear = Script(of(PartDelta(0, "x"))), Ear()
     mark = Mark("", stop_on="x", stop_empty=True)
@@ -305,6 +317,13 @@ async def test_no_cycle_is_left_after_any_end(scope: Scope) -> None:
     async def drop(reply: Reply) -> None:
         reply.abort()
 
+    async def leave(reply: Reply) -> None:
+        ear = Ear()
+        ear.on_push = reply.push  # a sink that knows its reply, as most do
+        reply.pause()
+        reply.connect(ear)
+        reply.abort()
+
     async def collect(reply: Reply) -> None:
         try:
             await reply.collect()
@@ -318,7 +337,7 @@ async def test_no_cycle_is_left_after_any_end(scope: Scope) -> None:
         except GatewayError:
             pass
 
-    ways: list[Callable[[Reply], Awaitable[None]]] = [flow, opened_flow, fail, drop, collect, iterate]
+    ways: list[Callable[[Reply], Awaitable[None]]] = [flow, opened_flow, fail, drop, leave, collect, iterate]
     gc.collect()
     gc.disable()
     try:

@@ -201,6 +201,53 @@ async def test_foreign_events_of_later_rounds(scope: Scope) -> None:
     assert told.choices[0].parts == (Text("ab"),)
 
 
+@pytest.mark.parametrize("second", [[PartStart(0, ToolCall("i", "f")), PartStop(0)], []], ids=["another part", "none"])
+async def test_the_owed_stop_comes_before_what_is_said_next(scope: Scope, second: list[Event]) -> None:
+    ear = await spliced(scope, answer(text("a")), answer(second))
+    kinds = [type(event) for event in ear.events]
+    assert kinds[:4] == [ResponseStart, PartStart, PartDelta, PartStop]
+    assert kinds[4] is (PartStart if second else ChoiceStop)
+
+
+async def test_two_later_rounds_that_say_nothing_leave_the_end_that_was(scope: Scope) -> None:
+    ear = await spliced(scope, answer(text("a"), reason="length"), [], [])
+    assert fold(ear.events) == fold(answer(text("a"), reason="length"))
+
+
+async def test_each_round_numbers_its_own_parts(scope: Scope) -> None:
+    """A delta of a part that this round never started is not one of the round before."""
+    third = [*text("c"), PartDelta(1, "lost"), PartStop(1)]
+    ear = await spliced(scope, answer(text("a")), answer(text("b"), text("B", 1)), answer(third))
+    assert ear.answer.choices[0].parts == (Text("ab"), Text("Bc"))
+
+
+async def test_nothing_but_the_end_of_a_later_round_is_held_back(scope: Scope) -> None:
+    source, ear = Script(of(ResponseStart("b")), of(Keepalive())), Ear()
+
+    async def go_on() -> Reply:
+        return Reply(source, scope)
+
+    first = Reply(Listed(each(answer(text("a"), reason="length"))), scope)
+    first.then(lambda end: None if end.round else go_on()).connect(ear)
+    await settle()
+    assert isinstance(ear.events[-1], Keepalive)
+    source.push(*each([PartStart(0, Text("")), PartDelta(0, "b")]))
+    assert ear.text == "ab"
+    source.push(*each([PartStop(0), ChoiceStop("stop")]))
+    assert isinstance(ear.events[-1], PartDelta)
+    source.end()
+    assert ear.ends == 1
+
+
+async def test_what_a_provider_says_after_its_end_is_part_of_it(scope: Scope) -> None:
+    late: list[Event] = [*text("a"), ChoiceStop("length"), PartStart(1, Text("")), PartDelta(1, "b"), PartStop(1)]
+    alone = Ear()
+    Reply(Listed(each(late)), scope).then(lambda end: None).connect(alone)
+    assert alone.events == late
+    ear = await spliced(scope, late, answer(text("c")))
+    assert ear.answer.choices[0].parts == (Text("a"), Text("bc"))
+
+
 # -- several choices
 
 

@@ -338,6 +338,18 @@ async def test_a_limit_whose_cancellation_became_another_error(scope: Scope) -> 
     assert_clean(scope)
 
 
+async def test_a_limit_fires_once_however_long_the_await_takes_to_end(scope: Scope) -> None:
+    async def slow_to_end() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.05)
+
+    with pytest.raises(UpstreamTimeout), limit(scope, 0.0):
+        await slow_to_end()
+    assert_clean(scope)
+
+
 async def test_a_limit_in_a_task_that_was_being_cancelled_before(scope: Scope) -> None:
     async def work() -> str:
         try:

@@ -379,7 +379,9 @@ async def test_a_decision_that_aborts_its_own_answer_is_not_cancelled_by_that(sc
     assert source.aborted
 
 
-async def test_abort_from_inside_the_push_of_the_seam_closes_what_follows(scope: Scope) -> None:
+async def test_abort_from_inside_the_push_of_the_seam_closes_what_follows(
+    scope: Scope, caplog: pytest.LogCaptureFixture
+) -> None:
     source = Script()
 
     async def go_on() -> Reply:
@@ -397,6 +399,7 @@ async def test_abort_from_inside_the_push_of_the_seam_closes_what_follows(scope:
     reply.connect(ear)
     await settle()
     assert source.heard == ["abort"]
+    assert caplog.records == []
 
 
 # -- pause

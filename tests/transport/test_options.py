@@ -22,7 +22,7 @@ def load(said: dict[str, Any]) -> TransportOptions:
 def test_defaults() -> None:
     options = load({})
     assert options == TransportOptions()
-    assert (options.max_connections, options.keep_alive, options.dns_ttl, options.verify) == (100, 15.0, 60.0, True)
+    assert (options.max_connections, options.keep_alive, options.dns_ttl, options.verify) == (1000, 15.0, 60.0, True)
     assert ssl_context(options) is None
 
 

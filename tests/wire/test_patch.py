@@ -27,6 +27,8 @@ NEW = b'"new"'
         (b'{"x":"model","model":null}', b'{"x":"model","model":"new"}'),
         (b'{"model":"model"}', b'{"model":"new"}'),
         (b'{"model":"a","x":2,"model":"b"}', b'{"model":"new","x":2,"model":"new"}'),
+        (b'{"model":"a","x":2,"model":"a"}', b'{"model":"new","x":2,"model":"new"}'),
+        (b'{"x":{"model":"a"},"model":"a"}', b'{"x":{"model":"a"},"model":"new"}'),
         (b'{"\\u006dodel":"a"}', b'{"\\u006dodel":"new"}'),
         (b'{"x":{"model":"a"},"\\u006dodel":"a"}', b'{"x":{"model":"a"},"\\u006dodel":"new"}'),
         (b'{"model":"\\\\","x":"\\\\\\""}', b'{"model":"new","x":"\\\\\\""}'),
@@ -49,7 +51,7 @@ def test_set_member(body: bytes, patched: bytes) -> None:
 @pytest.mark.parametrize("decoy", [False, True])
 def test_a_name_in_any_spelling(spelled: str, decoy: bool) -> None:
     key = json.loads(spelled)
-    inner = '"x":{' + json.dumps(key, ensure_ascii=False) + ":1}," if decoy else ""
+    inner = '"x":{' + json.dumps(key, ensure_ascii=False) + ': "old"},' if decoy else ""
     body = "{" + inner + spelled + ': "old" }'
     assert set_member(body.encode(), key, NEW).decode() == "{" + inner + spelled + ': "new" }'
 

@@ -22,8 +22,10 @@ from ...ir.message import (
     Tool,
     ToolChoice,
 )
+from . import typed_request
 from .blocks import read_content, take_cache
 from .members import FORMAT, NULL, Members, is_object, says
+from .typed_request import SPELLED_OUT
 
 _ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system"}
 _CHOICES: dict[str, ToolChoice] = {
@@ -33,12 +35,12 @@ _CHOICES: dict[str, ToolChoice] = {
 }
 IN_PLACE = Raw(b'"system"')
 """Marks, as its extra member ``role``, a first message that was no ``system`` parameter but stood in ``messages``."""
-SPELLED_OUT = Raw(NULL)
-"""Stands in a tool's extra for ``type: custom``, which says no more than no type at all: no other format misses it."""
 
 
 def decode_request(body: bytes) -> Request:
     """Read a request body. Raises DecodeError with the path of what is wrong."""
+    if (common := typed_request.read_request(body)) is not None:
+        return common
     it = Members(body, "")
     model = it.need_string("model")
     system = it.take("system")
@@ -80,6 +82,8 @@ def decode_request(body: bytes) -> Request:
 
 
 def _message(raw: Raw, path: str, *, first: bool) -> Message:
+    if (common := typed_request.read_message(raw)) is not None:
+        return common
     it = Members(raw, path)
     word = it.need_string("role")
     role = _ROLES.get(word)

@@ -12,11 +12,13 @@ from ...errors import DecodeError, Malformed, upstream_error
 from ...ir.event import ChoiceStop, Event, ResponsePatch, ResponseStart, ResponseStop, UsageReport
 from ...ir.fold import Choice, fold, unfold_parts
 from ...ir.message import NO_EXTRA, Part, Text
+from ...wire.surrogates import mend_halves
 from ..base import AnswerContext, Encoded
 from .answer import AnswerRenderer
 from .blocks import read_block
 from .errors import in_band_error
 from .members import FORMAT, NULL, Members
+from .typed_answer import read_answer
 from .usage import read_usage, stop_reason
 
 TELLS_STOP = ("stop_details", "container")
@@ -27,6 +29,8 @@ TELLS_LATE = ("context_management", "input_transformations")
 
 def decode_response(body: bytes) -> tuple[Event, ...]:
     """Read a whole answer. Raises UpstreamError: malformed, or the error that a 200 carries."""
+    if (common := read_answer(body)) is not None:
+        return common
     try:
         return _decode(body)
     except DecodeError as error:
@@ -34,7 +38,7 @@ def decode_response(body: bytes) -> tuple[Event, ...]:
 
 
 def _decode(body: bytes) -> tuple[Event, ...]:
-    it = Members(body, "")
+    it = Members(mend_halves(body), "")
     if it.has("error") and not it.has("content"):
         told = in_band_error(body, body)
         if told is not None:

@@ -36,6 +36,7 @@ from ...ir.event import (
 )
 from ...ir.message import NO_EXTRA, Extra, Opaque, ToolCall
 from ...wire.sse import FrameTooLarge, SseFramer, parse_frame
+from ...wire.surrogates import mend_halves
 from ..base import MAX_FRAME_BYTES
 from .blocks import read_citation
 from .errors import in_band_error
@@ -207,7 +208,7 @@ class MessagesStreamDecoder:
             return
         if name == b"error":
             raise in_band_error(data, b"") or Malformed("the provider sent an error event that is no error object")
-        it = Members(data, "")
+        it = Members(mend_halves(data), "")
         kind = it.take_string("type")
         match kind:
             case "content_block_delta":

@@ -33,6 +33,7 @@ from ...ir.event import (
     UsageReport,
 )
 from ...ir.message import NO_EXTRA, Citation, Extra, Media, Opaque, Part, Reasoning, Refusal, Text, ToolCall
+from ...wire.surrogates import mend_halves
 from .errors import error_in
 from .growing import FRAME, NOTHING, GrowingAnswer, GrowingTool, groq_usage, says, which
 from .members import BAD_JSON, FORMAT, NULL, OBJECT, Members, encode_json, is_string, string_of
@@ -141,6 +142,7 @@ class AnswerReader:
     def whole(self, body: bytes) -> tuple[Event, ...]:
         """Return the events of a whole answer. Raises UpstreamError: malformed, or the error that it tells."""
         out: list[Event] = []
+        body = mend_halves(body)
         try:
             members = OBJECT.decode(body)
         except BAD_JSON as error:
@@ -190,6 +192,7 @@ class AnswerReader:
 
     def _generic(self, data: bytes, name: bytes, out: list[Event], *, whole: bool = False) -> None:
         """The same, for frames that the typed reader refuses."""
+        data = mend_halves(data)
         try:
             members = Members(data, "")
         except DecodeError as error:

@@ -70,6 +70,17 @@ class _Frame(Struct, forbid_unknown_fields=True, gc=False):
 FRAME: Final = msgspec.json.Decoder(_Frame)
 
 
+def is_complete(arguments: str) -> bool:
+    """Whether ``arguments`` are a JSON object or array, so that nothing more can come."""
+    if not arguments.rstrip().endswith(("}", "]")):
+        return False
+    try:
+        msgspec.json.decode(arguments, type=Raw)
+    except BAD_JSON:
+        return False
+    return True
+
+
 class GrowingTool:
     """A tool call while it grows; ``index`` is -1 until id and name are known and its part has started."""
 
@@ -88,14 +99,7 @@ class GrowingTool:
     @property
     def complete(self) -> bool:
         """Whether the arguments so far are a JSON object or array, so that nothing more can come."""
-        text = "".join(self.arguments)
-        if not text.rstrip().endswith(("}", "]")):
-            return False
-        try:
-            msgspec.json.decode(text, type=Raw)
-        except BAD_JSON:
-            return False
-        return True
+        return is_complete("".join(self.arguments))
 
 
 class GrowingAnswer:

@@ -34,6 +34,7 @@ from ...ir.message import (
     ToolChoice,
     ToolResult,
 )
+from . import typed_request
 from .content import read_parts, take_cache
 from .members import BAD_JSON, FORMAT, NULL, Members, is_string, string_of, why
 from .reasoning import REASONING_FIELDS, text_of_details
@@ -57,6 +58,8 @@ _FALSE: Final = Raw(b"false")
 
 def decode_request(body: bytes) -> Request:
     """Read a request body. Raises DecodeError with the path of what is wrong."""
+    if (common := typed_request.read_request(body)) is not None:
+        return common
     it = Members(body, "")
     model = it.need_string("model")
     raws = it.array("messages")
@@ -109,6 +112,9 @@ class _Messages:
         self._legacy = 0
 
     def read(self, raw: Raw, path: str) -> None:
+        if (common := typed_request.read_message(raw)) is not None:
+            self.done.append(common)
+            return
         it = Members(raw, path)
         word = it.need_string("role")
         role = _ROLES.get(word)

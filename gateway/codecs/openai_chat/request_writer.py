@@ -53,16 +53,19 @@ class _Writer:
         request = self.request
         value: dict[str, Any] = {"model": request.model}
         value["messages"] = MessageWriter(self.own, self.options, self.losses).write(request.messages)
-        self._tools(value)
+        if request.tools or request.tool_choice is not None or request.parallel_tool_calls is not None:
+            self._tools(value)
         self._limits(value)
         self._sampling(value)
         self._output(value)
         self._caller(value)
         if request.stream:
             value["stream"] = True
-        self._stream_options(value)
-        write_extra(value, request.extra, self.own, "", self.losses)
-        return self._without_nulls(value)
+        if request.stream or self.own:
+            self._stream_options(value)
+        if request.extra:
+            write_extra(value, request.extra, self.own, "", self.losses)
+        return self._without_nulls(value) if self.own or self.options else value
 
     def _without_nulls(self, value: dict[str, Any]) -> dict[str, Any]:
         """Drop the nulls that only told how something was spelled which is now spelled otherwise, or all of them."""
@@ -167,20 +170,26 @@ class _Writer:
 
     def _sampling(self, value: dict[str, Any]) -> None:
         request = self.request
-        for name, setting in (
-            ("temperature", request.temperature),
-            ("top_p", request.top_p),
-            ("seed", request.seed),
-            ("n", request.n),
-            ("frequency_penalty", request.frequency_penalty),
-            ("presence_penalty", request.presence_penalty),
-            ("logit_bias", None if request.logit_bias is None else Raw(request.logit_bias)),
-            ("logprobs", request.logprobs),
-            ("top_logprobs", request.top_logprobs),
-            ("verbosity", request.verbosity),
-        ):
-            if setting is not None:
-                value[name] = setting
+        if request.temperature is not None:
+            value["temperature"] = request.temperature
+        if request.top_p is not None:
+            value["top_p"] = request.top_p
+        if request.seed is not None:
+            value["seed"] = request.seed
+        if request.n is not None:
+            value["n"] = request.n
+        if request.frequency_penalty is not None:
+            value["frequency_penalty"] = request.frequency_penalty
+        if request.presence_penalty is not None:
+            value["presence_penalty"] = request.presence_penalty
+        if request.logit_bias is not None:
+            value["logit_bias"] = Raw(request.logit_bias)
+        if request.logprobs is not None:
+            value["logprobs"] = request.logprobs
+        if request.top_logprobs is not None:
+            value["top_logprobs"] = request.top_logprobs
+        if request.verbosity is not None:
+            value["verbosity"] = request.verbosity
         if request.top_k is not None:
             if self.own or self.options.get("top_k"):
                 value["top_k"] = request.top_k

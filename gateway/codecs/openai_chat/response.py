@@ -31,12 +31,13 @@ from .answer_writer import (
 )
 from .members import ARRAY, FORMAT, encode_json, foreign, json_object
 from .reasoning import field_of, thinking_block
+from .typed_answer import read_answer
 from .usage import write_usage
 
 
 def decode_response(body: bytes) -> tuple[Event, ...]:
     """Return the events of a whole answer. Raises UpstreamError: malformed, or the error that a 200 told."""
-    return AnswerReader().whole(body)
+    return read_answer(body) or AnswerReader().whole(body)
 
 
 def encode_response(events: Sequence[Event], context: AnswerContext) -> Encoded:

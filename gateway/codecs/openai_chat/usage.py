@@ -13,6 +13,7 @@ from msgspec import Raw, Struct
 
 from ...ir.event import Usage
 from ...ir.loss import Loss
+from ...wire.surrogates import mend_halves
 from .members import BAD_JSON, FORMAT, OBJECT
 
 
@@ -73,7 +74,7 @@ _WHOLE: Final = msgspec.json.Decoder(_Whole)
 def usage_of(body: bytes) -> Usage | None:
     """Return the usage of a whole answer, read without the rest of it."""
     try:
-        raw = _WHOLE.decode(body).usage
+        raw = _WHOLE.decode(mend_halves(body)).usage
     except BAD_JSON:
         return None
     return read_usage(raw)

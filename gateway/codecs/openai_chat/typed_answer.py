@@ -1,0 +1,142 @@
+"""The short way from a common whole answer to its events: one decoding into Structs that forbid what they do not know.
+
+It refuses (None) whatever is not plainly one choice of words or function calls; ``answer_reader`` is right about everything,
+and what both can read they read alike.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+from msgspec import Raw, Struct
+
+from ...ir.event import (
+    ChoiceStop,
+    Event,
+    PartDelta,
+    PartStart,
+    PartStop,
+    ResponseStart,
+    ResponseStop,
+    Terminator,
+    UsageReport,
+)
+from ...ir.message import NO_EXTRA, Reasoning, Text, ToolCall
+from .growing import NOTHING, is_complete
+from .members import BAD_JSON, FORMAT, NULL
+from .usage import read_usage
+from .words import STOP_REASONS
+
+
+class _Strict(Struct, forbid_unknown_fields=True, gc=False):
+    """What all of these have in common."""
+
+
+class _Function(_Strict):
+    name: str
+    arguments: str | None = None
+
+
+class _Call(_Strict):
+    id: str
+    function: _Function
+    type: Literal["function"] | None = None
+    index: int | None = None
+
+
+class _Message(_Strict):
+    role: str | None = None
+    content: str | None = None
+    refusal: None = None
+    annotations: list[None] | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[_Call] | None = None
+    function_call: None = None
+    audio: None = None
+
+
+class _Choice(_Strict):
+    message: _Message
+    finish_reason: str
+    index: Literal[0] | None = None
+    logprobs: None = None
+
+
+class _Answer(_Strict):
+    """``annotations`` holds nothing: a list of None is refused unless it is empty."""
+
+    choices: list[_Choice]
+    id: str | None = None
+    object: Literal["chat.completion"] | None = None
+    created: float | None = None
+    model: str | None = None
+    usage: Raw = NULL
+    service_tier: str | None = None
+    system_fingerprint: Raw = NOTHING
+
+
+_ANSWER: Final = msgspec.json.Decoder(_Answer)
+
+_REASONING: Final = PartStart(0, Reasoning(origin=f"{FORMAT}:reasoning_content"))
+_TEXT: Final = (PartStart(0, Text("")), PartStart(1, Text("")))
+_STOP: Final = (PartStop(0), PartStop(1))
+_END: Final = (ResponseStop(), Terminator())
+
+
+def read_answer(body: bytes) -> tuple[Event, ...] | None:
+    """Return the events of a whole answer if it is a common one."""
+    try:
+        it = _ANSWER.decode(body)
+    except BAD_JSON:
+        return None
+    if len(it.choices) != 1:
+        return None
+    choice = it.choices[0]
+    message, reason = choice.message, choice.finish_reason
+    fingerprint = it.system_fingerprint
+    if message.annotations or not reason or reason == "error" or _has_escapes(fingerprint) or _has_escapes(it.usage):
+        return None
+    out: list[Event] = [
+        ResponseStart(
+            it.id or "",
+            it.model or "",
+            None if it.created is None else int(it.created),
+            it.service_tier,
+            NO_EXTRA if fingerprint is NOTHING else {"system_fingerprint": fingerprint},
+            FORMAT,
+        )
+    ]
+    index = 0
+    if message.reasoning_content:
+        out += (_REASONING, PartDelta(0, message.reasoning_content), _STOP[0])
+        index = 1
+    if message.content:
+        out += (_TEXT[index], PartDelta(index, message.content), _STOP[index])
+        index += 1
+    if message.tool_calls and not _calls(message.tool_calls, index, out):
+        return None
+    out.append(ChoiceStop(STOP_REASONS.get(reason, "other"), reason))
+    if it.usage != NULL and (usage := read_usage(it.usage)) is not None:
+        out.append(UsageReport(usage))
+    out += _END
+    return tuple(out)
+
+
+def _has_escapes(raw: Raw) -> bool:
+    """Whether there are escapes in what nobody decodes: they may be faulty ones, which want mending."""
+    return b"\\" in bytes(raw)
+
+
+def _calls(calls: list[_Call], index: int, out: list[Event]) -> bool:
+    """Append the events of the calls; False if one of them has to be looked at twice."""
+    for number, call in enumerate(calls, index):
+        name, arguments = call.function.name, call.function.arguments
+        # A call that could grow on is left open beside the next one.
+        if not call.id or not name or (len(calls) > 1 and not is_complete(arguments or "")):
+            return False
+        out.append(PartStart(number, ToolCall(call.id, name)))
+        if arguments:
+            out.append(PartDelta(number, arguments))
+        out.append(PartStop(number))
+    return True

@@ -1,0 +1,226 @@
+"""Law 3, no silent loss: every field of a request arrives, or the ledger names it.
+
+Requests are drawn from the SDKs' own types, so that a field that they gain is seen to be missing here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from headgate import Gateway
+from headgate.gateway.codecs.base import RequestFacts, UpstreamFacts
+from headgate.gateway.errors import CallerError, Unsupported
+from headgate.gateway.ir.loss import Loss
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from ..fakes.provider import FakeProvider
+from .common import ANTHROPIC, CODECS, FORMATS, OPENAI, law
+from .sdk_requests import Leaf, Place, leaves, requests
+
+CROSSED: Final = ((OPENAI, ANTHROPIC), (ANTHROPIC, OPENAI))
+_TOKEN: Final = re.compile(r"[^.\[\]]+")
+
+ALIASES: Final = {"cache_control": "cache", "prompt_cache_breakpoint": "cache"}
+"""Members that the ledger calls by the word of the house."""
+
+SAME: Final[dict[str, dict[Place, Place]]] = {
+    OPENAI: {("function_call",): ("tool_choice",), ("functions",): ("tools",)},
+    ANTHROPIC: {
+        ("thinking", "type"): ("reasoning", "mode"),
+        ("thinking",): ("reasoning",),
+        ("output_config", "format"): ("response_format",),
+    },
+}
+"""Members that the ledger knows under another path."""
+
+UNSAID: Final = {"type", "role"}
+"""Members that say what the others mean: they arrive, or not, with those."""
+
+MEANT: Final[dict[str, tuple[tuple[str, object, str], ...]]] = {
+    OPENAI: (
+        (r".*", "auto", "what every format does unless told otherwise"),
+        (r".*", False, "the same"),
+        (r"service_tier|.*\.detail", "default", "the same"),
+        (r"parallel_tool_calls", True, "the same"),
+        (r"response_format\.json_schema\.strict", True, "the same: a schema is always kept to"),
+        (r"stream_options\.include_usage", True, "the other format's streams always tell usage"),
+        (r".*prompt_cache_breakpoint\.mode", "explicit", "the mark itself says so"),
+        (r"prompt_cache_options\.mode", "explicit", "the marks themselves say so"),
+        (r"reasoning_effort", "none", "thinking is disabled: tested below"),
+        (r"modalities\.\d+", "text", "what every answer is"),
+        (r"verbosity", "medium", "the default"),
+        (r"tool_choice|function_call", "none", "no tools, or said in an object: tested below"),
+        (r"tool_choice", "required", "said in an object: tested below"),
+    ),
+    ANTHROPIC: (
+        (r".*", "auto", "what every format does unless told otherwise"),
+        (r".*", False, "the same"),
+        (r"tool_choice\.disable_parallel_tool_use", True, "parallel_tool_calls is false: tested below"),
+    ),
+}
+"""Values that arrive in other words, or that say what holds anyway: path, value, why."""
+
+
+def path_of(text: str) -> Place:
+    """Read a ledger's path."""
+    return tuple(int(token) if token.isdigit() else token for token in _TOKEN.findall(text))
+
+
+def in_house(format: str, body: dict[str, Any], path: Place) -> list[Place]:
+    """Return the paths that the ledger may use for a member of ``body``."""
+    if path[0] == "system":
+        path = ("messages", 0, "content", *(path[1:] or (0,)))
+    elif path[0] == "messages" and format == ANTHROPIC and "system" in body:
+        assert isinstance(path[1], int)
+        path = ("messages", path[1] + 1, *path[2:])
+    paths = [path]
+    for theirs, ours in SAME[format].items():
+        if path[: len(theirs)] == theirs:
+            paths.append((*ours, *path[len(theirs) :]))
+    return [tuple(ALIASES.get(str(token), token) for token in path) for path in paths]
+
+
+def names(loss: Loss, path: Place) -> bool:
+    """Whether a ledger's entry speaks of the member at ``path``, or of what holds it."""
+    named = tuple(ALIASES.get(str(token), token) for token in path_of(loss.path))
+    if named == path[: len(named)]:
+        return True
+    if path[0] != "messages" or named[:2] != path[:2]:
+        return False
+    # Members of an assistant's message, and the content of a tool's, are parts of its content in the house.
+    if named[:4] == path[:4] and named[-1] == path[-1]:
+        return True  # of a part's setting that stands deeper in the caller's spelling
+    beside_content = len(path) > 2 and path[2] != "content"
+    in_result = named[2:4] == ("content", 0) and named[4:] == path[2 : len(named) - 2]
+    return (beside_content and len(named) >= 4 and named[2] == "content") or in_result
+
+
+def is_meant(format: str, body: dict[str, Any], leaf: Leaf) -> bool:
+    """Whether the table says that a value needs no place of its own."""
+    path = ".".join(map(str, leaf.path))
+    if path.endswith(".name") and leaf.path[0] == "messages" and format == OPENAI:
+        return body["messages"][leaf.path[1]]["role"] in ("tool", "function") and len(leaf.path) == 3
+    if leaf.path[0] in ("tools", "functions") and "allowed_tools" in json.dumps(body.get("tool_choice")):
+        return True  # only those of the choice are declared, which is in the ledger under tool_choice
+    return any(
+        re.fullmatch(pattern, path) and value == leaf.value and type(value) is type(leaf.value)
+        for pattern, value, _ in MEANT[format]
+    )
+
+
+def arrives(leaf: Leaf, body: bytes, told: Sequence[Leaf]) -> bool:
+    """Whether a value stands in the translated body, on its own or within a text."""
+    value = leaf.value
+    if isinstance(value, bool):
+        return any(other.value is value and other.path[-1] == leaf.path[-1] for other in told)
+    if isinstance(value, int | float):
+        return json.dumps(value).encode() in body
+    assert isinstance(value, str)
+    if value.startswith("data:"):
+        value = value.partition(",")[2]
+    if value.encode() in body:
+        return True  # the text of arguments is an object on the other side
+    spelled = json.dumps(value)[1:-1]
+    return spelled.encode() in body or json.dumps(spelled)[1:-1].encode() in body
+
+
+def unnamed(format: str, body: dict[str, Any], out: bytes, losses: Sequence[Loss]) -> Iterator[Leaf]:
+    """Yield what is neither in the translated body nor in the ledger."""
+    told = list(leaves(json.loads(out)))
+    for leaf in leaves(body):
+        if leaf.path[-1] in UNSAID or leaf.value is None or is_meant(format, body, leaf):
+            continue
+        if arrives(leaf, out, told):
+            continue
+        paths = in_house(format, body, leaf.path)
+        if not any(names(loss, path) for loss in losses for path in paths):
+            yield leaf
+
+
+@pytest.mark.parametrize(("here", "there"), CROSSED)
+@law
+@given(st.data())
+def test_what_does_not_arrive_is_named(here: str, there: str, data: st.DataObject) -> None:
+    body = data.draw(requests(here))
+    request = CODECS[here].decode_request(json.dumps(body).encode(), RequestFacts())
+    try:
+        encoded = CODECS[there].encode_request(request, UpstreamFacts())
+    except CallerError:
+        assume(False)
+    missing = list(unnamed(here, body, encoded.body, encoded.losses))
+    assert missing == [], [loss.path for loss in encoded.losses]
+
+
+# -- the same format
+
+RAW: Final = ["1.50", "1e3", '"\\u00fc\\/"', '{"b" :1.0,  "a": [ ]}', "12345678901234567890", '"\u2028"', "[1.0, {}]"]
+
+
+def _with_unknown(value: Any, data: st.DataObject, spelled: list[str]) -> Any:
+    """Return ``value`` with members that nobody knows; their values are marks, to be replaced by ``spelled``."""
+    if isinstance(value, list):
+        return [_with_unknown(inner, data, spelled) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    more = {name: _with_unknown(inner, data, spelled) for name, inner in value.items()}
+    if data.draw(st.integers(0, 2)) == 0:
+        spelled.append(data.draw(st.sampled_from(RAW)))
+        more[f"x_{len(spelled)}"] = f"<{len(spelled) - 1}>"
+    return more
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@law
+@given(st.data())
+def test_unknown_members_survive_the_same_format(format: str, data: st.DataObject) -> None:
+    spelled: list[str] = []
+    body = json.dumps(_with_unknown(data.draw(requests(format)), data, spelled))
+    for number, text in enumerate(spelled):
+        body = body.replace(f'"<{number}>"', text)
+    request = CODECS[format].decode_request(body.encode(), RequestFacts())
+    encoded = CODECS[format].encode_request(request, UpstreamFacts())
+    assert encoded.losses == ()
+    assert _spelled(encoded.body) == _spelled(body.encode())
+    for number, text in enumerate(spelled, 1):
+        assert re.search(rf'"x_{number}": ?{re.escape(text)}', encoded.body.decode()), (number, text)
+
+
+def _spelled(body: bytes) -> Any:
+    """Read JSON, numbers as they are spelled."""
+    return json.loads(body, parse_float=str, parse_int=str)
+
+
+# -- loss: refuse
+
+
+@pytest.mark.parametrize(("here", "there"), CROSSED)
+async def test_what_would_be_lost_can_be_refused(
+    here: str, there: str, provider: FakeProvider, tmp_path: Path
+) -> None:
+    """Nothing is sent: the provider hears of the calls alone that lose nothing."""
+    adapter = "openai" if there == OPENAI else "anthropic"
+    path = tmp_path / "routes.yaml"
+    base = provider.base + ("/v1" if there == OPENAI else "")
+    path.write_text(
+        f'version: 1\nupstreams: {{up: {{adapter: {adapter}, base_url: "{base}", key: env:TEST_PROVIDER_KEY}}}}\n'
+        "routes: [{name: strict, to: up, loss: refuse}]\n"
+    )
+    body: dict[str, Any] = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+    if here == OPENAI:
+        del body["max_tokens"]  # minted, which is no loss
+    lost: dict[str, Any] = {"seed": 1} if here == OPENAI else {"top_k": 1}
+    async with Gateway.load(path) as gateway:
+        reply = await gateway.handle(here, json.dumps(body).encode())
+        await reply.collect()
+        assert len(provider.requests) == 1
+        for stream in (False, True):
+            asked = json.dumps(body | lost | {"stream": stream}).encode()
+            with pytest.raises(Unsupported, match=next(iter(lost))):
+                await gateway.handle(here, asked)
+    assert len(provider.requests) == 1
