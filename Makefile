@@ -13,7 +13,7 @@ FORBIDDEN_LICENCES := GPL;GNU
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check-format check-lint check-security check-types check-imports check-licences pytest docs \
-	format types bench soak build clean
+	format types bench soak fuzz build clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -67,6 +67,9 @@ bench: .venv/.run ## cost per request and chunk as ratios to a bare aiohttp prox
 
 soak: .venv/.dev ## the slow tests
 	$(BIN)/python -m pytest -q -m slow $(ARGS) || [ $$? -eq 5 ]  # 5: there are none
+
+fuzz: .venv/.dev ## the law tests with many more examples, others at each run (HEADGATE_EXAMPLES=1000)
+	HEADGATE_EXAMPLES=$${HEADGATE_EXAMPLES:-1000} $(BIN)/python -m pytest -q -n 2 --timeout 1800 tests/laws $(ARGS)
 
 build: .venv/.dev ## wheel and sdist in dist/, tried in an empty environment
 	rm -rf dist build/try

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 from msgspec.structs import replace
 
-from ..gateway.call import Attempt, Call
+from ..gateway.call import Attempt, Call, presented_key
 from ..gateway.chain import AdapterContext
 from ..gateway.codecs.base import Codec, UpstreamFacts
 from ..gateway.errors import ErrorKind, GatewayError, Malformed, Unsupported, UpstreamError
@@ -94,10 +94,11 @@ class HttpAdapter:
         headers, body, path, hide_usage = self._write(call)
         context = self.context
         credential = context.credential
-        if context.pass_credential and call.credential is not None:
-            credential = call.credential
-        if context.pass_credential and credential is not None:
-            headers.update(self.credential_headers(credential))
+        if context.pass_credential:
+            # Without auth in the chain nobody has looked for the caller's key yet.
+            credential = call.credential or presented_key(call.headers) or credential
+            if credential is not None:
+                headers.update(self.credential_headers(credential))
         headers["x-request-id"] = call.request_id
 
         loop, timeouts = call.scope.loop, context.timeouts
@@ -130,7 +131,11 @@ class HttpAdapter:
             with call.scope.limit(total_at, "timeout.total", self._overdue):
                 whole = await exchange.read(context.max_answer_bytes)
             codec = self.codec
-            chunk = Chunk(None, self._checked(whole, exchange), codec.whole, codec.decode_response, codec.read_usage)
+            # Across formats the events will be decoded in any case, and usage with them.
+            read_usage = codec.read_usage if call.format == codec.format else None
+            chunk = Chunk(
+                None, self._checked(whole, exchange, credential), codec.whole, codec.decode_response, read_usage
+            )
             return Reply.whole(chunk, call.scope, status, _passed_back(exchange.headers))
         except GatewayError as error:
             attempt.error = error.kind
@@ -181,7 +186,7 @@ class HttpAdapter:
                         param=lost[0].path,
                     )
         if same_format and call.facts.query:
-            kept = {name: value for name, value in call.facts.query.items() if name not in _NO_SECRETS_IN_QUERY}
+            kept = {name: value for name, value in call.facts.query.items() if name.lower() not in _NO_SECRETS_IN_QUERY}
             if kept:
                 path += ("&" if "?" in path else "?") + urlencode(kept)
         return headers, body, path, hide_usage
@@ -193,6 +198,7 @@ class HttpAdapter:
         """Return whether a request header may pass, and remember it: clients send the same few names again and again."""
         passes = name in _COMMON_REQUEST_HEADERS or name in self.request_headers
         passes = passes or (bool(self.request_prefixes) and name.startswith(self.request_prefixes))
+        passes = passes and name not in self._whole_headers  # what the rule file says is not the caller's to change
         if len(self._passing) < _MAX_LEARNT:
             self._passing[name] = passes
         return passes
@@ -210,13 +216,11 @@ class HttpAdapter:
                 f"upstream {self.context.name} answered with a redirect (HTTP {exchange.status}); redirects are not "
                 "followed: set base_url to where it points"
             )
-        if credential is not None and credential.encode() in body:
-            body = body.replace(credential.encode(), b"***")
-        error = self.codec.decode_error(exchange.status, exchange.headers, body)
+        error = self.codec.decode_error(exchange.status, exchange.headers, _without(credential, body))
         error.headers = _passed_back(exchange.headers)
         return error
 
-    def _checked(self, body: bytes, exchange: Exchange) -> bytes:
+    def _checked(self, body: bytes, exchange: Exchange, credential: str | None) -> bytes:
         """Return ``body`` if it is a JSON object that tells no error. Raises that error, or Malformed for anything else."""
         try:
             told = _error_member(body)
@@ -226,8 +230,15 @@ class HttpAdapter:
             raise Malformed(f"upstream {self.context.name} answered {exchange.status} with {what}, not JSON") from None
         if bytes(told) != b"null":
             # An error inside a 200, as routers of providers send them: reading the body raises it.
-            self.codec.decode_response(body)
+            self.codec.decode_response(_without(credential, body))
         return body
+
+
+def _without(credential: str | None, body: bytes) -> bytes:
+    """Return an error body in which the provider does not repeat our key."""
+    if credential is not None and (secret := credential.encode()) in body:
+        return body.replace(secret, b"***")
+    return body
 
 
 def _error_member(body: bytes) -> Raw:

@@ -99,31 +99,42 @@ class _Play:
                 self.thoughts.append(rest)
             elif verb == "tool":
                 name, _, arguments = rest.partition(" ")
+                if not name:
+                    raise ValueError("no name of a tool")
                 self.tools.append((name, arguments.strip() or "{}"))
             elif verb == "delay":
                 self.delay_s = Duration.parse(rest)
             elif verb == "start":
                 self.start_s = Duration.parse(rest)
             elif verb == "truncate":
-                self.truncate_at = int(rest)
+                self.truncate_at = _count(rest)
             elif verb == "cut":
-                self.cut_at = int(rest)
+                self.cut_at = _count(rest)
             elif verb == "error":
-                status, _, words = rest.partition(" ")
-                kind = _ERROR_KINDS.get(int(status), "upstream_error")
-                self.refusal = upstream_error(
-                    kind, words or f"the simulator was asked for HTTP {status}", status=int(status)
-                )
+                number, _, words = rest.partition(" ")
+                status = _count(number)
+                if not 400 <= status <= 599:
+                    raise ValueError("an error has a status from 400 to 599")
+                kind = _ERROR_KINDS.get(status, "upstream_error")
+                words = words or f"the simulator was asked for HTTP {status}"
+                self.refusal = upstream_error(kind, words, status=status)
             elif verb == "fail":
                 count, error_kind = shlex.split(rest)
                 if error_kind not in _KINDS:
                     raise ValueError(f"unknown error kind {error_kind!r}")
-                self.fail_at = int(count)
+                self.fail_at = _count(count)
                 self.failure = upstream_error(error_kind, "the simulator was asked to fail here")  # type: ignore[arg-type]  # tested
             else:
                 raise ValueError("unknown directive")
         except ValueError as fault:
             raise CallerError(f"the simulator cannot follow {_DIRECTIVE + line!r}: {fault}") from fault
+
+
+def _count(text: str) -> int:
+    """Read a number. Raises ValueError for one below zero, too."""
+    if (count := int(text)) < 0:
+        raise ValueError(f"{count} is below zero")
+    return count
 
 
 class SimulatorAdapter:
@@ -282,21 +293,22 @@ _SMALLEST: Final[dict[str, Any]] = {"string": "text", "integer": 1, "number": 1.
 
 
 def _instance(schema: Any, depth: int = 0) -> Any:
-    """Return a small value that fits the common part of JSON Schema."""
-    if not isinstance(schema, dict) or depth > 20:
-        return None
-    if "const" in schema:
-        return schema["const"]
-    if schema.get("enum"):
-        return schema["enum"][0]
-    for choice in ("anyOf", "oneOf", "allOf"):
-        if schema.get(choice):
-            return _instance(schema[choice][0], depth + 1)
-    kind = schema.get("type", "object")
-    if isinstance(kind, list):
-        kind = kind[0]
-    if kind == "object":
-        return {name: _instance(member, depth + 1) for name, member in schema.get("properties", {}).items()}
-    if kind == "array":
-        return [_instance(schema["items"], depth + 1)] if "items" in schema else []
-    return _SMALLEST.get(kind)
+    """Return a small value that fits the common part of JSON Schema; None where the schema is none."""
+    match schema:
+        case dict() if depth > 20:
+            return None
+        case {"const": value} | {"enum": [value, *_]}:
+            return value
+        case {"anyOf": [choice, *_]} | {"oneOf": [choice, *_]} | {"allOf": [choice, *_]}:
+            return _instance(choice, depth + 1)
+        case {"type": [str(kind), *_]}:
+            return _instance({**schema, "type": kind}, depth)
+        case {"type": "array", **rest}:
+            return [_instance(rest["items"], depth + 1)] if "items" in rest else []
+        case {"type": str(kind)} if kind != "object":
+            return _SMALLEST.get(kind)
+        case {"properties": dict(members)}:
+            return {name: _instance(member, depth + 1) for name, member in members.items()}
+        case dict():
+            return {}
+    return None

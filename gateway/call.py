@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from .codecs.base import Codec, Peek, RequestFacts
-from .errors import ErrorKind
+from .errors import AuthError, ErrorKind
 from .ir.loss import Ledger
 from .ir.message import Request
 from .relay.scope import Scope
@@ -26,6 +26,29 @@ class Principal(Struct, frozen=True, omit_defaults=True):
 
 
 ANONYMOUS: Final = Principal(key="anonymous")
+
+
+def presented_key(headers: Mapping[str, str]) -> str | None:
+    """Return the key that a caller shows, wherever its format puts it; None if there is none. Raises AuthError for two.
+
+    ``headers`` have lower-case names.
+    """
+    found: str | None = None
+    for name in ("authorization", "x-api-key", "api-key", "x-goog-api-key"):
+        value = headers.get(name)
+        if not value:
+            continue
+        if name == "authorization":
+            scheme, _, value = value.partition(" ")
+            if scheme.lower() != "bearer":
+                raise AuthError("the Authorization header must be 'Bearer' and the API key")
+            value = value.strip()
+            if not value:  # as clients without a key send it
+                continue
+        if found is not None and found != value:
+            raise AuthError("two different API keys in one request: send one of them")
+        found = value
+    return found
 
 
 class Attempt(Struct, omit_defaults=True):
@@ -79,6 +102,7 @@ class Call(Struct):
     credential: str | None = None
     wants_usage: bool = False
     refuse_loss: bool = False
+    show_loss: bool = True
     remote: str | None = None
     _request: Request | None = None
 
@@ -105,6 +129,10 @@ class Call(Struct):
             assert self.body is not None
             self._request = request = self.codec.decode_request(self.body, self.facts)
         return request
+
+    def __repr__(self) -> str:
+        # A Struct would show the credential, the headers and the words of the conversation to whoever logs it.
+        return f"Call({self.request_id!r}, {self.format!r}, model={self.model!r}, route={self.decision.route!r})"
 
     def replace(self, **changes: Any) -> Call:
         """Return a copy with the given attributes set."""

@@ -60,12 +60,17 @@ def _find(kind: Kind, name: str) -> object:
     if path is None:
         raise UnknownName(f"unknown {kind.removesuffix('s')} {name!r}", names(kind))
     module_name, _, attribute = path.partition(":")
+    if not module_name or module_name.startswith("."):
+        raise UnknownName(f"{kind.removesuffix('s')} {name!r} cannot be imported: it must read package.module:Class")
     try:
         found: object = importlib.import_module(module_name)
         for step in attribute.split("."):
             found = getattr(found, step)
-    except (ImportError, AttributeError) as fault:
-        raise UnknownName(f"{kind.removesuffix('s')} {name!r} cannot be imported: {fault}") from fault
+    except (
+        Exception
+    ) as fault:  # a stranger's module may raise anything: the rule file has a line to name, a traceback none
+        why = str(fault) or type(fault).__name__
+        raise UnknownName(f"{kind.removesuffix('s')} {name!r} cannot be imported: {why}") from fault
     return found
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Final
 
 from msgspec import Meta, Struct
 
-from ..gateway.call import Call, Principal
+from ..gateway.call import Call, Principal, presented_key
 from ..gateway.chain import Next
 from ..gateway.errors import AuthError
 from ..gateway.relay.reply import Reply
@@ -78,24 +78,6 @@ class Auth:
         if found is None or not hmac.compare_digest(digest, found[0]):
             raise AuthError("this API key is not known here")
         return found[1], presented
-
-
-def presented_key(headers: Mapping[str, str]) -> str | None:
-    """Return the key a caller shows, wherever its format puts it; None if there is none. Raises AuthError for two."""
-    found: str | None = None
-    for name in ("authorization", "x-api-key", "api-key", "x-goog-api-key"):
-        value = headers.get(name)
-        if not value:
-            continue
-        if name == "authorization":
-            scheme, _, value = value.partition(" ")
-            if scheme.lower() != "bearer":
-                raise AuthError("the Authorization header must be 'Bearer' and the API key")
-            value = value.strip()
-        if found is not None and found != value:
-            raise AuthError("two different API keys in one request: send one of them")
-        found = value
-    return found
 
 
 def _digest(key: Key) -> bytes | None:

@@ -10,14 +10,14 @@ import asyncio
 import logging
 import re
 import sys
-from typing import ClassVar, Final, TextIO
+from typing import BinaryIO, ClassVar, Final
 
 import msgspec
 from msgspec import Struct
 
 from ..gateway.call import Attempt, Call
 from ..gateway.chain import Next
-from ..gateway.errors import GatewayError
+from ..gateway.errors import Cancelled, GatewayError, HouseError, UpstreamTimeout
 from ..gateway.ir.event import Chunk, PartDelta, Usage, UsageReport
 from ..gateway.ir.loss import Loss
 from ..gateway.relay.reply import Reply
@@ -26,6 +26,8 @@ FLUSH_S: Final = 0.2
 """How long a line may wait: a write for each would cost more than all the rest of the middleware."""
 MAX_LINES: Final = 1000
 """Lines that wait at most, however short the time."""
+_log: Final = logging.getLogger("headgate.log")
+_NO_USAGE: Final = Usage()
 _encode: Final = msgspec.json.Encoder().encode
 _SECRET: Final = re.compile(
     r"(?:\b(?:sk|pk|rk|xai|gsk|key)-[A-Za-z0-9_\-]{8,}|\bAKIA[0-9A-Z]{16}|\bghp_[A-Za-z0-9]{20,}|\bAIza[0-9A-Za-z_\-]{30,}"
@@ -85,7 +87,7 @@ class Log:
     def __init__(self, options: LogOptions) -> None:
         self.options = options
         self._logger = logging.getLogger("headgate.access")
-        self._file: TextIO | None = None
+        self._file: BinaryIO | None = None
         self._lines: list[Line] = []
         self._timer: asyncio.TimerHandle | None = None
 
@@ -93,17 +95,17 @@ class Log:
         """Open the file, if there is one."""
         to = self.options.to
         if to == "stdout":
-            self._file = sys.stdout
+            self._file = sys.stdout.buffer
         elif to == "stderr":
-            self._file = sys.stderr
+            self._file = sys.stderr.buffer
         elif to != "logger":
             # Appended to in single writes of whole lines: several processes may share the file.
-            self._file = open(to, "a", encoding="utf-8")  # noqa: ASYNC230, SIM115  # once, before the first call
+            self._file = open(to, "ab", buffering=0)  # noqa: ASYNC230, SIM115  # once, before the first call
 
     async def stop(self) -> None:
         """Write what is left, and close the file."""
         self._flush()
-        if self._file is not None and self._file not in (sys.stdout, sys.stderr):
+        if self._file is not None and self.options.to not in ("stdout", "stderr"):
             self._file.close()
         self._file = None
 
@@ -111,11 +113,8 @@ class Log:
         """Pass the call on and watch its answer."""
         try:
             reply = await call_next(call)
-        except GatewayError as error:
-            self.note(call, error, None, None, error.status)
-            raise
-        except asyncio.CancelledError:
-            self.note(call, None, None, None, 499, "cancelled")
+        except BaseException as fault:
+            self.note(call, _as_error(fault, call), None, None, 0)
             raise
         return reply.through(_Watch(self, call, reply.status))
 
@@ -126,43 +125,40 @@ class Log:
         usage: Usage | None,
         first_token_s: float | None,
         status: int,
-        outcome: str = "ok",
     ) -> None:
-        """Add the line of ``call``, which is over."""
+        """Add the line of ``call``, which is over: with ``error``, or with ``status``."""
         decision, ledger, loop = call.decision, call.ledger, call.scope.loop
+        peek, began = call.peek, call.began
+        spent = usage or _NO_USAGE
         line = Line(
             call.began_unix,
             call.request_id,
             "POST",
             call.facts.path,
-            call.format,
-            call.peek.model,
+            call.codec.format,
+            peek.model,
             decision.route,
             decision.upstream,
             call.principal.key,
-            call.stream,
+            peek.stream,
             status if error is None else error.status,
-            outcome if error is None else error.kind,
-            round((loop.time() - call.began) * 1000, 1),
+            "ok" if error is None else error.kind,
+            round((loop.time() - began) * 1000, 1),
+            None if first_token_s is None else round(first_token_s * 1000, 1),
+            spent.input_tokens,
+            spent.output_tokens,
+            spent.cache_read_input_tokens,
+            spent.cache_creation_input_tokens,
+            spent.reasoning_output_tokens,
+            spent.estimated,
+            None if call.model == peek.model else call.model,
+            call.principal.tenant,
+            call.remote,
+            decision.attempts,
+            ledger.request,
+            ledger.answer,
+            None if error is None else mask_secrets(error.message)[:500],
         )
-        if first_token_s is not None:
-            line.first_token_ms = round(first_token_s * 1000, 1)
-        if usage is not None:
-            line.input_tokens = usage.input_tokens
-            line.output_tokens = usage.output_tokens
-            line.cache_read_input_tokens = usage.cache_read_input_tokens
-            line.cache_creation_input_tokens = usage.cache_creation_input_tokens
-            line.reasoning_output_tokens = usage.reasoning_output_tokens
-            line.usage_estimated = usage.estimated
-        if call.model != call.peek.model:
-            line.upstream_model = call.model
-        line.tenant = call.principal.tenant
-        line.remote = call.remote
-        line.attempts = decision.attempts
-        line.loss = ledger.request
-        line.answer_loss = ledger.answer
-        if error is not None:
-            line.error = mask_secrets(error.message)[:500]
         self._lines.append(line)
         if len(self._lines) >= MAX_LINES:
             self._flush()
@@ -179,9 +175,23 @@ class Log:
         if self._file is None:
             for line in lines:
                 self._logger.info("%s", _encode(line).decode())
-        else:
-            self._file.write("".join([_encode(line).decode() + "\n" for line in lines]))
+            return
+        try:
+            self._file.write(b"".join([_encode(line) + b"\n" for line in lines]))
             self._file.flush()
+        except OSError as fault:  # a full disk must not fail the calls that are told of
+            _log.error("%d access log lines are lost: cannot write to %s: %s", len(lines), self.options.to, fault)
+
+
+def _as_error(fault: BaseException, call: Call) -> GatewayError:
+    """Return what a line says of ``fault``. What cancels a call after its deadline is that deadline."""
+    if isinstance(fault, GatewayError):
+        return fault
+    if not isinstance(fault, asyncio.CancelledError):
+        return HouseError("an internal error")
+    if call.deadline is not None and call.scope.loop.time() >= call.deadline:
+        return UpstreamTimeout("the call took longer than its total time-out", kind="timeout.total")
+    return Cancelled("the call was cancelled")
 
 
 class _Watch:

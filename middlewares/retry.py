@@ -51,6 +51,8 @@ class Retry:
             try:
                 return await (await call_next(call)).opened()
             except GatewayError as error:
+                if (attempts := call.decision.attempts) and attempts[-1].error is None:
+                    attempts[-1].error = error.kind  # it failed inside its stream
                 wait = self._wait_s(error, attempt)
                 if wait is None or call.scope.committed or self._too_late(call, wait):
                     raise

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
 
 from msgspec import Raw, Struct
 from msgspec.structs import replace
@@ -32,6 +32,7 @@ MAX_CHOICES: Final = 1024
 
 
 _NO_START: Final = ResponseStart()
+_TEXT_START: Final = PartStart(0, Text(""))
 _PLAIN: Final = frozenset({Text, Reasoning, Refusal, ToolCall})
 
 
@@ -188,6 +189,41 @@ def fold(events: Iterable[Event]) -> Response:
     for event in events:
         whole.add(event)
     return whole.done()
+
+
+class PlainAnswer(NamedTuple):
+    """The commonest answer of all: one text, told at once, and nothing that a format might not have a word for."""
+
+    start: ResponseStart
+    text: str
+    stop: ChoiceStop
+    usage: Usage | None
+
+
+def plain_answer(events: Sequence[Event]) -> PlainAnswer | None:
+    """Return the answer if it is one text; what an encoder asks before it takes the long way through ``fold``."""
+    if not 6 <= len(events) <= 8:
+        return None
+    start, opened, delta, closed, stop, last = events[:6]
+    if (
+        type(start) is not ResponseStart
+        or type(opened) is not PartStart
+        or type(delta) is not PartDelta
+        or type(closed) is not PartStop
+        or type(stop) is not ChoiceStop
+        or opened != _TEXT_START
+        or delta.index
+        or delta.logprobs is not None
+        or closed.index
+        or stop.choice
+        or stop.extra
+    ):
+        return None
+    usage, rest = (last.usage, events[6:]) if type(last) is UsageReport else (None, events[5:])
+    for event in rest:
+        if type(event) is not ResponseStop and type(event) is not Terminator:
+            return None
+    return PlainAnswer(start, delta.text, stop, usage)
 
 
 def _fold_plain(events: tuple[Event, ...] | list[Event]) -> Response | None:

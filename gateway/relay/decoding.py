@@ -58,6 +58,7 @@ class Decoding:
         "_paused",
         "_dead",
         "_complete",
+        "_time",
     )
 
     def __init__(
@@ -73,6 +74,7 @@ class Decoding:
         self._paused = False
         self._dead = False
         self._complete = False
+        self._time = scope.loop.time  # asked at every read
 
     def connect(self, sink: Sink[Chunk], /) -> None:
         """Let the bytes flow."""
@@ -112,7 +114,7 @@ class Decoding:
             self._fail(as_gateway_error(fault))
             return
         if self._deadlines is not None:
-            self._last = self._scope.loop.time()
+            self._last = self._time()
             if not self._has_content and chunk is not None:
                 self._has_content = any(isinstance(event, CONTENT) for event in chunk.events)
         if chunk is not None and self._sink is not None:

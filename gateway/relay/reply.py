@@ -417,9 +417,12 @@ class Reply:
         if not self._stages:
             self._state = _OVER
             return [chunk]
+        # What connect and a source of one chunk would do, without either.
         sink = ListSink()
-        self.connect(sink)
-        assert sink.over
+        self._sink, self._whole, self._state = sink, None, _FLOWING
+        self.push(chunk)
+        if self._state is _FLOWING:
+            self._finish(None, 0)
         return sink.result()
 
 

@@ -85,6 +85,7 @@ class Edge:
         "response",
         "early_headers",
         "early_content_type",
+        "closes",
         "keep_alive_s",
         "error",
         "over",
@@ -115,6 +116,7 @@ class Edge:
         self.response: StreamedAnswer | None = None
         self.early_headers: Mapping[str, str] = {}
         self.early_content_type = ""
+        self.closes = False
         self.keep_alive_s = keep_alive_s
         self.error: GatewayError | None = None
         self.over = False
@@ -152,8 +154,8 @@ class Edge:
         response.headers["Content-Type"] = content_type
         response.headers["Cache-Control"] = "no-cache"
         response.headers["X-Accel-Buffering"] = "no"
-        if self.request.version != HttpVersion11:
-            response.force_close()  # the end of the connection is the end of the answer
+        if self.closes or self.request.version != HttpVersion11:
+            response.force_close()  # in HTTP/1.0 the end of the connection is the end of the answer
         try:
             self._writer = await response.prepare(self.request)
         except ConnectionResetError:

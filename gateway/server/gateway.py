@@ -80,6 +80,7 @@ class Gateway:
         """Where a server of ours listens, so that a reload cannot open it to strangers."""
         self._generation = _Generation(plan, self._retire)
         self._started = False
+        self._starting = asyncio.Lock()
         self._reloading = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
 
@@ -97,9 +98,12 @@ class Gateway:
 
     async def start(self) -> None:
         """Start what the rules name. Idempotent."""
-        if not self._started:
-            self._started = True
-            await self.plan.start()
+        if self._started:
+            return
+        async with self._starting:
+            if not self._started:
+                await self.plan.start()
+                self._started = True
 
     async def aclose(self) -> None:
         """End every call, close every connection."""
@@ -198,6 +202,7 @@ class Gateway:
             deadline=began + route.total_s,
             wants_usage=route.needs_usage,
             refuse_loss=route.loss == "refuse",
+            show_loss=route.loss != "ignore",
             remote=remote,
         )
         return call, route

@@ -96,6 +96,7 @@ class Surface:
             if not call.stream:
                 return await self._whole(call, route, context, visible)
             edge = Edge(request, presence, scope, plan.server.keep_alive, codec.stream_encoder(context))
+            edge.closes = self.gateway.draining
             edge.early_headers = visible.headers(call)
             edge.early_content_type = codec.stream_content_type
             reply = await route.entry(call)
@@ -134,7 +135,7 @@ class Surface:
         body = await read_body(request, headers, options.max_body)
         path = request.raw_path
         query: dict[str, str] = {}
-        if "?" in path or "%" in path:
+        if "?" in path or "%" in path or "#" in path or path[:1] != "/":
             path, query = request.path, dict(request.query)
         remote = remote_of(request, headers, options.networks)
         return self.gateway.prepare(
@@ -154,7 +155,13 @@ class Surface:
                 call.ledger.add_answer(encoded.losses)
         headers = visible.headers(call, reply.headers)
         headers["Content-Type"] = codec.content_type
-        return WholeAnswer(body=body, status=reply.status, headers=headers)
+        return self._last_words(WholeAnswer(body=body, status=reply.status, headers=headers))
+
+    def _last_words(self, answer: web.Response) -> web.Response:
+        """While draining, a connection ends with the answer under way: else its client could keep the drain from ending."""
+        if self.gateway.draining:
+            answer.force_close()
+        return answer
 
     def refuse(
         self, codec: Codec, error: GatewayError, request_id: str, visible: _Visible, call: Call | None = None
@@ -162,13 +169,13 @@ class Surface:
         """Return ``error`` as a response in the caller's format."""
         status, own, body = codec.encode_error(error, request_id)
         # A provider's own error body may pass as it came: the header says our word for it all the same.
-        headers = visible.headers(call, {**error.headers, "headgate-error": error.kind})
+        ours = {"x-request-id": request_id, "headgate-error": error.kind}
+        headers = visible.headers(call, {**error.headers, **ours})
         headers.update(own)
-        headers["x-request-id"] = request_id
         if name := _REQUEST_ID_HEADERS.get(codec.format):
             headers.setdefault(name, request_id)
         headers.setdefault("Content-Type", "application/json")
-        return WholeAnswer(body=body, status=status, headers=headers)
+        return self._last_words(WholeAnswer(body=body, status=status, headers=headers))
 
     # -- everything else
 
@@ -188,11 +195,11 @@ class Surface:
             wanted = request.match_info.get("model")
             anthropic = codec.format == "anthropic.messages"
             body = await list_models(plan, codec, facts, scope, request_id, wanted, anthropic, self.gateway.loaded_at)
-            answer = self._visible(request).headers()
-            answer.update({"Content-Type": "application/json", "x-request-id": request_id})
+            answer = self._visible(request).headers(None, {"x-request-id": request_id})
+            answer["Content-Type"] = "application/json"
             return web.Response(body=body, headers=answer)
-        except GatewayError as error:
-            return self.refuse(codec, error, request_id, self._visible(request))
+        except Exception as fault:  # as in serve: an authenticator may be a stranger's
+            return self.refuse(codec, as_gateway_error(fault), request_id, self._visible(request))
         finally:
             scope.close()
 
@@ -267,7 +274,7 @@ class _Visible:
             headers["headgate-upstream"] = decision.upstream
             if decision.attempts:
                 headers["headgate-attempts"] = str(len(decision.attempts))
-            if call.ledger.request and (lost := call.ledger.lost):
+            if call.ledger.request and call.show_loss and (lost := call.ledger.lost):
                 headers["headgate-loss"] = ", ".join(_header_safe(loss.path) for loss in lost)[:1000]
         for name in self._hidden:
             headers.popall(name, None)

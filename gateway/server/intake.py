@@ -68,12 +68,12 @@ async def read_body(request: web.BaseRequest, headers: dict[str, str], max_bytes
         body = await content.readany()
         if not content.at_eof():
             pieces, size = [body], len(body)
-            while not content.at_eof():
+            while size <= max_bytes and not content.at_eof():
                 piece = await content.readany()
                 pieces.append(piece)
                 size += len(piece)
-                if size > max_bytes:
-                    raise _too_large(max_bytes)
+            if size > max_bytes:
+                raise _too_large(max_bytes)
             body = b"".join(pieces)
     except (web.RequestPayloadError, aiohttp.ClientError, ContentEncodingError) as fault:
         raise CallerError(f"the request body cannot be read (content-encoding {encoding}): {fault}") from fault

@@ -48,8 +48,8 @@ class WholeAnswer(web.Response):
         ):
             return await super().prepare(request)
         headers = self.headers
-        for name in _OURS:
-            if name in headers:  # a middleware of the host set it
+        for ours in _OURS:
+            if ours in headers:  # a middleware of the host set it
                 return await super().prepare(request)
         lines = [f"HTTP/1.1 {self.status} {self.reason}\r\n"]
         for name, value in headers.items():
@@ -67,6 +67,9 @@ class WholeAnswer(web.Response):
         transport.write(head.encode("utf-8", "surrogateescape") + body)
         self._written = len(body)
         return None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.status}>"  # aiohttp's wants the request that its own prepare() remembers
 
     _stays_open = False
 

@@ -23,6 +23,9 @@ class RequestHead(Struct, frozen=True):
     url: str
     headers: Mapping[str, str]
 
+    def __repr__(self) -> str:
+        return f"RequestHead({self.method}, {self.url.partition('?')[0]})"  # the headers show the credential
+
 
 class Deadlines(Struct, frozen=True):
     """When to give up, as seconds of the loop's clock for the absolute ones (``_at``), as durations for the rest.

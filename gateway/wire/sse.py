@@ -20,12 +20,15 @@ class FrameTooLarge(ValueError):
 
 
 class SseFramer:
-    """Cuts bytes into whole frames; keeps the partial one, up to ``max_frame_bytes``."""
+    """Cuts bytes into whole frames; keeps the partial one, up to ``max_frame_bytes``.
 
-    __slots__ = ("_tail", "_size", "_max")
+    While ``tail`` is empty, nothing is kept: a read that is known to be one whole frame need not be fed.
+    """
+
+    __slots__ = ("tail", "_size", "_max")
 
     def __init__(self, max_frame_bytes: int) -> None:
-        self._tail: list[bytes] = []
+        self.tail: list[bytes] = []
         self._size = 0
         self._max = max_frame_bytes
 
@@ -36,14 +39,14 @@ class SseFramer:
         Raises FrameTooLarge when the partial frame is above the cap; the framer is of no use after that. It is raised by
         itself: frames that became whole in the same read are returned, and the next read raises.
         """
-        if self._tail:
-            tail = self._tail[-1]
+        if self.tail:
+            tail = self.tail[-1]
             # A long frame over many reads: look at the new bytes alone (and a border of three), join once it is whole.
             if not _ends_inside(tail[-3:] + data):
                 return self._keep(data) if data else (b"", [])  # the last piece is what the next look needs
-            self._tail.append(data)
-            data = b"".join(self._tail)
-            self._tail.clear()
+            self.tail.append(data)
+            data = b"".join(self.tail)
+            self.tail.clear()
             self._size = 0
         if b"\r" in data:
             return self._feed_any_line_end(data)
@@ -52,15 +55,15 @@ class SseFramer:
         if rest:
             if not frames:
                 return self._keep(rest)
-            self._tail.append(rest)
+            self.tail.append(rest)
             self._size = len(rest)
             data = data[: len(data) - len(rest)]
         return data, frames
 
     def close(self) -> tuple[bytes, list[bytes]]:
         """Return the last frame if the bytes ended without its blank line, closed off as if it had come."""
-        rest = b"".join(self._tail)
-        self._tail.clear()
+        rest = b"".join(self.tail)
+        self.tail.clear()
         self._size = 0
         if not rest.strip():
             return b"", []
@@ -79,12 +82,12 @@ class SseFramer:
         if start < len(data):
             if not frames:
                 return self._keep(data)
-            self._tail.append(data[start:])
+            self.tail.append(data[start:])
             self._size = len(data) - start
         return data[:start], frames
 
     def _keep(self, rest: bytes) -> tuple[bytes, list[bytes]]:
-        self._tail.append(rest)
+        self.tail.append(rest)
         self._size += len(rest)
         if self._size > self._max:
             raise FrameTooLarge(f"a frame above {self._max} bytes")

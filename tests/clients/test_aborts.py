@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import aiohttp
 import pytest
 
-from ..fakes.gateway import Served
+from ..fakes.gateway import CALLER_KEY, Served
 from ..fakes.provider import FakeProvider
-from ..fakes.script import Script, script
+from ..fakes.script import Say, Script, script
 from .talk import CALLERS, MODELS, OPENAI, Talk, start
 
 Begin = Callable[..., Talk]
@@ -103,3 +104,29 @@ async def test_in_the_middle_of_a_stream(
     stream = await _first_words(conversation, caller)
     await stream.close()
     await _closed_upstream(provider, served)
+
+
+async def test_a_reader_that_stopped_reading(
+    provider: FakeProvider, served: Served, caller: str, to: str, prefix: str
+) -> None:
+    """The provider is paused on its behalf when it leaves: nobody writes, and it must be noticed all the same."""
+    provider.answer(script(Say("x" * (16 << 20), pieces=2048)))
+    body: dict[str, Any] = {
+        "model": prefix + MODELS[to],
+        "messages": [{"role": "user", "content": "hi"}],
+        "stream": True,
+    }
+    path = "/v1/chat/completions"
+    if caller != OPENAI:
+        body["max_tokens"] = 99
+        path = "/v1/messages"
+    headers = {"Authorization": f"Bearer {CALLER_KEY}"}
+    async with aiohttp.ClientSession(read_bufsize=2**14) as session:
+        response = await session.post(served.base + path, json=body, headers=headers)
+        await response.content.readany()
+        sent = -1
+        while sent != len(provider.last.sent):  # until the provider stands still
+            sent = len(provider.last.sent)
+            await asyncio.sleep(0.1)
+        response.close()
+        await _closed_upstream(provider, served)

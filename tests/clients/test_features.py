@@ -127,6 +127,13 @@ async def test_what_anthropic_cannot_carry_is_named(provider: FakeProvider, chat
     assert raw.headers["headgate-upstream"] == "anthropic"
 
 
+async def test_names_of_lost_members_cannot_break_the_header(provider: FakeProvider, chat: openai.AsyncOpenAI) -> None:
+    odd = {"x\r\nSet-Cookie: a=b": 1, "ünï": 2, "a,b": 3} | {f"x_{number}": number for number in range(2000)}
+    raw = await chat.chat.completions.with_raw_response.create(model=MODELS[ANTHROPIC], messages=ASK, extra_body=odd)
+    assert "set-cookie" not in raw.headers
+    assert 0 < len(raw.headers["headgate-loss"]) <= 1000
+
+
 @pytest.mark.parametrize(
     "model", ["claude-fake-4-5", "claude-fake-4-6", "claude-fake-4-8", "claude-fake-5-0", "claude-3-5-fake-latest"]
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
@@ -30,7 +31,7 @@ from .common import ANTHROPIC, OPENAI
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
-LETTERS: Final = st.sampled_from(list('aé\u2028👋"\\/\n\r\t {}[]:,\x00\x7f\ufeff') + ["data: ", "\n\n", "[DONE]", "event:"])
+LETTERS: Final = st.sampled_from([*'aé\u2028👋"\\/\n\r\t {}[]:,\x00\x7f\ufeff', "data: ", "\n\n", "[DONE]", "event:"])
 WORDS: Final = st.lists(LETTERS, min_size=1, max_size=6).map("".join)
 IDS: Final = st.text("abcXYZ019_-", min_size=1, max_size=12)
 JSON: Final[st.SearchStrategy[Any]] = st.recursive(
@@ -65,12 +66,13 @@ class Answer(NamedTuple):
 def _deltas(text: str, draw: Draw) -> tuple[PartDelta, ...]:
     places = sorted(draw(st.lists(st.integers(0, len(text)), max_size=3)))
     borders = [0, *places, len(text)]
-    pieces = (text[start:end] for start, end in zip(borders, borders[1:], strict=False))
+    pieces = (text[start:end] for start, end in itertools.pairwise(borders))
     return tuple(PartDelta(0, piece) for piece in pieces if piece)
 
 
 def _citation(format: str, draw: Draw) -> Citation:
     title = draw(WORDS)
+    raw: dict[str, object]
     if format == OPENAI:
         spot = {"start_index": 0, "end_index": 1, "url": "https://a.example/", "title": title}
         raw = {"type": "url_citation", "url_citation": spot}
@@ -114,7 +116,12 @@ def _call(format: str, draw: Draw, number: int) -> Piece:
 
 
 def _opaque(draw: Draw) -> Piece:
-    found = {"type": "web_search_result", "url": "https://a.example/", "title": draw(WORDS), "encrypted_content": "Ab=="}
+    found = {
+        "type": "web_search_result",
+        "url": "https://a.example/",
+        "title": draw(WORDS),
+        "encrypted_content": "Ab==",
+    }
     block = {"type": "web_search_tool_result", "tool_use_id": draw(IDS), "content": [found]}
     return Piece(Opaque(ANTHROPIC, "web_search_tool_result", _json(block)), ())
 
@@ -171,7 +178,13 @@ def _usage(format: str, draw: Draw) -> Usage:
     reasoning = draw(st.sampled_from([None, 0, 17]))
     cached, stored = draw(st.sampled_from([(None, None), (read, None), (read, written)]))
     return Usage(
-        fresh + (cached or 0) + (stored or 0), fresh, cached, stored, output + (reasoning or 0), reasoning, format=format
+        fresh + (cached or 0) + (stored or 0),
+        fresh,
+        cached,
+        stored,
+        output + (reasoning or 0),
+        reasoning,
+        format=format,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -38,7 +39,7 @@ law: Final = settings(
 def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
     """Cut ``data`` at ``places``; empty pieces are left out."""
     borders = [0, *sorted({place for place in places if 0 < place < len(data)}), len(data)]
-    return [data[start:end] for start, end in zip(borders, borders[1:], strict=False) if start < end]
+    return [data[start:end] for start, end in itertools.pairwise(borders) if start < end]
 
 
 PLACES: Final = st.one_of(

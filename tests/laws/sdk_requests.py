@@ -15,10 +15,14 @@ from typing import Any, Final, Literal, NamedTuple, Union, get_args, get_origin
 import typing_extensions
 from anthropic.types.message_create_params import MessageCreateParamsNonStreaming, MessageCreateParamsStreaming
 from hypothesis import strategies as st
-from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming, CompletionCreateParamsStreaming
+from openai.types.chat.completion_create_params import (
+    CompletionCreateParamsNonStreaming,
+    CompletionCreateParamsStreaming,
+)
 
 from .common import OPENAI
 
+_REQUIRED: Final[tuple[object, ...]] = (typing_extensions.Required,)
 _WRAPPERS: Final = (typing_extensions.Required, typing_extensions.NotRequired, typing_extensions.Annotated)
 TYPES: Final[dict[str, tuple[type, ...]]] = {
     OPENAI: (CompletionCreateParamsNonStreaming, CompletionCreateParamsStreaming),
@@ -100,10 +104,15 @@ def _members(kind: Any) -> dict[str, tuple[Any, bool]]:
     """The members of a TypedDict: type, and whether it must be there."""
     # Which are required cannot be asked of the class itself where annotations are strings.
     hints = typing_extensions.get_type_hints(kind, include_extras=True)
-    return {
-        name: (hint, get_origin(hint) is typing_extensions.Required or name in ("type", "schema"))
-        for name, hint in hints.items()
-    }
+    return {name: (hint, get_origin(hint) in _REQUIRED or name in ("type", "schema")) for name, hint in hints.items()}
+
+
+@cache
+def _is_said(kind: Any) -> bool:
+    """Whether a type says something: not None, nor the classes of the SDK's answers, which it takes for convenience."""
+    if get_origin(kind) in (Union, types.UnionType, *_WRAPPERS):
+        return any(_is_said(inner) for inner in get_args(kind) if isinstance(inner, type) or get_origin(inner))
+    return kind is not type(None) and not hasattr(kind, "model_fields")
 
 
 class _Drawing:
@@ -120,8 +129,7 @@ class _Drawing:
         if origin in _WRAPPERS:
             return self.value(get_args(kind)[0], depth)
         if origin is Union or origin is types.UnionType:
-            some = [inner for inner in get_args(kind) if inner is not type(None)]
-            return self.value(self.random.choice(some), depth)
+            return self.value(self.random.choice([inner for inner in get_args(kind) if _is_said(inner)]), depth)
         if typing_extensions.is_typeddict(kind):
             return self.members(kind, depth)
         if origin in (Literal, typing_extensions.Literal):
@@ -129,7 +137,9 @@ class _Drawing:
         if origin in (dict, Mapping) or kind is object or getattr(origin, "__name__", "") == "Mapping":
             return {self.marks.word(): self.marks.word()}
         if origin is not None:
-            return [self.value(get_args(kind)[0], depth + 1) for _ in range(self.random.choice([1, 1, 2]))]
+            # Blocks hold blocks: below some depth no more.
+            count = self.random.choice([1, 1, 2]) if depth < 9 else 0
+            return [self.value(get_args(kind)[0], depth + 1) for _ in range(count)]
         if kind is bool:
             return self.random.random() < 0.5
         if kind is int:
@@ -145,6 +155,8 @@ class _Drawing:
                 continue
             shape = _SHAPES.get((kind.__name__, name))
             chosen[name] = self.value(hint, depth + 1) if shape is None else shape(self.marks)
+        if kind.__name__ == "FileFile" and "file_data" not in chosen:
+            chosen["file_id"] = self.marks.word()  # one of the two must be there
         return chosen
 
 
@@ -155,6 +167,9 @@ def requests(draw: st.DrawFn, format: str) -> dict[str, Any]:
     drawing = _Drawing(draw)
     body = drawing.members(kind, 0)
     body["messages"] += [drawing.value(_members(kind)["messages"][0], 0)[0] for _ in range(draw(st.integers(0, 3)))]
+    for legacy, member in (("functions", "tools"), ("function_call", "tool_choice")):
+        if member in body:
+            body.pop(legacy, None)  # the API refuses both
     return body
 
 

@@ -99,17 +99,17 @@ def test_parts_in_any_order_tell_the_same(data: st.DataObject) -> None:
 # -- middlewares
 
 
-class Options(Struct, frozen=True):
+class Nothing(Struct, frozen=True):
     """Nothing to set."""
 
 
 class Counter:
     """Counts how often it is called, what it sees, and that its stage is closed once."""
 
-    Options: ClassVar[type[Struct]] = Options
+    Options: ClassVar[type[Struct]] = Nothing
     counts: ClassVar[dict[str, int]] = {}
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Nothing) -> None:
         pass
 
     async def __call__(self, call: Call, call_next: Next, /) -> Reply:

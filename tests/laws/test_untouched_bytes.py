@@ -142,7 +142,9 @@ def test_a_whole_answer_that_nobody_changed_is_read_without_being_changed(format
 # -- requests
 
 BLANKS = st.sampled_from(["", " ", "\t", "\r\n  "])
-NAMES = st.one_of(IDS, st.sampled_from(["x_model", "Model", "models", "a\\u0062", "\u00e9", "model\\n", "stream_optionz"]))
+NAMES = st.one_of(
+    IDS, st.sampled_from(["x_model", "Model", "models", "a\\u0062", "\u00e9", "model\\n", "stream_optionz"])
+)
 
 
 @st.composite

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from headgate.gateway.errors import Cut, GatewayError, HouseError, Malformed, UpstreamError, UpstreamTimeout
-from headgate.gateway.ir.event import Chunk, Event, Keepalive, PartDelta, ResponseStart
-from headgate.gateway.relay.decoding import Decoding, StreamDeadlines
+from headgate.gateway.ir.event import Chunk, Event, Keepalive, PartDelta, ResponseStart, Terminator
+from headgate.gateway.relay.decoding import LINGER_S, Decoding, StreamDeadlines
 from headgate.gateway.relay.reply import Reply
 from headgate.gateway.relay.scope import Clock, Scope
 from headgate.gateway.relay.source import Sink
@@ -52,10 +52,13 @@ class Exchange:
         self.sink = None
 
 
+_SIGNS: dict[str, Event] = {".": Keepalive(), "<": ResponseStart(), "#": Terminator()}
+
+
 class Letters:
     """A decoder: a letter is a delta, ``.`` a ping, ``<`` the start, ``!`` an in-band error, ``?`` and a last ``%`` a bug.
 
-    ``_`` is a frame that stays partial. The last letter must be ``$``.
+    ``_`` is a frame that stays partial, ``#`` the end mark. The last letter must be ``$`` or ``#``.
     """
 
     def __init__(self) -> None:
@@ -76,13 +79,13 @@ class Letters:
             if letter == "_":
                 self.tail = "tail"
                 continue
-            events.append(Keepalive() if letter == "." else ResponseStart() if letter == "<" else PartDelta(0, letter))
+            events.append(_SIGNS.get(letter) or PartDelta(0, letter))
         return Chunk(tuple(events), data, WIRE) if events else None
 
     def close(self) -> Chunk | None:
         if self.last == "%":
             raise ValueError("bug")
-        if self.last != "$":
+        if self.last not in "$#":
             self.error = Cut("no end")
         return Chunk((PartDelta(0, self.tail),)) if self.tail else None
 
@@ -299,3 +302,23 @@ async def test_without_deadlines_nothing_is_watched(scope: Scope) -> None:
     exchange.push(b"$")
     exchange.end()
     assert ear.ends == 1
+
+
+# -- after the end mark the answer is complete, whatever becomes of the connection
+
+
+async def test_an_end_mark_without_an_end_is_an_end(scope: Scope) -> None:
+    exchange, decoding, ear = start(scope, b"<a#", limits=deadlines(scope, idle=0.1))
+    decoding.tick(scope.loop.time() + LINGER_S / 2)
+    assert (ear.ends, exchange.heard) == (0, ["connect"]), "the provider may still end it, and the connection live on"
+    decoding.tick(scope.loop.time() + LINGER_S + 0.1)
+    assert (ear.text, ear.ends, ear.error) == ("a", 1, None)
+    assert exchange.heard == ["connect", "abort"]
+    assert scope.watched == []
+
+
+async def test_a_connection_that_breaks_after_the_end_mark_is_an_end(scope: Scope) -> None:
+    exchange, _, ear = start(scope, b"<a#", limits=deadlines(scope))
+    exchange.end(Cut("reset"))
+    assert (ear.text, ear.ends, ear.error) == ("a", 1, None)
+    assert scope.watched == []

@@ -7,16 +7,17 @@ import contextlib
 import json
 import socket
 import textwrap
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from aiohttp import web
 from headgate.gateway.server.gateway import Gateway
 from headgate.gateway.server.handlers import make_app
 
+T = TypeVar("T")
 CHAT: Final = "/v1/chat/completions"
 MESSAGES: Final = "/v1/messages"
 SIMULATED: Final = """
@@ -90,6 +91,11 @@ async def serving(
         yield House(base, gateway, runner, directory / "routes.yaml")
     finally:
         await runner.cleanup()
+
+
+def begin(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """Run ``work`` meanwhile; the test awaits or cancels it."""
+    return asyncio.get_running_loop().create_task(work)
 
 
 async def until(holds: Callable[[], object], within_s: float = 2.0) -> None:

@@ -24,6 +24,7 @@ from ...errors import DecodeError, Unsupported
 from ...ir.message import Media, Message, Request, ResponseFormat, Text, Tool, plain_text
 from ..base import Encoded, UpstreamFacts
 from .members import FORMAT, is_object
+from .plain_request import write_plain
 from .render import Block, Renderer
 
 PATH: Final = "/v1/messages"
@@ -37,6 +38,8 @@ _MIN_BUDGET: Final = 1024
 
 def encode_request(request: Request, facts: UpstreamFacts) -> Encoded:
     """Write ``request``. Raises CallerError for what cannot be said at all: broken arguments, a turn of audio alone."""
+    if request.format != FORMAT and (plain := write_plain(request)) is not None:
+        return Encoded(msgspec.json.encode(plain), PATH, _headers(request, facts, False))
     renderer = Renderer(own=request.format == FORMAT)
     body: dict[str, object] = {"model": request.model}
     head = _leading(request, renderer.own)
@@ -185,7 +188,7 @@ class _Turns:
 
     def _ordered(self) -> Iterable[tuple[str, list[Block]]]:
         for role, blocks in self._turns:
-            if role == "user":
+            if role == "user" and any(map(_is_result, blocks)):
                 # Stable, so that nothing moves where the order is right already.
                 blocks.sort(key=lambda block: not _is_result(block))
             yield role, blocks

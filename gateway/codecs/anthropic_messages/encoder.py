@@ -114,10 +114,15 @@ class MessagesStreamEncoder:
             return chunk.raw
         if self._ended or self._failed is not None:
             return b""
+        events = chunk.events
+        if len(events) == 1 and type(event := events[0]) is PartDelta and event.index == self._open and event.text:
+            if event.logprobs is not None:
+                self._lose_logprobs()
+            return b"%b%b}}\n\n" % (self._head, self._words(event.text))
         if not self._started:
-            self._ahead = next((event.usage for event in chunk.events if isinstance(event, UsageReport)), None)
+            self._ahead = next((event.usage for event in events if isinstance(event, UsageReport)), None)
         out: list[bytes] = []
-        for event in chunk.events:
+        for event in events:
             if type(event) is PartDelta and event.index == self._open:
                 if event.text:
                     out.append(b"%b%b}}\n\n" % (self._head, self._words(event.text)))

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from ...errors import DecodeError, Malformed, upstream_error
 from ...ir.event import ChoiceStop, Event, ResponsePatch, ResponseStart, ResponseStop, UsageReport
-from ...ir.fold import Choice, fold, unfold_parts
+from ...ir.fold import Choice, PlainAnswer, fold, plain_answer, unfold_parts
 from ...ir.message import NO_EXTRA, Part, Text
 from ...wire.surrogates import mend_halves
 from ..base import AnswerContext, Encoded
@@ -19,8 +19,10 @@ from .blocks import read_block
 from .errors import in_band_error
 from .members import FORMAT, NULL, Members
 from .typed_answer import read_answer
-from .usage import read_usage, stop_reason
+from .usage import read_usage, stop_reason, stop_word
 
+_PLAIN_STOPS = frozenset({"stop", "length", "stop_sequence"})
+"""Reasons that every format has: no loss goes with them."""
 TELLS_STOP = ("stop_details", "container")
 """Members that a stream tells in ``message_delta.delta``."""
 TELLS_LATE = ("context_management", "input_transformations")
@@ -89,6 +91,8 @@ def read_start(it: Members) -> ResponseStart:
 
 def encode_response(events: Sequence[Event], context: AnswerContext) -> Encoded:
     """Write a whole answer. Raises UpstreamError(malformed) for tool arguments that are no JSON object."""
+    if (plain := plain_answer(events)) is not None and plain.stop.reason in _PLAIN_STOPS:
+        return _encode_plain(plain, context)
     whole = fold(events)
     answer = AnswerRenderer(whole.start.format, context)
     choice = whole.choices[0] if whole.choices else Choice()
@@ -111,4 +115,19 @@ def encode_response(events: Sequence[Event], context: AnswerContext) -> Encoded:
             body.setdefault(name, raw)
     for alien in whole.aliens:
         answer.lose("lost", "", alien.kind or "frame", "a frame of a stream has no place in a whole answer")
+    return Encoded(msgspec.json.encode(body), losses=tuple(answer.losses))
+
+
+def _encode_plain(plain: PlainAnswer, context: AnswerContext) -> Encoded:
+    """The same for one text, member by member as the long way writes it."""
+    start, stop = plain.start, plain.stop
+    answer = AnswerRenderer(start.format, context)
+    body = answer.envelope(start)
+    body["content"] = ({"type": "text", "text": plain.text},)
+    body["stop_reason"] = stop_word(stop.reason, stop.raw_reason)
+    body["stop_sequence"] = stop.stop_sequence
+    body["usage"] = answer.usage(plain.usage)
+    if start.extra:
+        for name, raw in answer.own_extra(start.extra, "").items():
+            body.setdefault(name, raw)
     return Encoded(msgspec.json.encode(body), losses=tuple(answer.losses))

@@ -66,6 +66,7 @@ class _Delta(Struct, tag="content_block_delta", forbid_unknown_fields=True, gc=F
     delta: _TextDelta | _ThinkingDelta | _InputDelta
 
 
+_DELTA: Final = b"event: content_block_delta\ndata: "
 _COMMON: Final = msgspec.json.Decoder(_Delta)
 
 
@@ -121,6 +122,23 @@ class MessagesStreamDecoder:
         """Decode the whole frames in ``data``; see StreamDecoder.feed."""
         if self.error is not None:
             return None
+        # Most reads are one whole frame of words. A line end before the blank line, or a CR anywhere: not so simple.
+        if (
+            data.startswith(_DELTA)
+            and data.endswith(b"}\n\n")
+            and data.find(b"\n", len(_DELTA)) == len(data) - 2
+            and 13 not in data
+            and not self._framer.tail
+            and not self._held
+        ):
+            try:
+                common = _COMMON.decode(data[len(_DELTA) :])
+            except BAD_JSON:
+                pass
+            else:
+                delta = common.delta
+                if type(delta) is _TextDelta and delta.text:
+                    return Chunk((PartDelta(common.index, delta.text),), data, WIRE)
         try:
             raw, frames = self._framer.feed(data)
         except FrameTooLarge as error:
@@ -143,9 +161,9 @@ class MessagesStreamDecoder:
         events: list[Event] = []
         mark = (0, 0) if self._held else None
         for number, frame in enumerate(frames):
-            if frame.startswith(b"event: content_block_delta\ndata: ") and not self._held:
+            if frame.startswith(_DELTA) and not self._held:
                 try:
-                    common = _COMMON.decode(frame[33:])
+                    common = _COMMON.decode(frame[len(_DELTA) :])
                 except BAD_JSON:
                     pass
                 else:

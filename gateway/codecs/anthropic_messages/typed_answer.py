@@ -6,7 +6,7 @@ everything, and what both can read they read alike.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, final
 
 import msgspec
 from msgspec import Raw, Struct
@@ -25,21 +25,26 @@ from ...ir.message import NO_EXTRA, Reasoning, Text, ToolCall
 from .members import BAD_JSON, FORMAT, NULL
 from .usage import read_usage, stop_reason
 
+_NOTHING: Final = Raw(b"")
+
 
 class _Strict(Struct, forbid_unknown_fields=True, gc=False):
     """What all of these have in common; members typed None are null in a common answer."""
 
 
+@final
 class _Text(_Strict, tag="text"):
     text: str
     citations: None = None
 
 
+@final
 class _Thinking(_Strict, tag="thinking"):
     thinking: str
     signature: str
 
 
+@final
 class _ToolUse(_Strict, tag="tool_use"):
     id: str
     name: str
@@ -54,14 +59,13 @@ class _Answer(_Strict):
     model: str = ""
     stop_reason: str | None = None
     stop_sequence: str | None = None
-    usage: Raw = Raw(NULL)
+    usage: Raw = _NOTHING
     container: None = None
     stop_details: None = None
     context_management: None = None
 
 
 _ANSWER: Final = msgspec.json.Decoder(_Answer)
-_NO_USAGE: Final = Raw(NULL)
 _NO_TEXT: Final = Text("")
 _STOP: Final = ResponseStop()
 
@@ -72,7 +76,7 @@ def read_answer(body: bytes) -> tuple[Event, ...] | None:
         it = _ANSWER.decode(body)
     except BAD_JSON:
         return None
-    if _has_escapes(it.usage):
+    if _has_escapes(it.usage) or bytes(it.usage) == NULL:
         return None
     out: list[Event] = [ResponseStart(it.id, it.model, format=FORMAT)]
     for number, block in enumerate(it.content):
@@ -82,7 +86,7 @@ def read_answer(body: bytes) -> tuple[Event, ...] | None:
         elif type(block) is _Thinking:
             words = block.thinking
             out.append(PartStart(number, Reasoning("", block.signature, origin=FORMAT)))
-        elif type(block) is _ToolUse:
+        else:
             if not bytes(block.input).startswith(b"{") or _has_escapes(block.input):
                 return None
             try:
@@ -95,7 +99,7 @@ def read_answer(body: bytes) -> tuple[Event, ...] | None:
         out.append(PartStop(number))
     if it.stop_reason is not None:
         out.append(ChoiceStop(stop_reason(it.stop_reason), it.stop_reason, stop_sequence=it.stop_sequence))
-    if it.usage != _NO_USAGE and (usage := read_usage(it.usage, NO_EXTRA)) is not None:
+    if it.usage != _NOTHING and (usage := read_usage(it.usage, NO_EXTRA)) is not None:
         out.append(UsageReport(usage))
     out.append(_STOP)
     return tuple(out)

@@ -6,7 +6,7 @@ everything, and what both can read they read alike.
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final, Literal, final
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -53,6 +53,7 @@ class _Cache(_Strict):
     ttl: str | UnsetType = UNSET
 
 
+@final
 class _Text(_Strict, tag="text"):
     text: str
     cache_control: _Cache | UnsetType = UNSET

@@ -101,10 +101,17 @@ _WHOLE: Final = msgspec.json.Decoder(_Whole)
 
 def usage_of(body: bytes) -> Usage | None:
     """Return the usage of a whole answer, read without the rest of it."""
+    raw: Raw | None
     try:
-        raw = _WHOLE.decode(mend_halves(body)).usage
+        raw = _WHOLE.decode(body).usage
     except BAD_JSON:
-        return None
+        raw = None
+    if raw is None or b"\\" in bytes(raw):
+        # Hardly ever: not worth a search through every body.
+        try:
+            raw = _WHOLE.decode(mend_halves(body)).usage
+        except BAD_JSON:
+            return None
     return read_usage(raw, NO_EXTRA)
 
 

@@ -27,8 +27,8 @@ class _Call(Struct, forbid_unknown_fields=True, gc=False):
 
 
 class _Delta(Struct, forbid_unknown_fields=True, gc=False):
-    content: str | None = None
     role: str | None = None
+    content: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
     refusal: str | None = None
@@ -37,11 +37,11 @@ class _Delta(Struct, forbid_unknown_fields=True, gc=False):
     audio: None = None
 
 
-class _Choice(Struct, forbid_unknown_fields=True, gc=False):
-    delta: _Delta
+class _Choice(Struct, forbid_unknown_fields=True, gc=False, kw_only=True):
     index: int = 0
-    finish_reason: str | None = None
+    delta: _Delta
     logprobs: None = None
+    finish_reason: str | None = None
     content_filter_results: Raw = NOTHING
     native_finish_reason: None = None
     matched_stop: None = None
@@ -49,13 +49,13 @@ class _Choice(Struct, forbid_unknown_fields=True, gc=False):
     token_ids: None = None
 
 
-class _Frame(Struct, forbid_unknown_fields=True, gc=False):
-    """What OpenAI, Azure, OpenRouter, SGLang and vLLM put into a chunk of words; members typed None are null in those.
+class _Envelope(Struct, forbid_unknown_fields=True, gc=False, kw_only=True):
+    """What OpenAI, Azure, OpenRouter, SGLang and vLLM put around a chunk of words; members typed None are null in those.
 
-    ``obfuscation`` is padding against listeners; it means nothing and is kept in ``raw`` alone.
+    The order is theirs, since the decoder looks for the next member first. ``obfuscation`` is padding against listeners; it
+    means nothing and is kept in ``raw`` alone.
     """
 
-    choices: list[_Choice]
     id: str = ""
     object: str = ""
     created: int | None = None
@@ -63,10 +63,38 @@ class _Frame(Struct, forbid_unknown_fields=True, gc=False):
     service_tier: str | None = None
     system_fingerprint: str | None = None
     provider: str | None = None
+
+
+class _Frame(_Envelope, forbid_unknown_fields=True, gc=False, kw_only=True):
+    choices: list[_Choice]
     usage: None = None
     obfuscation: str | None = None
 
 
+class _Words(Struct, forbid_unknown_fields=True, gc=False, kw_only=True):
+    role: str | None = None
+    content: str
+    reasoning_content: None = None
+    refusal: None = None
+    tool_calls: None = None
+
+
+class _WordsChoice(Struct, forbid_unknown_fields=True, gc=False, kw_only=True):
+    index: Literal[0] = 0
+    delta: _Words
+    logprobs: None = None
+    finish_reason: None = None
+
+
+class _WordsFrame(_Envelope, forbid_unknown_fields=True, gc=False, kw_only=True):
+    """Words of the only choice's text and nothing else: what most frames of most streams are."""
+
+    choices: tuple[_WordsChoice]
+    usage: None = None
+    obfuscation: str | None = None
+
+
+WORDS: Final = msgspec.json.Decoder(_WordsFrame)
 FRAME: Final = msgspec.json.Decoder(_Frame)
 
 

@@ -27,6 +27,7 @@ from ..base import UpstreamFacts
 from .content import write_mark
 from .members import FORMAT, NULL, encode_json, write_extra
 from .message_writer import MessageWriter
+from .plain_request import write_plain
 
 _EFFORTS: Final = ((4096, "low"), (16384, "medium"))
 """Thinking budgets up to so many tokens, and the effort that stands in for them; what is above is ``high``."""
@@ -37,6 +38,8 @@ _TIERS: Final[Mapping[str, str]] = {"auto": "auto", "standard_only": "default"}
 
 def encode_request(request: Request, facts: UpstreamFacts) -> tuple[bytes, tuple[Loss, ...]]:
     """Return body and losses. Raises CallerError for what the format cannot say at all."""
+    if request.format != FORMAT and (plain := write_plain(request, facts)) is not None:
+        return encode_json(plain), ()
     writer = _Writer(request, facts)
     return encode_json(writer.body()), tuple(writer.losses)
 

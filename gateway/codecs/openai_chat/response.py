@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Raw
 from msgspec.structs import replace
 
 from ...errors import Malformed
 from ...ir.event import Event
-from ...ir.fold import Choice, fold
+from ...ir.fold import Choice, PlainAnswer, fold, plain_answer
 from ...ir.loss import Loss
 from ...ir.message import Media, Opaque, Part, Reasoning, Refusal, Text, ToolCall
 from ..base import AnswerContext, Encoded
@@ -34,6 +34,8 @@ from .reasoning import field_of, thinking_block
 from .typed_answer import read_answer
 from .usage import write_usage
 
+_PLAIN_STOPS: Final = frozenset({"stop", "length"})
+
 
 def decode_response(body: bytes) -> tuple[Event, ...]:
     """Return the events of a whole answer. Raises UpstreamError: malformed, or the error that a 200 told."""
@@ -42,8 +44,10 @@ def decode_response(body: bytes) -> tuple[Event, ...]:
 
 def encode_response(events: Sequence[Event], context: AnswerContext) -> Encoded:
     """Write a whole answer. Raises Malformed when another format's tool call has arguments that are not JSON."""
-    answer = fold(events)
     losses: list[Loss] = []
+    if (plain := plain_answer(events)) is not None and plain.stop.reason in _PLAIN_STOPS:
+        return Encoded(encode_json(_plain(plain, context, losses)), losses=tuple(losses))
+    answer = fold(events)
     own = answer.start.format == FORMAT
     value = write_envelope(answer.start, context, "chat.completion", losses)
     value["choices"] = [_choice(choice, number, own, context, losses) for number, choice in enumerate(answer.choices)]
@@ -55,6 +59,19 @@ def encode_response(events: Sequence[Event], context: AnswerContext) -> Encoded:
         losses += foreign(answer.extra, "")
         losses += (Loss("lost", "events", alien.kind, f"an event of {alien.format}") for alien in answer.aliens)
     return Encoded(encode_json(value), losses=tuple(losses))
+
+
+def _plain(plain: PlainAnswer, context: AnswerContext, losses: list[Loss]) -> dict[str, Any]:
+    """One text, member by member as the long way writes it."""
+    start, stop = plain.start, plain.stop
+    value = write_envelope(start, context, "chat.completion", losses)
+    own = start.format == FORMAT
+    reason = finish_reason(stop.reason, stop.raw_reason, own, refused=False, choice=0, losses=losses)
+    message = {"role": "assistant", "content": plain.text, "refusal": None}
+    value["choices"] = ({"index": 0, "message": message, "logprobs": None, "finish_reason": reason},)
+    if plain.usage is not None:
+        value["usage"] = write_usage(plain.usage, losses)
+    return value
 
 
 def _choice(choice: Choice, number: int, own: bool, context: AnswerContext, losses: list[Loss]) -> dict[str, Any]:

@@ -123,10 +123,13 @@ class ChatStreamEncoder:
                     self._watch(event)
             return chunk.raw
         self._rewriting = True
+        events = chunk.events
+        if len(events) == 1 and type(event := events[0]) is PartDelta:
+            return self._delta(event)
         out: list[bytes] = []
-        for event in chunk.events:
+        for event in events:
             if type(event) is PartDelta:
-                self._delta(event, out)
+                out.append(self._delta(event))
             else:
                 self._event(event, out)
         return b"".join(out)
@@ -280,7 +283,7 @@ class ChatStreamEncoder:
         if delta or not self._choice(number).role:
             self._write(number, delta, out)
         if isinstance(part, (Text, Reasoning, Refusal)) and part.text:
-            self._delta(PartDelta(event.index, part.text, number), out)
+            out.append(self._delta(PartDelta(event.index, part.text, number)))
         if isinstance(part, Text):
             for citation in part.citations:
                 self._part_patch(PartPatch(event.index, number, citation=citation), out)
@@ -297,23 +300,24 @@ class ChatStreamEncoder:
             tool_extra(call, part.extra)
         return {"tool_calls": [{"index": it.ordinal, **call}]}
 
-    def _delta(self, event: PartDelta, out: list[bytes]) -> None:
+    def _delta(self, event: PartDelta) -> bytes:
         it = self._parts.get(event.index)
         if it is None or not it.after:
-            return
+            return b""
         part, choice = it.part, it.choice
         text, tail = event.text, _TAIL
         if event.logprobs is not None:
             tail = b',"logprobs":%b,"finish_reason":null}]}\n\n' % _one_line(event.logprobs)
         if type(part) is Text:
             choice.length += len(text)
-        elif isinstance(part, ToolCall):
+        elif type(part) is ToolCall:
             it.said = True
-        elif isinstance(part, Reasoning) and it.before == _NO_FIELD:
+        elif it.before == _NO_FIELD and isinstance(part, Reasoning):
+            out: list[bytes] = []
             if field_of(part) == "thinking":
                 self._write(event.choice, {"content": [thinking_block(text)]}, out)
-            return
-        out.append(b"%b%b%b%b%b" % (choice.head, it.before, encode_json(text), it.after, tail))
+            return b"".join(out)
+        return b"%b%b%b%b%b" % (choice.head, it.before, encode_json(text), it.after, tail)
 
     def _part_patch(self, event: PartPatch, out: list[bytes]) -> None:
         it = self._parts.get(event.index)
@@ -354,7 +358,7 @@ class ChatStreamEncoder:
         if isinstance(part, ToolCall) and part.kind == "function" and unsaid:
             # Formats with object arguments say nothing for an empty one; clients of this one parse a string.
             self._lose([Loss("minted", f"{path}.arguments", "arguments", "a call without arguments has {} here")])
-            self._delta(PartDelta(event.index, "{}", event.choice), out)
+            out.append(self._delta(PartDelta(event.index, "{}", event.choice)))
         if it.citations:
             # Offsets are known as long as every character was counted.
             end = None if self._passed else it.choice.length

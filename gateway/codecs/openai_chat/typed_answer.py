@@ -59,7 +59,7 @@ class _Message(_Strict):
 class _Choice(_Strict):
     message: _Message
     finish_reason: str
-    index: Literal[0] | None = None
+    index: Literal[0] = 0
     logprobs: None = None
 
 

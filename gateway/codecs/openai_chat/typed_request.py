@@ -6,7 +6,7 @@ about everything, and what both can read they read alike.
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final, Literal, final
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -51,6 +51,7 @@ class _Cache(_Strict):
     ttl: str | UnsetType = UNSET
 
 
+@final
 class _Text(_Strict, tag="text"):
     text: str
     cache_control: _Cache | UnsetType = UNSET
@@ -93,6 +94,7 @@ class _Call(_Strict):
     type: Literal["function"] = "function"
 
 
+@final
 class _Assistant(_Strict, tag="assistant", tag_field="role"):
     content: str | list[_Text] | UnsetType | None = UNSET
     tool_calls: list[_Call] | UnsetType = UNSET
@@ -100,6 +102,7 @@ class _Assistant(_Strict, tag="assistant", tag_field="role"):
     name: str | UnsetType = UNSET
 
 
+@final
 class _Result(_Strict, tag="tool", tag_field="role"):
     tool_call_id: str
     content: str | list[_Text]

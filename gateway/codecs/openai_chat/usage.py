@@ -38,8 +38,6 @@ class _Usage(Struct):
 
 
 _USAGE: Final = msgspec.json.Decoder(_Usage)
-_NO_PROMPT: Final = _PromptDetails()
-_NO_COMPLETION: Final = _CompletionDetails()
 
 
 def read_usage(raw: Raw) -> Usage | None:
@@ -50,18 +48,22 @@ def read_usage(raw: Raw) -> Usage | None:
         return None
     if not members:
         return None
-    prompt = told.prompt_tokens_details or _NO_PROMPT
-    completion = told.completion_tokens_details or _NO_COMPLETION
-    cached = next(
-        (n for n in (prompt.cached_tokens, told.cached_tokens, told.prompt_cache_hit_tokens) if n is not None), None
-    )
-    reasoning = completion.reasoning_tokens if completion.reasoning_tokens is not None else told.reasoning_tokens
+    prompt, completion = told.prompt_tokens_details, told.completion_tokens_details
+    cached = cache_written = reasoning = None
+    if prompt is not None:
+        cached, cache_written = prompt.cached_tokens, prompt.cache_write_tokens
+    if cached is None:
+        cached = told.prompt_cache_hit_tokens if told.cached_tokens is None else told.cached_tokens
+    if completion is not None:
+        reasoning = completion.reasoning_tokens
+    if reasoning is None:
+        reasoning = told.reasoning_tokens
     read, written = told.prompt_tokens, told.completion_tokens
     if read is not None and written is not None and reasoning and told.total_tokens == read + written + reasoning:
         # xAI counts reasoning beside completion_tokens; only the sum tells (seen 2025).
         written += reasoning
-    uncached = None if read is None else max(0, read - (cached or 0) - (prompt.cache_write_tokens or 0))
-    return Usage(read, uncached, cached, prompt.cache_write_tokens, written, reasoning, format=FORMAT, raw=members)
+    uncached = None if read is None else max(0, read - (cached or 0) - (cache_written or 0))
+    return Usage(read, uncached, cached, cache_written, written, reasoning, False, FORMAT, members)
 
 
 class _Whole(Struct):
@@ -73,10 +75,17 @@ _WHOLE: Final = msgspec.json.Decoder(_Whole)
 
 def usage_of(body: bytes) -> Usage | None:
     """Return the usage of a whole answer, read without the rest of it."""
+    raw: Raw | None
     try:
-        raw = _WHOLE.decode(mend_halves(body)).usage
+        raw = _WHOLE.decode(body).usage
     except BAD_JSON:
-        return None
+        raw = None
+    if raw is None or b"\\" in bytes(raw):
+        # Hardly ever: not worth a search through every body.
+        try:
+            raw = _WHOLE.decode(mend_halves(body)).usage
+        except BAD_JSON:
+            return None
     return read_usage(raw)
 
 

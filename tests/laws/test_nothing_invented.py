@@ -1,0 +1,190 @@
+"""Law 4, nothing invented: what was not said is absent, or minted: the same way each time, ledgered, and listed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from headgate.gateway.codecs.base import AnswerContext, RequestFacts, UpstreamFacts
+from headgate.gateway.codecs.openai_chat.words import LEGACY_CALL
+from headgate.gateway.errors import CallerError, UpstreamError
+from headgate.gateway.ir.event import (
+    ChoiceStop,
+    Event,
+    PartDelta,
+    PartStart,
+    PartStop,
+    ResponseStart,
+    ResponseStop,
+    Terminator,
+    Usage,
+    UsageReport,
+)
+from headgate.gateway.ir.loss import Loss
+from headgate.gateway.ir.message import Text, ToolCall
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from .answers import Answer, answers
+from .common import ANTHROPIC, CODECS, CONTEXT, FORMATS, OPENAI, PAIRS, PLACES, cut, decoded, law, streamed
+from .formats_page import general, other, page
+from .sdk_requests import leaves, requests
+
+PAGE: Final = Path(__file__).parent.parent.parent / "docs/formats.md"
+CLAIMS: Final = frozenset(
+    [
+        *("id", "tool_use_id", "tool_call_id", "file_id", "name", "model", "created"),
+        *("signature", "data", "encrypted_content", "encrypted_index", "system_fingerprint"),
+    ]
+)
+"""Members that only a provider, or a caller, can know."""
+
+
+def minted(losses: Iterable[Loss]) -> set[str]:
+    """The general paths of what was minted."""
+    return {general(loss.path) for loss in losses if loss.kind == "minted"}
+
+
+def listed(format: str, what: str) -> set[str]:
+    """The paths that the page lists as minted in ``what`` (requests, answers) of ``format``."""
+    return set(re.findall(rf"^\| `{re.escape(format)}` {what} \| `([^`]+)` \|", PAGE.read_text(), re.M))
+
+
+def bodies(wire: bytes) -> list[Any]:
+    """The JSON values of a stream's frames."""
+    payloads = re.findall(rb"^data: (.*)$", wire, re.M)
+    return [json.loads(payload) for payload in payloads if payload != b"[DONE]"]
+
+
+def test_the_page_says_what_the_codecs_do() -> None:
+    assert PAGE.read_text() == page(), "write it anew: python -m tests.laws.formats_page > docs/formats.md"
+
+
+def check_claims(told: str, out: Any, losses: Sequence[Loss]) -> None:
+    """Fail for an id or a signature in ``out`` that is neither in what was ``told`` nor in the ledger."""
+    made = {general(loss.path).split(".")[-1] for loss in losses if loss.kind != "lost"}
+    for leaf in leaves(out):
+        name = str(leaf.path[-1])
+        if name not in CLAIMS or leaf.value in ("", None) or isinstance(leaf.value, bool):
+            continue
+        if str(leaf.value).startswith(LEGACY_CALL):
+            continue  # calls of the time before tools have no id: theirs are made of their number
+        assert str(leaf.value) in told or name in made, leaf
+
+
+def figures(value: Any) -> set[int]:
+    """The numbers below the ``usage`` members of JSON values."""
+    found = set()
+    for leaf in leaves(value):
+        if "usage" in leaf.path and isinstance(leaf.value, int) and not isinstance(leaf.value, bool):
+            found.add(leaf.value)
+    return found
+
+
+def derived(events: Sequence[Event]) -> set[int]:
+    """The figures that follow from those that the provider told: the same, and their sums in either convention."""
+    known: set[int] = {0}
+    for event in events:
+        if isinstance(event, UsageReport):
+            it = event.usage
+            told = [it.input_tokens, it.uncached_input_tokens, it.cache_read_input_tokens, it.output_tokens]
+            known |= {n for n in (*told, it.cache_creation_input_tokens, it.reasoning_output_tokens) if n is not None}
+            known.add((it.input_tokens or 0) + (it.output_tokens or 0))
+    return known
+
+
+@pytest.mark.parametrize(("here", "there"), PAIRS)
+@law
+@given(st.data())
+def test_answers_claim_nothing_that_was_not_said(here: str, there: str, data: st.DataObject) -> None:
+    answer: Answer = data.draw(answers(here))
+    events, _, _ = decoded(here, cut(streamed(here, answer.events, answer.sizes)[0], data.draw(PLACES)))
+    try:
+        encoded = CODECS[there].encode_response(events, CONTEXT)
+    except UpstreamError:
+        assume(False)
+    wire, losses = streamed(there, events, answer.sizes)
+    for out, noted in ((json.loads(encoded.body), encoded.losses), (bodies(wire), losses)):
+        check_claims(repr(events), out, noted)
+        assert figures(out) <= derived(events) | derived(answer.events)
+        if here != there:
+            assert minted(noted) <= listed(there, "answers")
+    assert CODECS[there].encode_response(events, CONTEXT) == encoded
+    assert streamed(there, events, answer.sizes) == (wire, losses)
+
+
+@pytest.mark.parametrize(("here", "there"), [(here, other(here)) for here in FORMATS])
+@law
+@given(st.data())
+def test_requests_claim_nothing_that_was_not_said(here: str, there: str, data: st.DataObject) -> None:
+    body = data.draw(requests(here))
+    request = CODECS[here].decode_request(json.dumps(body).encode(), RequestFacts())
+    facts = UpstreamFacts(max_output_tokens=7)
+    try:
+        encoded = CODECS[there].encode_request(request, facts)
+    except CallerError:
+        assume(False)
+    made = [loss for loss in encoded.losses if loss.kind != "lost"]
+    # A call's id is rewritten wherever it stands; the empty name of a schema is made up with it.
+    ids = [Loss("minted", name, "", "") for name in ("tool_use_id", "name") if made]
+    check_claims(json.dumps(body), json.loads(encoded.body), [*made, *ids])
+    assert minted(encoded.losses) <= listed(there, "requests")
+    assert CODECS[there].encode_request(request, facts) == encoded
+    if here == OPENAI and request.max_output_tokens is None:
+        assert json.loads(encoded.body)["max_tokens"] == 7
+
+
+BARE: Final[tuple[Event, ...]] = (
+    ResponseStart(),
+    PartStart(0, Text("")),
+    PartDelta(0, "x"),
+    PartStop(0),
+    PartStart(1, ToolCall("", "look")),
+    PartStop(1),
+    ResponseStop(),
+    Terminator(),
+)
+"""An answer of a provider that says as little as it can."""
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("usage", [None, Usage(output_tokens=3, format="elsewhere")], ids=["no usage", "half"])
+def test_a_bare_answer_has_what_is_demanded(format: str, usage: Usage | None) -> None:
+    events = BARE if usage is None else (*BARE[:-2], UsageReport(usage), *BARE[-2:])
+    encoded = CODECS[format].encode_response(events, CONTEXT)
+    wire, losses = streamed(format, events)
+    for out, noted in ((json.loads(encoded.body), encoded.losses), (bodies(wire), losses)):
+        text = json.dumps(out)
+        assert "req_1" in text
+        assert "sk-" not in text
+        assert {"id"} <= minted(noted)
+        assert minted(noted) <= listed(format, "answers") | {"choices[].parts[].arguments"}
+        assert figures(out) <= {0, 3}
+        if format == ANTHROPIC:
+            assert "usage" in minted(noted)
+            assert '"signature"' not in text
+        else:
+            assert "created" in minted(noted)
+            assert usage is not None or '"usage"' not in text
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_what_is_minted_is_made_of_the_call(format: str) -> None:
+    """Another call, another id; the same call, the same bytes."""
+    again = AnswerContext("req_2", CONTEXT.created, CONTEXT.model, CONTEXT.stream_usage)
+    first, same = streamed(format, BARE)[0], streamed(format, BARE)[0]
+    second, _ = streamed(format, BARE, context=again)
+    assert first == same
+    assert second == first.replace(b"req_1", b"req_2")
+
+
+def test_an_error_is_no_answer() -> None:
+    """A reason that means a failure never becomes an answer of the format that has no word for it."""
+    events = (*BARE[:4], ChoiceStop("error", "error"), *BARE[-2:])
+    with pytest.raises(UpstreamError):
+        CODECS[ANTHROPIC].encode_response(events, CONTEXT)
+    assert b"message_stop" not in streamed(ANTHROPIC, events)[0]

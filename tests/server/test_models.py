@@ -1,0 +1,158 @@
+"""The model list: each client's own shape, and for each caller what it may use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import anthropic
+import openai
+import pytest
+
+from .house import serving
+
+RULES = """
+upstreams:
+  one: {adapter: simulator, models: [listed-one, "vendor/with-slash"]}
+  two: {adapter: simulator, models: [listed-two]}
+chains:
+  first: [{auth: {keys: [{name: a, key: env:KEY_A}, {name: both, key: env:KEY_BOTH}]}}]
+  second: [{auth: {keys: [{name: b, key: env:KEY_B}, {name: both, key: env:KEY_BOTH}]}}]
+routes:
+  - {name: one, match: {model: [named-one, listed-one, "vendor/*", "glob-*"]}, chain: first, to: one}
+  - {name: two, match: {model: [named-two, listed-two]}, chain: second, to: two}
+  - {name: two-again, match: {model: named-three}, chain: second, to: two/listed-two}
+"""
+OF_ONE = ["named-one", "listed-one", "vendor/with-slash"]
+OF_TWO = ["named-two", "listed-two", "named-three"]
+
+
+@pytest.fixture(autouse=True)
+def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("A", "B", "BOTH"):
+        monkeypatch.setenv(f"KEY_{name}", f"secret-{name.lower()}-000000")
+
+
+def ids(listed: Any) -> list[str]:
+    return [entry["id"] for entry in listed["data"]]
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"), [("a", OF_ONE), ("b", OF_TWO), ("both", [*OF_ONE, *OF_TWO])], ids=["a", "b", "both"]
+)
+async def test_each_caller_sees_its_own(
+    tmp_path: Path, http: aiohttp.ClientSession, key: str, expected: list[str]
+) -> None:
+    async with serving(tmp_path, RULES) as house:
+        for path in ("/v1/models", "/models"):
+            response = await http.get(house.base + path, headers={"Authorization": f"Bearer secret-{key}-000000"})
+            assert response.status == 200
+            assert ids(await response.json()) == expected
+        assert house.gateway.in_flight == 0
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer nobody"}, {"x-api-key": "nobody"}])
+async def test_strangers_see_nothing(tmp_path: Path, http: aiohttp.ClientSession, headers: dict[str, str]) -> None:
+    async with serving(tmp_path, RULES) as house:
+        for more in ({}, {"anthropic-version": "2023-06-01"}):
+            for path in ("/v1/models", "/v1/models/named-one", "/v1/models/none"):
+                response = await http.get(house.base + path, headers={**headers, **more})
+                assert response.status == 401
+                parsed = await response.json()
+                assert (parsed.get("type") == "error") is bool(more)
+                assert "named" not in str(parsed)
+
+
+async def test_open_routes_are_listed_to_anybody(tmp_path: Path, http: aiohttp.ClientSession) -> None:
+    text = RULES + "  - {name: open, match: {model: free}, to: two}\n"
+    async with serving(tmp_path, text) as house:
+        response = await http.get(house.base + "/v1/models")
+        assert ids(await response.json()) == ["free"]
+        response = await http.get(house.base + "/v1/models", headers={"x-api-key": "secret-a-000000"})
+        assert ids(await response.json()) == [*OF_ONE, "free"]
+
+
+async def test_a_single_model(tmp_path: Path, http: aiohttp.ClientSession) -> None:
+    headers = {"Authorization": "Bearer secret-a-000000"}
+    async with serving(tmp_path, RULES) as house:
+        for name in OF_ONE:
+            response = await http.get(f"{house.base}/v1/models/{name}", headers=headers)
+            parsed = await response.json()
+            assert (response.status, parsed["id"], parsed["object"]) == (200, name, "model")
+        for name in ("named-two", "glob-x", "%22%3Cscript%3E"):
+            response = await http.get(f"{house.base}/v1/models/{name}", headers=headers)
+            parsed = await response.json()
+            assert response.status == 404
+            assert parsed["error"]["code"] in ("model_not_found", "not_found")
+
+
+async def test_as_the_sdks_read_it(tmp_path: Path) -> None:
+    async with serving(tmp_path, RULES) as house:
+        async with openai.AsyncOpenAI(api_key="secret-a-000000", base_url=house.base + "/v1", max_retries=0) as chat:
+            assert [model.id async for model in await chat.models.list()] == OF_ONE
+            model = await chat.models.retrieve("vendor/with-slash")
+            assert (model.id, model.owned_by, type(model.created)) == ("vendor/with-slash", "headgate", int)
+            with pytest.raises(openai.NotFoundError):
+                await chat.models.retrieve("none")
+        async with anthropic.AsyncAnthropic(api_key="secret-b-000000", base_url=house.base, max_retries=0) as claude:
+            listed = [each async for each in claude.models.list()]
+            assert [each.id for each in listed] == OF_TWO
+            assert all(each.type == "model" and each.display_name == each.id for each in listed)
+            assert (await claude.models.retrieve("named-two")).created_at.tzinfo is not None
+            with pytest.raises(anthropic.AuthenticationError):
+                await claude.with_options(api_key="nobody").models.list()
+
+
+async def test_nothing_to_list(tmp_path: Path, http: aiohttp.ClientSession) -> None:
+    async with serving(tmp_path, "upstreams: {sim: {adapter: simulator}}\nroutes: [{name: all, to: sim}]") as house:
+        parsed = await (await http.get(house.base + "/v1/models")).json()
+        assert parsed == {"object": "list", "data": []}
+        parsed = await (await http.get(house.base + "/v1/models", headers={"anthropic-version": "2023-06-01"})).json()
+        assert parsed == {"data": [], "has_more": False, "first_id": None, "last_id": None}
+
+
+async def test_an_authenticator_that_breaks(
+    tmp_path: Path, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "breaking_auth.py").write_text(
+        "import msgspec\n"
+        "class Broken:\n"
+        "    class Options(msgspec.Struct):\n        pass\n"
+        "    authenticates = True\n"
+        "    def __init__(self, options): pass\n"
+        "    async def identify(self, call, /): raise KeyError('a secret of the directory')\n"
+        "    async def __call__(self, call, call_next, /): return await call_next(call)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    text = """
+        upstreams: {sim: {adapter: simulator}}
+        routes: [{name: all, chain: [{use: "breaking_auth:Broken"}], to: sim}]
+    """
+    async with serving(tmp_path, text) as house:
+        response = await http.get(house.base + "/v1/models")
+        assert response.status == 500
+        parsed = await response.json()
+        assert parsed["error"]["code"] == "internal"
+        assert "secret of the directory" not in str(parsed)
+        assert house.gateway.in_flight == 0
+    assert "secret of the directory" in log.text
+    log.clear()
+
+
+async def test_our_headers_can_be_hidden(tmp_path: Path, http: aiohttp.ClientSession) -> None:
+    text = """
+        server: {response_headers: false}
+        upstreams: {sim: {adapter: simulator}}
+        routes: [{name: all, match: {model: m}, to: sim}]
+    """
+    async with serving(tmp_path, text) as house:
+        answers = [
+            await http.get(house.base + "/v1/models"),
+            await http.get(house.base + "/v1/models/none"),
+            await http.post(house.base + "/v1/chat/completions", json={"model": "m", "messages": []}),
+            await http.post(house.base + "/v1/chat/completions", json={"model": "none", "messages": []}),
+        ]
+        assert [response.status for response in answers] == [200, 404, 200, 404]
+        for response in answers:
+            assert [name for name in response.headers if name.lower().startswith(("headgate-", "x-request"))] == []
