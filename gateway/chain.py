@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import ClassVar, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 from msgspec import Struct
 
@@ -36,6 +36,10 @@ class Middleware(Protocol):
 
     Options: ClassVar[type[Struct]]
 
+    def __init__(self, options: Any, /) -> None:
+        """Take the decoded ``Options``."""
+        ...
+
     async def __call__(self, call: Call, call_next: Next, /) -> Reply:
         """Serve ``call``, usually by way of ``call_next``."""
         ...
@@ -65,6 +69,10 @@ class Adapter(Protocol):
     """How a provider is reached: the end of a chain. Built as ``cls(options, context)``."""
 
     Options: ClassVar[type[Struct]]
+
+    def __init__(self, options: Any, context: AdapterContext, /) -> None:
+        """Take the decoded ``Options`` and what every adapter is given."""
+        ...
 
     async def __call__(self, call: Call, /) -> Reply:
         """Send the call to the provider; return at its response headers."""

@@ -88,7 +88,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _init(options: argparse.Namespace) -> int:
-    starter = (files(__package__) / "starter.yaml").read_text(encoding="utf-8")
+    starter = (files(__name__.rpartition(".")[0]) / "starter.yaml").read_text(encoding="utf-8")
     try:
         with Path(options.file).open("x", encoding="utf-8") as file:
             file.write(starter)

@@ -25,7 +25,7 @@ from .event import (
     Usage,
     UsageReport,
 )
-from .message import NO_EXTRA, Citation, Extra, Media, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
+from .message import NO_EXTRA, Citation, Extra, Media, Opaque, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
 
 MAX_CHOICES: Final = 1024
 """Gaps are filled below this number of a choice. Formats allow 128; a provider's nonsense must not cost a billion choices."""
@@ -92,7 +92,7 @@ class _Open:
             part = replace(part, data=data, text=(part.text or "") + transcript or part.text)
         elif isinstance(part, ToolResult) and text:
             part = replace(part, content=(*part.content, Text(text)))
-        if self.extra and hasattr(part, "extra"):
+        if self.extra and not isinstance(part, Opaque):
             part = replace(part, extra={**part.extra, **self.extra})
         return part
 

@@ -6,7 +6,7 @@ twice is built twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from msgspec import Struct
@@ -139,9 +139,8 @@ class Chains:
         decoded = self._reader.struct(options, kind.Options, f"{where} {name}")
         if decoded is None:
             return EMPTY
-        build: Callable[[Struct], Middleware] = kind
         try:
-            made = build(decoded)
+            made = kind(decoded)
         except BUILD_FAULTS as fault:
             self._problems.add("E032", node.spot, f"{where}: {name} cannot be built: {describe(fault)}")
             return EMPTY

@@ -74,6 +74,8 @@ class ServerOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """The largest request body."""
     max_header: Size = Size(64 * 1024)
     """The most that the headers of a request may take together."""
+    receive: Duration = Duration(60)
+    """How long a caller may take to send its request."""
     keep_alive: Duration = Duration(15)
     """Silence on a stream after which a comment is sent, so that no proxy between hangs up."""
     drain: Duration = Duration(30)
@@ -99,7 +101,7 @@ class ServerOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                 ipaddress.ip_network(network)
             except ValueError as fault:
                 raise ValueError(f"trusted_proxies: {fault}") from fault
-        for name in ("max_body", "max_header", "keep_alive"):
+        for name in ("max_body", "max_header", "receive", "keep_alive"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above zero")
         if not isinstance(self.response_headers, bool):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -200,9 +200,8 @@ class Upstreams:
     def _instance(
         self, kind: type[Adapter], options: Struct, context: AdapterContext, node: Table, where: str
     ) -> Adapter | None:
-        build: Callable[[Struct, AdapterContext], Adapter] = kind
         try:
-            return build(options, context)
+            return kind(options, context)
         except BUILD_FAULTS as fault:
             self._problems.add("E032", _spot(node, "adapter"), f"{where} cannot be built: {describe(fault)}")
             return None

@@ -19,7 +19,7 @@ from ..relay.scope import Scope, as_gateway_error
 from ..rules.plan import Plan, Route
 from .edge import Edge, Presence
 from .gateway import Gateway
-from .intake import read_body, read_headers, remote_of, request_id_of
+from .intake import abandon_body, read_body, read_headers, remote_of, request_id_of
 from .models import list_models
 from .whole import WholeAnswer
 
@@ -88,6 +88,7 @@ class Surface:
         reply: Reply | None = None
         try:
             presence = Presence(request, scope)
+            presence.deadline = scope.loop.time() + plan.server.receive
             call, route = await self._receive(request, codec, plan, scope, request_id)
             presence.deadline = call.deadline
             context = AnswerContext(
@@ -109,7 +110,7 @@ class Surface:
             if presence is None or not presence.overdue:
                 raise  # the client left, or the process ends
             presence.forgive()
-            fault: BaseException = UpstreamTimeout("the call took longer than its total time-out", kind="timeout.total")
+            fault: BaseException = _overdue(call, plan)
         except Exception as caught:  # the server's edge: every failure becomes an answer
             fault = caught
             if edge is not None:
@@ -119,6 +120,7 @@ class Surface:
                 reply.abort()  # nothing, if it is over; else its stages hear of the end, for what they account
             scope.close()
         error = as_gateway_error(fault)
+        abandon_body(request)
         if edge is not None and edge.response is not None:
             await edge.finish(error)
             return edge.response
@@ -186,6 +188,7 @@ class Surface:
 
     async def models(self, request: web.Request) -> web.StreamResponse:
         """List the models this caller may use, in the shape of the asking client."""
+        abandon_body(request)
         codec = self._codec_for(request)
         request_id = request_id_of(request.headers.get("x-request-id"))
         scope, plan = self.gateway.open_scope()
@@ -220,6 +223,7 @@ class Surface:
         """Refuse a path or method that nothing serves; answer a browser's preflight where CORS is on."""
         if request.method == "OPTIONS" and (allowed := self._cors_headers(request)):
             return web.Response(status=204, headers=allowed)
+        abandon_body(request)
         codec = self._codec_for(request)
         request_id = request_id_of(request.headers.get("x-request-id"))
         path = "/" + request.match_info["path"]
@@ -281,6 +285,14 @@ class _Visible:
         if self._always:
             headers.update(self._always)
         return headers
+
+
+def _overdue(call: Call | None, plan: Plan) -> GatewayError:
+    """Return what to say when time is up: the caller's fault while its request is still coming in."""
+    if call is None:
+        limit = f"{plan.server.receive:g} s, the limit of this gateway (server.receive)"
+        return CallerError(f"the request was not there whole within {limit}", status=408)
+    return UpstreamTimeout("the call took longer than its total time-out", kind="timeout.total")
 
 
 def _header_safe(text: str) -> str:

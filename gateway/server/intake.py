@@ -82,6 +82,17 @@ async def read_body(request: web.BaseRequest, headers: dict[str, str], max_bytes
     return body
 
 
+def abandon_body(request: web.BaseRequest) -> None:
+    """Let nobody read what is left of a packed body that was refused.
+
+    aiohttp would read on for ten seconds, to let the answer arrive, and unpack it all: 10 MB may be 10 GB (3.14.5). Its
+    loop ends at a TimeoutError; the connection is closed then.
+    """
+    content = request.content
+    if "Content-Encoding" in request.headers and not content.at_eof() and content.exception() is None:
+        content.set_exception(TimeoutError("the body was refused"))
+
+
 def _too_large(max_bytes: int) -> TooLarge:
     return TooLarge(f"the request body is larger than {max_bytes} bytes, the limit of this gateway (server.max_body)")
 

@@ -69,6 +69,7 @@ async def _serve(gateway: Gateway, where: Listen, *, shared: bool) -> None:
         max_line_size=limit,
         max_field_size=limit,
         shutdown_timeout=1.0,
+        lingering_time=2.0,
     )
     await runner.setup()
     _tune_memory()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import tracemalloc
@@ -246,16 +247,46 @@ async def test_encodings_that_nobody_reads(tmp_path: Path, encoding: str) -> Non
     assert len(parsed["error"]["message"]) < 200
 
 
+def bomb(size: int) -> bytes:
+    """Return a gzip of ``size`` megabytes of nothing, made of one block again and again."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    start = packer.compress(b"\x00" * (1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH)
+    block = packer.compress(b"\x00" * (1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH)
+    return start + block * (size - 1)
+
+
 async def test_a_bomb_costs_no_memory(tmp_path: Path) -> None:
-    bomb = gzip.compress(b"\x00" * (64 << 20), 9)
+    packed = bomb(64)
     async with serving(tmp_path, small(max_body="1MiB")) as house, wire(house) as client:
         tracemalloc.start()
-        client.send(head_of(house, len(bomb), {"content-encoding": "gzip"}) + bomb)
+        client.send(head_of(house, len(packed), {"content-encoding": "gzip"}) + packed)
         status, _, _ = await answer(client)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert status == 413
     assert peak < 16 << 20
+
+
+BOMBS: dict[str, tuple[str, str, dict[str, str]]] = {
+    "too large": ("POST", CHAT, {}),
+    "of another media type": ("POST", CHAT, {"content-type": "text/plain"}),
+    "nowhere": ("POST", "/nowhere", {}),
+    "another method": ("PUT", CHAT, {}),
+    "for a list": ("GET", "/v1/models", {}),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+async def test_a_refused_bomb_is_not_unpacked_further(tmp_path: Path, name: str) -> None:
+    """The answer is out, the connection closed: nobody works through the rest for the sake of politeness."""
+    method, path, headers = BOMBS[name]
+    packed = bomb(12_000)  # unpacked for ten seconds, if it were
+    async with serving(tmp_path, small(max_body="1MiB")) as house, wire(house) as client:
+        head = head_of(house, len(packed), {"content-encoding": "gzip", **headers}, method=method, path=path)
+        client.send(head + packed)
+        with contextlib.suppress(ConnectionError):
+            await client.rest(5)
+        await house.idle()
 
 
 # --- the request line

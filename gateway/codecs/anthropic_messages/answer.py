@@ -16,7 +16,7 @@ from msgspec import Raw
 from ...errors import Malformed
 from ...ir.event import ResponseStart, StopReason, Usage
 from ...ir.loss import Loss, LossKind
-from ...ir.message import NO_EXTRA, Extra, Opaque, Part, Reasoning, Refusal, Text, ToolCall
+from ...ir.message import NO_EXTRA, Extra, Opaque, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
 from ..base import AnswerContext
 from .members import FORMAT, NULL, json_object
 from .usage import stop_word, write_usage
@@ -111,7 +111,7 @@ class AnswerRenderer:
             return Opening({"type": "text", "text": ""}, part.text, "text")
         if isinstance(part, Opaque) and part.format == FORMAT:
             return Opening(Raw(part.data), "", "")
-        what = part.kind if isinstance(part, Opaque) or not hasattr(part, "is_error") else "tool result"
+        what = "tool result" if isinstance(part, ToolResult) else part.kind
         self.lose("lost", path, what, "an answer of this format cannot hold it")
         return None
 

@@ -200,14 +200,14 @@ def _read(payload: object, status: int | None) -> UpstreamError | None:
 
 def _kind(status: int | None, words: list[str] | tuple[str, ...], message: str) -> ErrorKind:
     known: list[ErrorKind] = [_WORDS[word.lower()] for word in words if word.lower() in _WORDS]
-    narrow = next((kind for kind in known if kind not in _BROAD), None)
-    for pattern, statuses, kind in _MESSAGES:
+    narrow: ErrorKind | None = next((kind for kind in known if kind not in _BROAD), None)
+    for pattern, statuses, meant in _MESSAGES:
         if (
             (status is None or status in statuses)
             and pattern.search(message)
             and narrow in (None, "rate_limit", "auth")
         ):
-            return kind
+            return meant
     if narrow is not None:
         return narrow
     if status is not None and status in _STATUSES:
