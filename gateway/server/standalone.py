@@ -34,6 +34,8 @@ _log = logging.getLogger("headgate.server")
 _WORKER: Final = "HEADGATE_WORKER"
 """Set in the environment of worker processes, so that they serve instead of starting workers of their own."""
 _LARGER_THAN_ANY_READ: Final = 4 * 1024 * 1024
+_START_S: Final = 10.0
+"""A worker that ends by itself so soon would do so again; one that was killed may well live the next time."""
 _PROTOCOL_HEADROOM: Final = 4
 """aiohttp refuses oversized headers in plain text before we see them; what is up to this many times above our limit we
 see, and refuse in the caller's format."""
@@ -186,7 +188,7 @@ def _supervise(path: Path, where: str, workers: int) -> int:
     def start() -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, env=environment)  # noqa: S603  # our own command line
 
-    processes = [start() for _ in range(workers)]
+    processes: list[subprocess.Popen[bytes]] = []
 
     def pass_on(number: int, _: object) -> None:
         nonlocal stopping
@@ -197,6 +199,10 @@ def _supervise(path: Path, where: str, workers: int) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, pass_on)
+    for _ in range(workers):
+        processes.append(start())
+    if stopping:  # meanwhile: they have not all heard of it
+        pass_on(signal.SIGTERM, None)
     born = [time.monotonic()] * workers
     while True:
         time.sleep(0.2)
@@ -204,14 +210,15 @@ def _supervise(path: Path, where: str, workers: int) -> int:
             code = process.poll()
             if code is None or stopping:
                 continue
-            if time.monotonic() - born[index] < 2:
+            if code > 0 and time.monotonic() - born[index] < _START_S:
                 _log.error("worker %d ended right after its start with code %d: giving up", process.pid, code)
                 pass_on(signal.SIGTERM, None)
                 break
             _log.error("worker %d ended with code %d: starting another", process.pid, code)
             processes[index], born[index] = start(), time.monotonic()
         if stopping and all(process.poll() is not None for process in processes):
-            return max((abs(process.returncode) for process in processes), default=0)
+            asked = (-signal.SIGTERM, -signal.SIGINT)  # one that was still starting dies of the signal itself
+            return max(0 if process.returncode in asked else abs(process.returncode) for process in processes)
 
 
 __all__ = ["run"]

@@ -20,15 +20,18 @@ class Row(NamedTuple):
     to: str = ""
 
 
-def _says(role: str, *content: Any, **more: Any) -> dict[str, Any]:
+def says(role: str, *content: Any, **more: Any) -> dict[str, Any]:
+    """A request's messages: one of ``role``."""
     return {"messages": [{"role": role, "content": content[0] if len(content) == 1 else list(content), **more}]}
 
 
-def _user(*blocks: Any) -> dict[str, Any]:
+def user(*blocks: Any) -> dict[str, Any]:
+    """A request's messages: blocks of a user."""
     return {"messages": [{"role": "user", "content": list(blocks)}]}
 
 
-def _assistant(*blocks: Any) -> dict[str, Any]:
+def assistant(*blocks: Any) -> dict[str, Any]:
+    """A request's messages: blocks of an assistant."""
     return {"messages": [{"role": "assistant", "content": list(blocks)}]}
 
 
@@ -48,82 +51,80 @@ CITATION: Final = {
 }
 
 
-def _file(**file: Any) -> dict[str, Any]:
-    return _user({"type": "file", "file": file})
+def file(**file: Any) -> dict[str, Any]:
+    return user({"type": "file", "file": file})
 
 
-def _image(url: str, **more: Any) -> dict[str, Any]:
-    return _user({"type": "image_url", "image_url": {"url": url, **more}})
+def image(url: str, **more: Any) -> dict[str, Any]:
+    return user({"type": "image_url", "image_url": {"url": url, **more}})
 
 
 REQUESTS: Final[dict[str, tuple[Row, ...]]] = {
     OPENAI: (
-        Row("messages[] system, developer, first", _says("system", "Be brief."), "system"),
+        Row("messages[] system, developer, first", says("system", "Be brief."), "system"),
         Row(
             "messages[] system, developer, later",
-            {"later": _says("developer", "Be kind.")},
+            {"later": says("developer", "Be kind.")},
             "messages[].content[].text",
         ),
-        Row("messages[] user, assistant: text", _says("user", "words"), "messages[].content[].text"),
-        Row("messages[].name", _says("user", "words", name="ann")),
+        Row("messages[] user, assistant: text", says("user", "words"), "messages[].content[].text"),
+        Row("messages[].name", says("user", "words", name="ann")),
         Row(
-            "content[] image_url, data: URL", _image(f"data:image/png;base64,{PNG}"), "messages[].content[].source.data"
+            "content[] image_url, data: URL", image(f"data:image/png;base64,{PNG}"), "messages[].content[].source.data"
         ),
-        Row("content[] image_url, address", _image("https://a.example/p.png"), "messages[].content[].source.url"),
-        Row("content[].image_url.detail", _image("https://a.example/p.png", detail="low")),
+        Row("content[] image_url, address", image("https://a.example/p.png"), "messages[].content[].source.url"),
+        Row("content[].image_url.detail", image("https://a.example/p.png", detail="low")),
         Row(
             "content[] file, file_data, PDF",
-            _file(file_data="data:application/pdf;base64,JVBERi0=", filename="a.pdf"),
+            file(file_data="data:application/pdf;base64,JVBERi0=", filename="a.pdf"),
             "messages[].content[].source.data",
         ),
         Row(
             "content[].file.filename",
-            _file(file_data="data:application/pdf;base64,JVBERi0=", filename="a.pdf"),
+            file(file_data="data:application/pdf;base64,JVBERi0=", filename="a.pdf"),
             "messages[].content[].title",
         ),
-        Row(
-            "content[] file, file_id", _user({"type": "text", "text": "x"}, {"type": "file", "file": {"file_id": "f"}})
-        ),
+        Row("content[] file, file_id", user({"type": "text", "text": "x"}, {"type": "file", "file": {"file_id": "f"}})),
         Row(
             "content[] input_audio",
-            _user(
+            user(
                 {"type": "text", "text": "x"}, {"type": "input_audio", "input_audio": {"data": "UklG", "format": "wav"}}
             ),
         ),
         Row(
             "content[].cache_control",
-            _user({"type": "text", "text": "x", "cache_control": MARK}),
+            user({"type": "text", "text": "x", "cache_control": MARK}),
             "messages[].content[].cache_control",
         ),
         Row(
             "content[].prompt_cache_breakpoint",
-            _user({"type": "text", "text": "x", "prompt_cache_breakpoint": {"mode": "explicit"}}),
+            user({"type": "text", "text": "x", "prompt_cache_breakpoint": {"mode": "explicit"}}),
             "messages[].content[].cache_control",
         ),
-        Row("messages[].refusal", _says("assistant", None, refusal="No."), "messages[].content[].text"),
-        Row("messages[].reasoning_content", _says("assistant", "x", reasoning_content="hm")),
-        Row("messages[].audio", _says("assistant", "x", audio={"id": "audio_1"})),
-        Row("messages[].tool_calls[]", _says("assistant", None, tool_calls=[CALLED]), "messages[].content[].input"),
+        Row("messages[].refusal", says("assistant", None, refusal="No."), "messages[].content[].text"),
+        Row("messages[].reasoning_content", says("assistant", "x", reasoning_content="hm")),
+        Row("messages[].audio", says("assistant", "x", audio={"id": "audio_1"})),
+        Row("messages[].tool_calls[]", says("assistant", None, tool_calls=[CALLED]), "messages[].content[].input"),
         Row(
             "messages[].tool_calls[], empty arguments",
-            _says("assistant", None, tool_calls=[{**CALLED, "function": {"name": "look", "arguments": ""}}]),
+            says("assistant", None, tool_calls=[{**CALLED, "function": {"name": "look", "arguments": ""}}]),
             "messages[].content[].input",
         ),
         Row(
             "messages[].tool_calls[].id, with other signs",
-            _says("assistant", None, tool_calls=[{**CALLED, "id": "call:1/2"}]),
+            says("assistant", None, tool_calls=[{**CALLED, "id": "call:1/2"}]),
             "messages[].content[].id",
         ),
         Row(
             "messages[].tool_calls[] custom",
-            _says(
+            says(
                 "assistant", None, tool_calls=[{"id": "c", "type": "custom", "custom": {"name": "run", "input": "x"}}]
             ),
             "messages[].content[].input.input",
         ),
         Row(
             "messages[].function_call",
-            _says("assistant", None, function_call={"name": "look", "arguments": "{}"}),
+            says("assistant", None, function_call={"name": "look", "arguments": "{}"}),
             "messages[].content[].name",
         ),
         Row(
@@ -203,59 +204,59 @@ REQUESTS: Final[dict[str, tuple[Row, ...]]] = {
     ),
     ANTHROPIC: (
         Row("system", {"system": "Be brief."}, "messages[].content"),
-        Row("messages[] system", {"later": _says("system", "Be kind.")}, "messages[].content"),
-        Row("content[] text", _says("user", "words"), "messages[].content"),
-        Row("content[].text.citations", _assistant({"type": "text", "text": "x", "citations": [CITATION]})),
-        Row("content[].cache_control", _user({"type": "text", "text": "x", "cache_control": MARK})),
-        Row("content[] image, base64", _user(IMAGE), "messages[].content[].image_url.url"),
+        Row("messages[] system", {"later": says("system", "Be kind.")}, "messages[].content"),
+        Row("content[] text", says("user", "words"), "messages[].content"),
+        Row("content[].text.citations", assistant({"type": "text", "text": "x", "citations": [CITATION]})),
+        Row("content[].cache_control", user({"type": "text", "text": "x", "cache_control": MARK})),
+        Row("content[] image, base64", user(IMAGE), "messages[].content[].image_url.url"),
         Row(
             "content[] image, url",
-            _user({"type": "image", "source": {"type": "url", "url": "https://a.example/p.png"}}),
+            user({"type": "image", "source": {"type": "url", "url": "https://a.example/p.png"}}),
             "messages[].content[].image_url.url",
         ),
-        Row("content[] image, file", _user({"type": "image", "source": {"type": "file", "file_id": "f"}})),
+        Row("content[] image, file", user({"type": "image", "source": {"type": "file", "file_id": "f"}})),
         Row(
             "content[] document, base64",
-            _user(
+            user(
                 {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}}
             ),
             "messages[].content[].file.file_data",
         ),
         Row(
             "content[] document, text",
-            _user({"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "words"}}),
+            user({"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "words"}}),
             "messages[].content",
         ),
         Row(
             "content[] document, url",
-            _user({"type": "document", "source": {"type": "url", "url": "https://a.example/a.pdf"}}),
+            user({"type": "document", "source": {"type": "url", "url": "https://a.example/a.pdf"}}),
         ),
         Row(
             "content[] thinking",
-            _assistant({"type": "thinking", "thinking": "hm", "signature": "S"}, {"type": "text", "text": "x"}),
+            assistant({"type": "thinking", "thinking": "hm", "signature": "S"}, {"type": "text", "text": "x"}),
         ),
         Row(
             "content[] redacted_thinking",
-            _assistant({"type": "redacted_thinking", "data": "D"}, {"type": "text", "text": "x"}),
+            assistant({"type": "redacted_thinking", "data": "D"}, {"type": "text", "text": "x"}),
         ),
-        Row("content[] tool_use", _assistant(USED), "messages[].tool_calls[].function.arguments"),
+        Row("content[] tool_use", assistant(USED), "messages[].tool_calls[].function.arguments"),
         Row(
             "content[] tool_result",
-            _user({"type": "tool_result", "tool_use_id": "toolu_1", "content": "warm"}),
+            user({"type": "tool_result", "tool_use_id": "toolu_1", "content": "warm"}),
             "messages[].tool_call_id",
         ),
         Row(
             "content[].tool_result.is_error",
-            _user({"type": "tool_result", "tool_use_id": "toolu_1", "content": "cold", "is_error": True}),
+            user({"type": "tool_result", "tool_use_id": "toolu_1", "content": "cold", "is_error": True}),
         ),
         Row(
             "content[] tool_result with an image",
-            _user({"type": "tool_result", "tool_use_id": "toolu_1", "content": [IMAGE]}),
+            user({"type": "tool_result", "tool_use_id": "toolu_1", "content": [IMAGE]}),
             "messages[].content[].image_url.url",
         ),
         Row(
             "content[] server_tool_use and other blocks",
-            _assistant(
+            assistant(
                 {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}}, {"type": "text", "text": "x"}
             ),
         ),
@@ -314,13 +315,15 @@ REQUESTS: Final[dict[str, tuple[Row, ...]]] = {
 }
 
 
-def _message(**more: Any) -> dict[str, Any]:
+def message(**more: Any) -> dict[str, Any]:
+    """A whole answer of OpenAI's, its message with ``more``."""
     return {
         "choices": [{"index": 0, "message": {"role": "assistant", "content": "x", **more}, "finish_reason": "stop"}]
     }
 
 
-def _content(*blocks: Any, **more: Any) -> dict[str, Any]:
+def content(*blocks: Any, **more: Any) -> dict[str, Any]:
+    """A whole answer of Anthropic's with these blocks."""
     return {"content": list(blocks), **more}
 
 
@@ -331,7 +334,8 @@ NOTE: Final = {
 }
 
 
-def _stops(word: str, **more: Any) -> dict[str, Any]:
+def stops(word: str, **more: Any) -> dict[str, Any]:
+    """A whole answer of OpenAI's that ends with ``word``."""
     return {"choices": [{"index": 0, "message": {"role": "assistant", "content": "x", **more}, "finish_reason": word}]}
 
 
@@ -342,29 +346,27 @@ ANSWERS: Final[dict[str, tuple[Row, ...]]] = {
         Row("model", {}, "model"),
         Row("system_fingerprint", {"system_fingerprint": "fp"}),
         Row("service_tier", {"service_tier": "default"}),
-        Row(
-            "choices[], more than one", {"choices": [*_message()["choices"], {**_message()["choices"][0], "index": 1}]}
-        ),
-        Row("message.content", _message(), "content[].text"),
-        Row("message.refusal", _message(content=None, refusal="No."), "content[].text"),
-        Row("message.reasoning_content, reasoning", _message(reasoning_content="hm"), "content[].thinking"),
-        Row("message.tool_calls[]", _stops("tool_calls", tool_calls=[CALLED]), "content[].input"),
+        Row("choices[], more than one", {"choices": [*message()["choices"], {**message()["choices"][0], "index": 1}]}),
+        Row("message.content", message(), "content[].text"),
+        Row("message.refusal", message(content=None, refusal="No."), "content[].text"),
+        Row("message.reasoning_content, reasoning", message(reasoning_content="hm"), "content[].thinking"),
+        Row("message.tool_calls[]", stops("tool_calls", tool_calls=[CALLED]), "content[].input"),
         Row(
             "message.tool_calls[] custom",
-            _stops("tool_calls", tool_calls=[{"id": "c", "type": "custom", "custom": {"name": "run", "input": "x"}}]),
+            stops("tool_calls", tool_calls=[{"id": "c", "type": "custom", "custom": {"name": "run", "input": "x"}}]),
             "content[].input.input",
         ),
-        Row("message.annotations[]", _message(annotations=[NOTE])),
-        Row("message.audio", _message(audio={"id": "a", "data": "UklG", "transcript": "x", "expires_at": 1})),
+        Row("message.annotations[]", message(annotations=[NOTE])),
+        Row("message.audio", message(audio={"id": "a", "data": "UklG", "transcript": "x", "expires_at": 1})),
         Row(
             "choices[].logprobs",
-            {"choices": [{**_message()["choices"][0], "logprobs": {"content": [{"token": "x", "logprob": -1.0}]}}]},
+            {"choices": [{**message()["choices"][0], "logprobs": {"content": [{"token": "x", "logprob": -1.0}]}}]},
         ),
-        Row("finish_reason stop", _stops("stop"), "stop_reason"),
-        Row("finish_reason length", _stops("length"), "stop_reason"),
-        Row("finish_reason tool_calls", _stops("tool_calls", tool_calls=[CALLED]), "stop_reason"),
-        Row("finish_reason stop after a call", _stops("stop", tool_calls=[CALLED]), "stop_reason"),
-        Row("finish_reason content_filter", _stops("content_filter"), "stop_reason"),
+        Row("finish_reason stop", stops("stop"), "stop_reason"),
+        Row("finish_reason length", stops("length"), "stop_reason"),
+        Row("finish_reason tool_calls", stops("tool_calls", tool_calls=[CALLED]), "stop_reason"),
+        Row("finish_reason stop after a call", stops("stop", tool_calls=[CALLED]), "stop_reason"),
+        Row("finish_reason content_filter", stops("content_filter"), "stop_reason"),
         Row("usage", {"usage": {"prompt_tokens": 5, "completion_tokens": 3}}, "usage.input_tokens"),
         Row(
             "usage.prompt_tokens_details.cached_tokens",
@@ -388,35 +390,35 @@ ANSWERS: Final[dict[str, tuple[Row, ...]]] = {
         Row("id", {}, "id"),
         Row("no date", {}, "created"),
         Row("model", {}, "model"),
-        Row("content[] text", _content(TEXT), "choices[].message.content"),
+        Row("content[] text", content(TEXT), "choices[].message.content"),
         Row(
             "content[].text.citations[], of an address",
-            _content({**TEXT, "citations": [CITATION]}),
+            content({**TEXT, "citations": [CITATION]}),
             "choices[].message.annotations[].url_citation.url",
         ),
         Row(
             "content[].text.citations[], of a document",
-            _content({**TEXT, "citations": [{"type": "char_location", "cited_text": "c", "document_index": 0}]}),
+            content({**TEXT, "citations": [{"type": "char_location", "cited_text": "c", "document_index": 0}]}),
         ),
         Row(
             "content[] thinking",
-            _content({"type": "thinking", "thinking": "hm", "signature": ""}, TEXT),
+            content({"type": "thinking", "thinking": "hm", "signature": ""}, TEXT),
             "choices[].message.reasoning_content",
         ),
-        Row("content[].thinking.signature", _content({"type": "thinking", "thinking": "hm", "signature": "S"}, TEXT)),
-        Row("content[] redacted_thinking", _content({"type": "redacted_thinking", "data": "D"}, TEXT)),
+        Row("content[].thinking.signature", content({"type": "thinking", "thinking": "hm", "signature": "S"}, TEXT)),
+        Row("content[] redacted_thinking", content({"type": "redacted_thinking", "data": "D"}, TEXT)),
         Row(
             "content[] tool_use",
-            _content(USED, stop_reason="tool_use"),
+            content(USED, stop_reason="tool_use"),
             "choices[].message.tool_calls[].function.arguments",
         ),
         Row(
             "content[] server_tool_use and other blocks",
-            _content({"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}}, TEXT),
+            content({"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}}, TEXT),
         ),
         Row("stop_reason end_turn", {"stop_reason": "end_turn"}, "choices[].finish_reason"),
         Row("stop_reason max_tokens", {"stop_reason": "max_tokens"}, "choices[].finish_reason"),
-        Row("stop_reason tool_use", _content(USED, stop_reason="tool_use"), "choices[].finish_reason"),
+        Row("stop_reason tool_use", content(USED, stop_reason="tool_use"), "choices[].finish_reason"),
         Row(
             "stop_reason stop_sequence",
             {"stop_reason": "stop_sequence", "stop_sequence": "END"},

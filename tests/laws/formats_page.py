@@ -16,6 +16,7 @@ from headgate.gateway.ir.event import Event
 from headgate.gateway.ir.loss import Loss
 
 from .common import ANTHROPIC, CODECS, OPENAI
+from .fields import ANSWERS, CALLED, REQUESTS, TEXT, USED, Row, assistant, content, message, says, stops, user
 
 CONTEXT: Final = AnswerContext(request_id="ID", created=1_700_000_000, model="asked-for", stream_usage=True)
 _INDEX: Final = re.compile(r"\[\d+\]")
@@ -26,7 +27,7 @@ _BASES: Final[dict[str, dict[str, Any]]] = {
     ANTHROPIC: {"model": "m", "max_tokens": 99, "messages": [{"role": "user", "content": "hi"}]},
 }
 _ANSWERED: Final[dict[str, dict[str, Any]]] = {
-    OPENAI: {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m", **_message()}
+    OPENAI: {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m", **message()}
     | {"usage": {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}},
     ANTHROPIC: {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": [TEXT]}
     | {"stop_reason": "end_turn", "stop_sequence": None, "usage": {"input_tokens": 5, "output_tokens": 3}},
@@ -169,22 +170,22 @@ def _extremes() -> Iterator[tuple[tuple[str, bool], list[Loss]]]:
     nameless = {**CALLED, "id": ""}
     odd: dict[tuple[str, bool], list[dict[str, Any]]] = {
         (OPENAI, False): [
-            _says("assistant", None, tool_calls=[{**CALLED, "id": "a b"}]),
-            _user({"type": "file", "file": {"file_data": "JVBERi0="}}),
+            says("assistant", None, tool_calls=[{**CALLED, "id": "a b"}]),
+            user({"type": "file", "file": {"file_data": "JVBERi0="}}),
         ],
         (ANTHROPIC, False): [
-            _assistant({**USED, "input": {}}),
-            _user(
+            assistant({**USED, "input": {}}),
+            user(
                 {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}}
             ),
         ],
         (OPENAI, True): [
-            _stops("tool_calls", tool_calls=[nameless]),
-            {**_stops(""), "usage": {"completion_tokens": 3}},
+            stops("tool_calls", tool_calls=[nameless]),
+            {**stops(""), "usage": {"completion_tokens": 3}},
         ],
         (ANTHROPIC, True): [
             {"stop_reason": None, "usage": {"output_tokens": 3}},
-            _content({**USED, "input": {}, "id": ""}),
+            content({**USED, "input": {}, "id": ""}),
         ],
     }
     for (format, answers), bodies in odd.items():

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from ..fakes.provider import FakeProvider
 from .common import ANTHROPIC, CODECS, FORMATS, OPENAI, law
-from .sdk_requests import Leaf, Place, leaves, requests
+from .fields import REQUESTS
+from .sdk_requests import Leaf, Place, known_members, leaves, requests
 
 CROSSED: Final = ((OPENAI, ANTHROPIC), (ANTHROPIC, OPENAI))
 _TOKEN: Final = re.compile(r"[^.\[\]]+")
@@ -155,6 +156,13 @@ def test_what_does_not_arrive_is_named(here: str, there: str, data: st.DataObjec
         assume(False)
     missing = list(unnamed(here, body, encoded.body, encoded.losses))
     assert missing == [], [loss.path for loss in encoded.losses]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_page_lists_every_setting(format: str) -> None:
+    """What the SDK can say at the top of a request stands in docs/formats.md."""
+    listed = {word for row in REQUESTS[format] for word in re.findall(r"\w+", row.field)}
+    assert known_members(format) - listed <= {"model", "function_call"}
 
 
 # -- the same format
