@@ -80,6 +80,7 @@ class Gateway:
         """Where a server of ours listens, so that a reload cannot open it to strangers."""
         self._generation = _Generation(plan, self._retire)
         self._started = False
+        self._closed = False
         self._starting = asyncio.Lock()
         self._reloading = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
@@ -97,16 +98,19 @@ class Gateway:
     # -- life
 
     async def start(self) -> None:
-        """Start what the rules name. Idempotent."""
+        """Start what the rules name. Idempotent. Raises RuntimeError after ``aclose``: closed pools do not open again."""
         if self._started:
             return
+        if self._closed:
+            raise RuntimeError("this gateway was closed: load another")
         async with self._starting:
             if not self._started:
                 await self.plan.start()
                 self._started = True
 
     async def aclose(self) -> None:
-        """End every call, close every connection."""
+        """End every call, close every connection. For good."""
+        self._closed = True
         self.clock.close()
         await asyncio.sleep(0)
         if self._retiring:

@@ -31,6 +31,7 @@ _PATHS: Final = {
 _REQUEST_ID_HEADERS: Final = {"anthropic.messages": "request-id"}
 """Where the SDKs of a format look for the request id, if not in x-request-id; a provider's own stands there first."""
 _NO_HEADERS: Final[Mapping[str, str]] = {}
+_VARIES: Final[Mapping[str, str]] = {"Vary": "Origin"}
 GATEWAY: Final = web.AppKey("headgate", Gateway)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -221,7 +222,7 @@ class Surface:
 
     async def nowhere(self, request: web.Request) -> web.StreamResponse:
         """Refuse a path or method that nothing serves; answer a browser's preflight where CORS is on."""
-        if request.method == "OPTIONS" and (allowed := self._cors_headers(request)):
+        if request.method == "OPTIONS" and len(allowed := self._cors_headers(request)) > 1:
             return web.Response(status=204, headers=allowed)
         abandon_body(request)
         codec = self._codec_for(request)
@@ -242,12 +243,13 @@ class Surface:
     def _cors_headers(self, request: web.BaseRequest) -> Mapping[str, str]:
         """Return the headers that let a browser of a configured origin read the answer; none while CORS is off."""
         cors = self.gateway.plan.server.cors
-        if cors is None or (origin := request.headers.get("Origin")) is None:
+        if cors is None:
             return _NO_HEADERS
+        origin = request.headers.get("Origin")
         if "*" in cors.origins:
             origin = "*"
-        elif origin not in cors.origins:
-            return _NO_HEADERS
+        elif origin is None or origin not in cors.origins:
+            return _VARIES  # or a cache would give this answer to a browser that may read it
         headers = {"Access-Control-Allow-Origin": origin, "Vary": "Origin", "Access-Control-Expose-Headers": "*"}
         if request.method == "OPTIONS":
             asked = request.headers.get("Access-Control-Request-Headers", "authorization, content-type")

@@ -43,6 +43,7 @@ see, and refuse in the caller's format."""
 
 def run(path: str | os.PathLike[str], listen: str | None = None) -> int:
     """Serve the rule file at ``path`` until a signal ends it. Returns the exit code. Raises RulesError, OSError."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # one that comes before there is anything to reload must not end us
     gateway = Gateway.load(path)
     where = parse_listen(listen or gateway.plan.server.listen)
     gateway.listening = str(where)

@@ -8,6 +8,7 @@ wherever something stands in the way that this short way would skip.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from email.utils import formatdate
 from typing import Final
@@ -18,6 +19,9 @@ from aiohttp.http import SERVER_SOFTWARE
 
 _MAX_BYTES: Final = 64 * 1024
 """Above this the body waits for the client to read, which is aiohttp's to arrange."""
+_GRACE_S: Final = 30.0
+_SLOWEST_READER: Final = 8 * 1024
+"""Bytes a second, after the grace: a client that reads slower than this has its connection closed."""
 _NO_BODY: Final = frozenset({204, 304})
 _OURS: Final = (hdrs.CONTENT_LENGTH, hdrs.DATE, hdrs.SERVER, hdrs.CONNECTION, hdrs.TRANSFER_ENCODING)
 _dates: dict[int, str] = {}
@@ -30,7 +34,8 @@ class WholeAnswer(web.Response):
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         """Write the answer if nothing stands in the way; else as aiohttp does."""
-        transport, body = request.transport, self.body
+        self._transport = transport = request.transport
+        body = self.body
         if (
             self._written is not None
             or transport is None
@@ -72,6 +77,7 @@ class WholeAnswer(web.Response):
         return f"<{type(self).__name__} {self.status}>"  # aiohttp's wants the request that its own prepare() remembers
 
     _stays_open = False
+    _transport: asyncio.Transport | None = None
 
     @property
     def prepared(self) -> bool:
@@ -89,9 +95,16 @@ class WholeAnswer(web.Response):
         return super().body_length if self._written is None else self._written
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """Nothing is owed after one write."""
-        if self._written is None:
-            await super().write_eof(data)
+        """Nothing is owed after one write; a longer body waits for its reader, but not for one that stands still."""
+        if self._written is not None:
+            return
+        size = len(self.body) if isinstance(self.body, bytes) else 0
+        try:
+            async with asyncio.timeout(_GRACE_S + size / _SLOWEST_READER):
+                await super().write_eof(data)
+        except TimeoutError:
+            if self._transport is not None:
+                self._transport.abort()
 
 
 def _has_signals(request: web.BaseRequest) -> bool:
