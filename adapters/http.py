@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, ClassVar, Final
 from urllib.parse import urlencode, urlsplit
 
@@ -125,9 +126,9 @@ class HttpAdapter:
             if exchange.headers.get("content-type", "").lower().startswith(self._stream_type):
                 decoder = self.codec.stream_decoder(hide_usage=hide_usage)
                 limits = StreamDeadlines(context.name, now + timeouts.first_token, timeouts.idle, total_at)
-                return Reply(
-                    Decoding(exchange, decoder, call.scope, limits), call.scope, status, _passed_back(exchange.headers)
-                )
+                noted = partial(_note, attempt, credential)
+                source = Decoding(exchange, decoder, call.scope, limits, noted)
+                return Reply(source, call.scope, status, _passed_back(exchange.headers))
             with call.scope.limit(total_at, "timeout.total", self._overdue):
                 whole = await exchange.read(context.max_answer_bytes)
             codec = self.codec
@@ -232,6 +233,19 @@ class HttpAdapter:
             # An error inside a 200, as routers of providers send them: reading the body raises it.
             self.codec.decode_response(_without(credential, body))
         return body
+
+
+def _note(attempt: Attempt, credential: str | None, error: GatewayError) -> None:
+    """Note that a stream failed after its start; its words must not repeat our key either."""
+    attempt.error = error.kind
+    if credential is None:
+        return
+    if credential in error.message or credential in str(error.details) or credential in (error.code or ""):
+        error.message = error.message.replace(credential, "***")
+        error.args = (error.message,)
+        error.code = error.details = None
+    if error.raw is not None:
+        error.raw = _without(credential, error.raw)
 
 
 def _without(credential: str | None, body: bytes) -> bytes:

@@ -141,7 +141,7 @@ class Log:
             decision.upstream,
             call.principal.key,
             peek.stream,
-            status if error is None else error.status,
+            status if error is None else _status(call, error),
             "ok" if error is None else error.kind,
             round((loop.time() - began) * 1000, 1),
             None if first_token_s is None else round(first_token_s * 1000, 1),
@@ -192,6 +192,13 @@ def _as_error(fault: BaseException, call: Call) -> GatewayError:
     if call.deadline is not None and call.scope.loop.time() >= call.deadline:
         return UpstreamTimeout("the call took longer than its total time-out", kind="timeout.total")
     return Cancelled("the call was cancelled")
+
+
+def _status(call: Call, error: GatewayError) -> int:
+    """Return the HTTP status that the caller saw, in the words of its format; 200 where it had been said before."""
+    if error.kind == "cancelled":
+        return error.status
+    return 200 if call.scope.committed else call.codec.encode_error(error, call.request_id)[0]
 
 
 class _Watch:

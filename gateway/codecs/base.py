@@ -26,6 +26,9 @@ class RequestFacts(Struct, frozen=True):
     query: Mapping[str, str] = {}
     headers: Mapping[str, str] = {}
 
+    def __repr__(self) -> str:
+        return f"RequestFacts({self.path!r})"  # headers and query hold the caller's key
+
 
 class UpstreamFacts(Struct, frozen=True):
     """What an encoder must know of the model that it writes for.
@@ -39,6 +42,9 @@ class UpstreamFacts(Struct, frozen=True):
     stream_usage: bool = False
     headers: Mapping[str, str] = {}
     options: Mapping[str, object] = {}
+
+    def __repr__(self) -> str:
+        return f"UpstreamFacts(max_output_tokens={self.max_output_tokens})"
 
 
 class AnswerContext(Struct, frozen=True):
@@ -54,6 +60,9 @@ class AnswerContext(Struct, frozen=True):
     model: str = ""
     stream_usage: bool = False
     headers: Mapping[str, str] = {}
+
+    def __repr__(self) -> str:
+        return f"AnswerContext({self.request_id!r})"
 
 
 class Encoded(Struct, frozen=True):

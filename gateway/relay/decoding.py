@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from ..errors import ErrorKind, GatewayError, UpstreamError, upstream_error
@@ -45,7 +46,10 @@ class StreamDeadlines:
 
 
 class Decoding:
-    """A Source[Chunk] over a Source[bytes]. A decoder's error (a fault, an in-band error event, a missing end) is its end."""
+    """A Source[Chunk] over a Source[bytes]. A decoder's error (a fault, an in-band error event, a missing end) is its end.
+
+    ``on_error`` hears of the failure before anybody else, and may mask what its words must not say.
+    """
 
     __slots__ = (
         "_exchange",
@@ -53,6 +57,7 @@ class Decoding:
         "_scope",
         "_sink",
         "_deadlines",
+        "_on_error",
         "_last",
         "_has_content",
         "_paused",
@@ -62,13 +67,19 @@ class Decoding:
     )
 
     def __init__(
-        self, exchange: Source[bytes], decoder: Decoder, scope: Scope, deadlines: StreamDeadlines | None = None
+        self,
+        exchange: Source[bytes],
+        decoder: Decoder,
+        scope: Scope,
+        deadlines: StreamDeadlines | None = None,
+        on_error: Callable[[GatewayError], None] | None = None,
     ) -> None:
         self._exchange = exchange
         self._decoder = decoder
         self._scope = scope
         self._sink: Sink[Chunk] | None = None
         self._deadlines = deadlines
+        self._on_error = on_error
         self._last = 0.0
         self._has_content = False
         self._paused = False
@@ -173,7 +184,10 @@ class Decoding:
     def _over(self, error: GatewayError | None) -> None:
         self._unwatch()
         sink, self._sink = self._sink, None
+        on_error, self._on_error = self._on_error, None
         if sink is not None:
+            if error is not None and on_error is not None:
+                on_error(error)
             sink.end(error)
 
     def _unwatch(self) -> None:

@@ -19,7 +19,6 @@ from headgate.gateway import rules
 from headgate.gateway.call import Call
 from headgate.gateway.chain import Next
 from headgate.gateway.cli.main import main
-from headgate.gateway.codecs.base import AnswerContext, RequestFacts, UpstreamFacts
 from headgate.gateway.relay.reply import Reply
 from msgspec import Struct
 
@@ -37,10 +36,6 @@ QUERY: Final = "canary-in-the-query"
 STRANGER: Final = "canary-of-a-stranger"
 PASSED: Final = "canary-passed-through"
 CANARIES: Final = (CALLER, PROVIDER, HEADER, QUERY, STRANGER, PASSED)
-
-
-FACTS: Final = (RequestFacts, UpstreamFacts, AnswerContext)
-"""They are headers, by another name: Call shows none of them."""
 
 
 class Nothing(Struct, frozen=True):
@@ -157,7 +152,7 @@ def reprs() -> Iterator[str]:
     """Yield how every object of ours that is alive shows itself; what shows itself as aiohttp wants is aiohttp's."""
     for thing in gc.get_objects():
         shows = getattr(type(thing).__repr__, "__module__", "")
-        if str(type(thing).__module__).startswith("headgate.") and "aiohttp" not in shows and type(thing) not in FACTS:
+        if str(type(thing).__module__).startswith("headgate.") and "aiohttp" not in shows:
             yield repr(thing)
 
 
