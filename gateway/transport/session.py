@@ -21,16 +21,21 @@ from .base import Deadlines, RequestHead
 from .options import TransportOptions, proxy_credentials, ssl_context
 from .session_exchange import SessionExchange, response_headers
 from .session_faults import submit_error
-from .session_request import ONCE, ImmediateResponse, SmallRequest
+from .session_request import (
+    HEAD_LIMIT,
+    HEADER_LIMIT,
+    NOT_ADDED,
+    ONCE,
+    READ_SIZE,
+    SHORT_WAY,
+    ImmediateResponse,
+    SmallRequest,
+    send_small,
+)
 from .slots import Slots
 
 PIECE: Final = 64 * 1024
 """Bodies above this are written in pieces of it, so that a provider that stops reading is noticed."""
-HEAD_LIMIT: Final = 64 * 1024
-"""Bytes of a status line or of one header; aiohttp counts lines, at most HEADER_LIMIT of them, not their sum."""
-HEADER_LIMIT: Final = 128
-READ_SIZE: Final = 64 * 1024
-"""aiohttp stops reading a socket when twice this is unread, and decompresses no more than this at a time."""
 URL_LIMIT: Final = 1024
 
 _REPEATABLE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
@@ -46,6 +51,7 @@ class SessionTransport:
         self._proxy_headers: dict[str, str] | None = None
         if (login := proxy_credentials(options)) is not None:
             self._proxy_headers = {hdrs.PROXY_AUTHORIZATION: aiohttp.encode_basic_auth(*login)}
+        self._short = SHORT_WAY and options.proxy is None
         self._slots = Slots(options.max_connections)
         self._live: set[Abortable] = set()
         self._session: aiohttp.ClientSession | None = None
@@ -70,16 +76,21 @@ class SessionTransport:
             if not slots.take():
                 await slots.wait(scope, deadlines.pool_s)
             held = True
-            response = await session.request(
-                head.method,
-                url,
-                data=upload or body or None,
-                headers=headers,
-                allow_redirects=False,
-                timeout=timeout,
-                proxy_headers=self._proxy_headers,
-                middlewares=ONCE if head.method in _REPEATABLE else None,
-            )
+            if self._short and upload is None and body and head.method == "POST":
+                connector = session.connector
+                assert connector is not None
+                response = await send_small(session, connector, url, headers, body, timeout, scope.loop)
+            else:
+                response = await session.request(
+                    head.method,
+                    url,
+                    data=upload or body or None,
+                    headers=headers,
+                    allow_redirects=False,
+                    timeout=timeout,
+                    proxy_headers=self._proxy_headers,
+                    middlewares=ONCE if head.method in _REPEATABLE else None,
+                )
             answered = response_headers(response, self._options.proxy is not None)
         except BaseException as fault:
             if response is not None:
@@ -129,7 +140,7 @@ class SessionTransport:
             auto_decompress=True,
             raise_for_status=False,
             timeout=aiohttp.ClientTimeout(total=None),
-            skip_auto_headers=(hdrs.USER_AGENT, hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.CONTENT_TYPE),
+            skip_auto_headers=NOT_ADDED,
             request_class=SmallRequest,
             response_class=ImmediateResponse,
             read_bufsize=READ_SIZE,

@@ -7,13 +7,15 @@ Before Python 3.12 aiohttp writes even that in a task of its own; here it goes o
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final
 
 import aiohttp
 from aiohttp import ClientRequest, ClientResponse, hdrs
 from aiohttp.connector import Connection
 from aiohttp.http_writer import StreamWriter
+from yarl import URL
 
 from .session_faults import NotRepeated
 
@@ -61,6 +63,66 @@ class SmallRequest(ClientRequest):
         )
         self.response = response
         return response
+
+
+SHORT_WAY: Final = aiohttp.__version__.startswith("3.14.")
+"""``send_small`` calls what ClientSession.request calls; those names are public but not documented, so that it is for the
+versions it was tried with. Others go through ClientSession.request, with the same result."""
+NOT_ADDED: Final = (hdrs.USER_AGENT, hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.CONTENT_TYPE)
+"""Headers that aiohttp adds unless told not to."""
+READ_SIZE: Final = 64 * 1024
+"""aiohttp stops reading a socket when twice this is unread, and decompresses no more than this at a time."""
+HEAD_LIMIT: Final = 64 * 1024
+"""Bytes of a status line or of one header; aiohttp counts lines, at most HEADER_LIMIT of them, not their sum."""
+HEADER_LIMIT: Final = 128
+
+
+async def send_small(
+    session: aiohttp.ClientSession,
+    connector: aiohttp.BaseConnector,
+    url: URL,
+    headers: Mapping[str, str],
+    body: bytes,
+    limits: aiohttp.ClientTimeout,
+    loop: asyncio.AbstractEventLoop,
+) -> ClientResponse:
+    """Post a small body on a connection of ``connector``; return at the response headers. Raises as ClientSession does.
+
+    Left out is what a request of ours never has: redirects, cookies, proxies, authentication, traces, timers. That is a
+    fifth of the price of a request.
+    """
+    request = SmallRequest(
+        "POST",
+        url,
+        headers=headers,
+        skip_auto_headers=NOT_ADDED,
+        data=body,
+        loop=loop,
+        session=session,
+        response_class=ImmediateResponse,
+    )
+    try:
+        connection = await connector.connect(request, traces=[], timeout=limits)
+    except TimeoutError as fault:
+        raise aiohttp.ConnectionTimeoutError(f"Connection timeout to host {url.host}") from fault
+    assert connection.protocol is not None
+    connection.protocol.set_response_params(
+        read_until_eof=True,
+        read_bufsize=READ_SIZE,
+        max_line_size=HEAD_LIMIT,
+        max_field_size=HEAD_LIMIT,
+        max_headers=HEADER_LIMIT,
+    )
+    try:
+        response = await request.send(connection)
+        try:
+            return await response.start(connection)
+        except BaseException:
+            response.close()
+            raise
+    except BaseException:
+        connection.close()
+        raise
 
 
 class ImmediateResponse(ClientResponse):
