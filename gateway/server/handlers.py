@@ -5,21 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Final
 
 import msgspec
 from aiohttp import web
-from multidict import CIMultiDict
 
 from ..call import Call
 from ..codecs.base import AnswerContext, Codec, RequestFacts
 from ..errors import CallerError, GatewayError, NotFound, UpstreamTimeout
 from ..relay.reply import Reply
-from ..relay.scope import Scope, as_gateway_error
+from ..relay.scope import as_gateway_error
 from ..rules.plan import Plan, Route
 from .edge import Edge, Presence
 from .gateway import Gateway
-from .intake import abandon_body, read_body, read_headers, remote_of, request_id_of
+from .intake import abandon_body, buffered_body, read_body, read_headers, remote_of, request_id_of
 from .models import list_models
 from .whole import WholeAnswer
 
@@ -72,11 +72,7 @@ class Surface:
 
     def calls(self, codec: Codec) -> Handler:
         """Return the handler for requests of one format."""
-
-        async def serve(request: web.Request) -> web.StreamResponse:
-            return await self.serve(request, codec)
-
-        return serve
+        return partial(self.serve, codec=codec)
 
     async def serve(self, request: web.Request, codec: Codec) -> web.StreamResponse:
         """Serve one call, whatever happens to it."""
@@ -90,7 +86,14 @@ class Surface:
         try:
             presence = Presence(request, scope)
             presence.deadline = scope.loop.time() + plan.server.receive
-            call, route = await self._receive(request, codec, plan, scope, request_id)
+            began, options = scope.loop.time(), plan.server
+            headers = read_headers(request, options.max_header)
+            body = buffered_body(request, headers, options.max_body)
+            if body is None:
+                body = await read_body(request, headers, options.max_body)
+            facts = _facts(request, headers)
+            remote = remote_of(request, headers, options.networks)
+            call, route = self.gateway.prepare(plan, codec, body, facts, scope, request_id, began, remote)
             presence.deadline = call.deadline
             context = AnswerContext(
                 request_id, int(call.began_unix), call.peek.model, bool(call.peek.stream_usage), call.headers
@@ -129,22 +132,6 @@ class Surface:
             _log.info("%s %s refused: %s (%s)", request.method, request.path, error.kind, request_id)
         return self.refuse(codec, error, request_id, visible, call)
 
-    async def _receive(
-        self, request: web.Request, codec: Codec, plan: Plan, scope: Scope, request_id: str
-    ) -> tuple[Call, Route]:
-        """Read a request within its limits and find its route."""
-        began, options = scope.loop.time(), plan.server
-        headers = read_headers(request, options.max_header)
-        body = await read_body(request, headers, options.max_body)
-        path = request.raw_path
-        query: dict[str, str] = {}
-        if "?" in path or "%" in path or "#" in path or path[:1] != "/":
-            path, query = request.path, dict(request.query)
-        remote = remote_of(request, headers, options.networks)
-        return self.gateway.prepare(
-            plan, codec, body, RequestFacts(path, query, headers), scope, request_id, began, remote
-        )
-
     async def _whole(self, call: Call, route: Route, context: AnswerContext, visible: _Visible) -> web.Response:
         codec = call.codec
         reply = await route.entry(call)
@@ -157,7 +144,7 @@ class Surface:
             if encoded.losses:
                 call.ledger.add_answer(encoded.losses)
         headers = visible.headers(call, reply.headers)
-        headers["Content-Type"] = codec.content_type
+        headers["content-type"] = codec.content_type
         return self._last_words(WholeAnswer(body=body, status=reply.status, headers=headers))
 
     def _last_words(self, answer: web.Response) -> web.Response:
@@ -174,10 +161,10 @@ class Surface:
         # A provider's own error body may pass as it came: the header says our word for it all the same.
         ours = {"x-request-id": request_id, "headgate-error": error.kind}
         headers = visible.headers(call, {**error.headers, **ours})
-        headers.update(own)
+        headers.update({name.lower(): value for name, value in own.items()})
         if name := _REQUEST_ID_HEADERS.get(codec.format):
             headers.setdefault(name, request_id)
-        headers.setdefault("Content-Type", "application/json")
+        headers.setdefault("content-type", "application/json")
         return self._last_words(WholeAnswer(body=body, status=status, headers=headers))
 
     # -- everything else
@@ -200,7 +187,7 @@ class Surface:
             anthropic = codec.format == "anthropic.messages"
             body = await list_models(plan, codec, facts, scope, request_id, wanted, anthropic, self.gateway.loaded_at)
             answer = self._visible(request).headers(None, {"x-request-id": request_id})
-            answer["Content-Type"] = "application/json"
+            answer["content-type"] = "application/json"
             return web.Response(body=body, headers=answer)
         except Exception as fault:  # as in serve: an authenticator may be a stranger's
             return self.refuse(codec, as_gateway_error(fault), request_id, self._visible(request))
@@ -268,25 +255,32 @@ class _Visible:
         self._hidden = hidden
         self._always = always
 
-    def headers(self, call: Call | None = None, passed: Mapping[str, str] | None = None) -> CIMultiDict[str]:
-        """Return the response headers: the provider's that may pass, and ours."""
-        headers: CIMultiDict[str] = CIMultiDict(passed) if passed else CIMultiDict()
+    def headers(self, call: Call | None = None, passed: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Return the response headers, names in lower case: the provider's that may pass, and ours."""
+        headers = dict(passed) if passed else {}
         if call is not None:
             decision = call.decision
             headers["x-request-id"] = call.request_id
-            if own := _REQUEST_ID_HEADERS.get(call.format):
+            if own := _REQUEST_ID_HEADERS.get(call.codec.format):
                 headers.setdefault(own, call.request_id)
             headers["headgate-route"] = _header_safe(decision.route)
             headers["headgate-upstream"] = decision.upstream
-            if decision.attempts:
-                headers["headgate-attempts"] = str(len(decision.attempts))
+            if attempts := len(decision.attempts):
+                headers["headgate-attempts"] = str(attempts)
             if call.ledger.request and call.show_loss and (lost := call.ledger.lost):
                 headers["headgate-loss"] = ", ".join(_header_safe(loss.path) for loss in lost)[:1000]
         for name in self._hidden:
-            headers.popall(name, None)
+            headers.pop(name, None)
         if self._always:
             headers.update(self._always)
         return headers
+
+
+def _facts(request: web.Request, headers: dict[str, str]) -> RequestFacts:
+    path = request.raw_path
+    if "?" in path or "%" in path or "#" in path or path[:1] != "/":
+        return RequestFacts(request.path, dict(request.query), headers)
+    return RequestFacts(path, _NO_HEADERS, headers)
 
 
 def _overdue(call: Call | None, plan: Plan) -> GatewayError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
 import aiohttp
@@ -30,10 +30,17 @@ def request_id_of(presented: str | None) -> str:
 
 def read_headers(request: web.BaseRequest, max_bytes: int) -> dict[str, str]:
     """Return the headers under lower-case names; repeated ones joined by ", ". Raises TooLarge, CallerError."""
+    given = request.headers
+    if sum(map(len, given.keys())) + sum(map(len, given.values())) + 4 * len(given) > max_bytes:
+        raise TooLarge(f"the request headers are larger than {max_bytes} bytes", status=431)
+    headers = {name.lower(): value for name, value in given.items()}
+    return headers if len(headers) == len(given) else _joined(given)
+
+
+def _joined(given: Mapping[str, str]) -> dict[str, str]:
+    """The same where a header is repeated."""
     headers: dict[str, str] = {}
-    size = 0
-    for name, value in request.headers.items():
-        size += len(name) + len(value) + 4
+    for name, value in given.items():
         name = name.lower()
         if name in headers:
             if name in _SINGLE and headers[name] != value:
@@ -41,9 +48,20 @@ def read_headers(request: web.BaseRequest, max_bytes: int) -> dict[str, str]:
             if name not in _SINGLE:
                 value = f"{headers[name]}, {value}"
         headers[name] = value
-    if size > max_bytes:
-        raise TooLarge(f"the request headers are larger than {max_bytes} bytes", status=431)
     return headers
+
+
+def buffered_body(request: web.BaseRequest, headers: dict[str, str], max_bytes: int) -> bytes | None:
+    """Return the body of the commonest request, plain JSON that is here already; None: see ``read_body``."""
+    content = request.content
+    if not content.is_eof() or headers.get("content-type") != "application/json" or "content-encoding" in headers:
+        return None
+    if (request.content_length or 0) > max_bytes or content.exception() is not None:
+        return None
+    body = content.read_nowait()
+    if len(body) > max_bytes:
+        raise _too_large(max_bytes)
+    return body
 
 
 async def read_body(request: web.BaseRequest, headers: dict[str, str], max_bytes: int) -> bytes:
