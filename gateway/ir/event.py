@@ -1,8 +1,9 @@
 """An answer as a stream of typed steps, and the chunk that carries them.
 
-Order within a choice: PartStart, (PartDelta | PartPatch)*, PartStop for each part, then ChoiceStop. Around them once:
-ResponseStart first; ResponseStop, then Terminator last. UsageReport is cumulative, the last one counts. Parts are numbered
-by ``index`` over the whole response, in the order of their starts, and may be open at the same time.
+Order within a choice: PartStart, (PartDelta | PartPatch)*, PartStop for each part, then ChoiceStop; a citation may come
+after the stop of its part. Around them once: ResponseStart first; ResponseStop, then Terminator last. UsageReport is
+cumulative, the last one counts. Parts are numbered by ``index`` over the whole response, in the order of their starts, and
+may be open at the same time.
 """
 
 from __future__ import annotations
@@ -91,7 +92,10 @@ class PartDelta(Struct, frozen=True, gc=False):
 
 
 class PartPatch(Struct, frozen=True, gc=False):
-    """A fact about an open part that is not more of its text. ``transcript`` belongs to audio."""
+    """A fact about an open part that is not more of its text. ``transcript`` belongs to audio.
+
+    A citation may come late, when the part is closed: OpenAI tells them at the end, after tool calls.
+    """
 
     index: int
     choice: int = 0

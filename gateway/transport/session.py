@@ -45,13 +45,13 @@ _REPEATABLE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELET
 class SessionTransport:
     """A pool of connections to one upstream. Making one opens nothing; raises ValueError for options that cannot be."""
 
-    def __init__(self, options: TransportOptions | None = None) -> None:
+    def __init__(self, options: TransportOptions | None = None, *, short_way: bool = SHORT_WAY) -> None:
         self._options = options = TransportOptions() if options is None else options
         self._ssl = ssl_context(options)
         self._proxy_headers: dict[str, str] | None = None
         if (login := proxy_credentials(options)) is not None:
             self._proxy_headers = {hdrs.PROXY_AUTHORIZATION: aiohttp.encode_basic_auth(*login)}
-        self._short = SHORT_WAY and options.proxy is None
+        self._short = short_way and options.proxy is None
         self._slots = Slots(options.max_connections)
         self._live: set[Abortable] = set()
         self._session: aiohttp.ClientSession | None = None

@@ -60,6 +60,11 @@ class SseFramer:
             data = data[: len(data) - len(rest)]
         return data, frames
 
+    @property
+    def half(self) -> bool:
+        """Whether bytes are kept that no blank line ends: if nothing more comes, they broke off, or left it out."""
+        return bool(self.tail) and _BLANK_LINE.search(b"".join(self.tail)) is None
+
     def close(self) -> tuple[bytes, list[bytes]]:
         """Return the last frame if the bytes ended without its blank line, closed off as if it had come."""
         rest = b"".join(self.tail)

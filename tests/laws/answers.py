@@ -90,9 +90,9 @@ def _json(value: object) -> bytes:
     return msgspec.json.encode(value)
 
 
-def _text(format: str, draw: Draw, cited: bool) -> Piece:
+def _text(format: str, draw: Draw) -> Piece:
     steps: list[PartDelta | PartPatch] = list(_deltas(draw(WORDS), draw))
-    if cited and draw(st.integers(0, 3)) == 0:
+    if draw(st.integers(0, 3)) == 0:
         steps.append(PartPatch(0, citation=_citation(format, draw)))
     return Piece(Text(""), tuple(steps))
 
@@ -138,9 +138,7 @@ def _pieces(format: str, draw: Draw, canonical: bool) -> list[Piece]:
         if kind == "r":
             pieces.append(_reasoning(format, draw, field))
         elif kind == "t":
-            # OpenAI tells citations at the end of a stream: there they belong to the text that is still open.
-            cited = not (format == OPENAI and canonical) or number == len(some) - 1
-            pieces.append(_text(format, draw, cited))
+            pieces.append(_text(format, draw))
         elif kind == "c":
             pieces.append(_call(format, draw, number))
         elif kind == "x" and format == OPENAI:

@@ -167,9 +167,6 @@ def requests(draw: st.DrawFn, format: str) -> dict[str, Any]:
     drawing = _Drawing(draw)
     body = drawing.members(kind, 0)
     body["messages"] += [drawing.value(_members(kind)["messages"][0], 0)[0] for _ in range(draw(st.integers(0, 3)))]
-    for legacy, member in (("functions", "tools"), ("function_call", "tool_choice")):
-        if member in body:
-            body.pop(legacy, None)  # the API refuses both
     return body
 
 

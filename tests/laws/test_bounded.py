@@ -16,8 +16,8 @@ from headgate.adapters import http
 from headgate.adapters.openai import OpenAIAdapter
 from headgate.gateway.chain import AdapterContext
 from headgate.gateway.codecs.anthropic_messages import encoder, stream
+from headgate.gateway.codecs.ledger import MAX_LOSSES
 from headgate.gateway.codecs.openai_chat.stream_decoder import ChatStreamDecoder
-from headgate.gateway.codecs.openai_chat.stream_encoder import MAX_LOSSES
 from headgate.gateway.errors import GatewayError, Malformed
 from headgate.gateway.ir.event import Chunk, Keepalive, PartDelta, PartStart, ResponseStart
 from headgate.gateway.ir.fold import MAX_CHOICES, fold
@@ -33,7 +33,7 @@ from msgspec.structs import replace
 
 from ..fakes.provider import FakeProvider
 from ..fakes.script import script
-from .common import ANTHROPIC, CODECS, CONTEXT, OPENAI, PAIRS
+from .common import ANTHROPIC, CODECS, CONTEXT, FORMATS, OPENAI, PAIRS
 from .sockets import Client, ask, call, world
 
 # -- frames
@@ -101,8 +101,10 @@ def test_a_ledger_at_the_cap() -> None:
     assert ledger.dropped == 150
 
 
-def test_the_losses_of_an_answer() -> None:
-    writer = CODECS[OPENAI].stream_encoder(CONTEXT)
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_losses_of_an_answer(format: str) -> None:
+    """A provider may think up as many names as it likes."""
+    writer = CODECS[format].stream_encoder(CONTEXT)
     writer.encode(Chunk((ResponseStart("id", "m", format="elsewhere"),)))
     for index in range(1000):
         writer.encode(Chunk((PartStart(index, Opaque("elsewhere", f"kind-{index % 300}", b"{}")),)))

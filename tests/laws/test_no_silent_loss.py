@@ -27,19 +27,6 @@ from .sdk_requests import Leaf, Place, known_members, leaves, requests
 CROSSED: Final = ((OPENAI, ANTHROPIC), (ANTHROPIC, OPENAI))
 _TOKEN: Final = re.compile(r"[^.\[\]]+")
 
-ALIASES: Final = {"cache_control": "cache", "prompt_cache_breakpoint": "cache"}
-"""Members that the ledger calls by the word of the house."""
-
-SAME: Final[dict[str, dict[Place, Place]]] = {
-    OPENAI: {("function_call",): ("tool_choice",), ("functions",): ("tools",)},
-    ANTHROPIC: {
-        ("thinking", "type"): ("reasoning", "mode"),
-        ("thinking",): ("reasoning",),
-        ("output_config", "format"): ("response_format",),
-    },
-}
-"""Members that the ledger knows under another path."""
-
 UNSAID: Final = {"type", "role"}
 """Members that say what the others mean: they arrive, or not, with those."""
 
@@ -47,7 +34,6 @@ MEANT: Final[dict[str, tuple[tuple[str, object, str], ...]]] = {
     OPENAI: (
         (r".*", "auto", "what every format does unless told otherwise"),
         (r".*", False, "the same"),
-        (r"service_tier|.*\.detail", "default", "the same"),
         (r"parallel_tool_calls", True, "the same"),
         (r"response_format\.json_schema\.strict", True, "the same: a schema is always kept to"),
         (r"stream_options\.include_usage", True, "the other format's streams always tell usage"),
@@ -73,40 +59,15 @@ def path_of(text: str) -> Place:
     return tuple(int(token) if token.isdigit() else token for token in _TOKEN.findall(text))
 
 
-def in_house(format: str, body: dict[str, Any], path: Place) -> list[Place]:
-    """Return the paths that the ledger may use for a member of ``body``."""
-    if path[0] == "system":
-        path = ("messages", 0, "content", *(path[1:] or (0,)))
-    elif path[0] == "messages" and format == ANTHROPIC and "system" in body:
-        assert isinstance(path[1], int)
-        path = ("messages", path[1] + 1, *path[2:])
-    paths = [path]
-    for theirs, ours in SAME[format].items():
-        if path[: len(theirs)] == theirs:
-            paths.append((*ours, *path[len(theirs) :]))
-    return [tuple(ALIASES.get(str(token), token) for token in path) for path in paths]
-
-
 def names(loss: Loss, path: Place) -> bool:
     """Whether a ledger's entry speaks of the member at ``path``, or of what holds it."""
-    named = tuple(ALIASES.get(str(token), token) for token in path_of(loss.path))
-    if named == path[: len(named)]:
-        return True
-    if path[0] != "messages" or named[:2] != path[:2]:
-        return False
-    # Members of an assistant's message, and the content of a tool's, are parts of its content in the house.
-    if named[:4] == path[:4] and named[-1] == path[-1]:
-        return True  # of a part's setting that stands deeper in the caller's spelling
-    beside_content = len(path) > 2 and path[2] != "content"
-    in_result = named[2:4] == ("content", 0) and named[4:] == path[2 : len(named) - 2]
-    return (beside_content and len(named) >= 4 and named[2] == "content") or in_result
+    named = path_of(loss.path)
+    return bool(named) and named == path[: len(named)]
 
 
 def is_meant(format: str, body: dict[str, Any], leaf: Leaf) -> bool:
     """Whether the table says that a value needs no place of its own."""
     path = ".".join(map(str, leaf.path))
-    if path.endswith(".name") and leaf.path[0] == "messages" and format == OPENAI:
-        return body["messages"][leaf.path[1]]["role"] in ("tool", "function") and len(leaf.path) == 3
     if leaf.path[0] in ("tools", "functions") and "allowed_tools" in json.dumps(body.get("tool_choice")):
         return True  # only those of the choice are declared, which is in the ledger under tool_choice
     return any(
@@ -139,8 +100,7 @@ def unnamed(format: str, body: dict[str, Any], out: bytes, losses: Sequence[Loss
             continue
         if arrives(leaf, out, told):
             continue
-        paths = in_house(format, body, leaf.path)
-        if not any(names(loss, path) for loss in losses for path in paths):
+        if not any(names(loss, leaf.path) for loss in losses):
             yield leaf
 
 

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import pytest
 from headgate.gateway.codecs.base import AnswerContext, RequestFacts, UpstreamFacts
-from headgate.gateway.codecs.openai_chat.words import LEGACY_CALL
 from headgate.gateway.errors import CallerError, UpstreamError
 from headgate.gateway.ir.event import (
     ChoiceStop,
@@ -71,8 +70,6 @@ def check_claims(told: str, out: Any, losses: Sequence[Loss]) -> None:
         name = str(leaf.path[-1])
         if name not in CLAIMS or leaf.value in ("", None) or isinstance(leaf.value, bool):
             continue
-        if str(leaf.value).startswith(LEGACY_CALL):
-            continue  # calls of the time before tools have no id: theirs are made of their number
         assert str(leaf.value) in told or name in made, leaf
 
 

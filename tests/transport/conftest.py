@@ -12,6 +12,7 @@ import logging
 import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -39,8 +40,11 @@ class Candidate:
     features: frozenset[str]
 
 
+SESSION_FEATURES = frozenset({"tls", "proxy", "unix", "coding", "eof_reset", "any_method"})
 CANDIDATES = [
-    Candidate("session", SessionTransport, frozenset({"tls", "proxy", "unix", "coding", "eof_reset", "any_method"})),
+    Candidate("session", SessionTransport, SESSION_FEATURES),
+    # What versions of aiohttp get that the short way was not tried with.
+    Candidate("session-long", partial(SessionTransport, short_way=False), SESSION_FEATURES),
 ]
 
 

@@ -18,7 +18,8 @@ from ...ir.event import ResponseStart, StopReason, Usage
 from ...ir.loss import Loss, LossKind
 from ...ir.message import NO_EXTRA, Extra, Opaque, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
 from ..base import AnswerContext
-from .members import FORMAT, NULL, json_object
+from ..ledger import MAX_LOSSES, says_something
+from .members import FORMAT, json_object
 from .usage import stop_word, write_usage
 
 Growth = Literal["text", "thinking", "input", "custom", ""]
@@ -34,7 +35,10 @@ class Opening(NamedTuple):
 
 
 class AnswerRenderer:
-    """Writes one answer. ``format`` is where its ``extra`` comes from; ``losses`` holds each sort of loss once."""
+    """Writes one answer. ``format`` is where its ``extra`` comes from.
+
+    ``losses`` holds each sort of loss once, no more than MAX_LOSSES.
+    """
 
     __slots__ = ("_context", "_seen", "format", "losses")
 
@@ -46,7 +50,7 @@ class AnswerRenderer:
 
     def lose(self, kind: LossKind, path: str, what: str, why: str) -> None:
         """Note a loss; a stream loses the same thing many times and says so once."""
-        if (kind, what) not in self._seen:
+        if len(self.losses) < MAX_LOSSES and (kind, what) not in self._seen:
             self._seen.add((kind, what))
             self.losses.append(Loss(kind, path, what, why))
 
@@ -60,7 +64,7 @@ class AnswerRenderer:
     def drop_extra(self, extra: Extra, path: str) -> None:
         """Note members that this format has no place for."""
         for name, raw in extra.items():
-            if bytes(raw) not in (NULL, b"false", b"[]", b"{}"):
+            if says_something(name, raw):
                 self.lose("lost", f"{path}.{name}" if path else name, name, "has no place in this format")
 
     def envelope(self, start: ResponseStart) -> dict[str, object]:
@@ -77,6 +81,8 @@ class AnswerRenderer:
         """The ``usage`` object."""
         if usage is None or (usage.input_tokens is None and usage.uncached_input_tokens is None):
             self.lose("minted", "usage", "usage", "the provider told none (yet): zero")
+        elif usage.output_tokens is None:
+            self.lose("minted", "usage.output_tokens", "output_tokens", "the provider told none (yet): zero")
         elif usage.estimated:
             self.lose("minted", "usage", "usage estimate", "counted by the gateway")
         return write_usage(usage)
@@ -160,7 +166,7 @@ class AnswerRenderer:
             self.lose("lost", path, part.server, "a tool that another provider runs")
             return None
         id = part.id
-        if not id:
+        if not id or "id" in part.extra:
             id = f"toolu_{self._context.request_id}_{number}"
             self.lose("minted", f"{path}.id", "tool call id", "the provider gave none")
         block: dict[str, object] = {"type": part.server or "tool_use", "id": id, "name": part.name, "input": {}}

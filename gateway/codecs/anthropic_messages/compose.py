@@ -23,6 +23,7 @@ from msgspec import Raw
 from ...errors import DecodeError, Unsupported
 from ...ir.message import Media, Message, Request, ResponseFormat, Text, Tool, plain_text
 from ..base import Encoded, UpstreamFacts
+from ..ledger import in_the_callers_words
 from .members import FORMAT, is_object
 from .plain_request import write_plain
 from .render import Block, Renderer
@@ -62,7 +63,8 @@ def encode_request(request: Request, facts: UpstreamFacts) -> Encoded:
     _settings(request, facts, renderer, body, bool(tools))
     if request.extra:
         renderer.add_extra(request.extra, "", body if renderer.own else {})
-    return Encoded(msgspec.json.encode(body), PATH, _headers(request, facts, renderer.own), tuple(renderer.losses))
+    losses = in_the_callers_words(request, renderer.losses) if renderer.losses else ()
+    return Encoded(msgspec.json.encode(body), PATH, _headers(request, facts, renderer.own), losses)
 
 
 def _leading(request: Request, own: bool) -> int:
@@ -269,6 +271,8 @@ def _settings(
         tier = request.service_tier if renderer.own else _TIERS.get(request.service_tier)
         if tier is not None:
             body["service_tier"] = tier
+            if tier != request.service_tier:
+                renderer.lose("emulated", "service_tier", request.service_tier, f"said as {tier}")
         else:
             renderer.lose("lost", "service_tier", "service_tier", f"{request.service_tier} has no counterpart")
     renderer.cache(request.cache, "", body)
@@ -356,10 +360,10 @@ def _foreign_reasoning(
         body["thinking"] = {"type": "disabled"}
         effort = None
     elif effort == "minimal":
-        renderer.lose("emulated", "reasoning_effort", "minimal", "the least effort here is low")
+        renderer.lose("emulated", "reasoning.effort", "minimal", "the least effort here is low")
         effort = "low"
     if effort is not None and (effort not in _EFFORTS or facts.options.get("effort") is False):
-        renderer.lose("lost", "reasoning_effort", effort, "this model knows no such effort")
+        renderer.lose("lost", "reasoning.effort", effort, "this model knows no such effort")
     elif effort is not None:
         config["effort"] = effort
     adaptive = facts.options.get("thinking") == "adaptive"
@@ -393,11 +397,11 @@ def _format(spec: ResponseFormat, renderer: Renderer) -> dict[str, object] | Non
         raise DecodeError("response_format.json_schema.schema", "expected an object, but it is missing")
     if not renderer.own:
         if spec.name is not None:
-            renderer.lose("emulated", "response_format.json_schema.name", "name", "the schema stands without it")
+            renderer.lose("emulated", "response_format.name", "name", "the schema stands without it")
         if spec.description is not None:
-            renderer.lose("lost", "response_format.json_schema.description", "description", "a format has none here")
+            renderer.lose("lost", "response_format.description", "description", "a format has none here")
         if spec.strict is False:
-            renderer.lose("emulated", "response_format.json_schema.strict", "strict", "a schema is always kept to")
+            renderer.lose("emulated", "response_format.strict", "strict", "a schema is always kept to")
     written: dict[str, object] = {"type": "json_schema", "schema": Raw(spec.schema)}
     return renderer.add_extra(spec.extra, "response_format", written)
 

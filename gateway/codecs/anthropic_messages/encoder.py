@@ -243,10 +243,15 @@ class MessagesStreamEncoder:
         elif index == self._open:
             self._write_open(event, out)
         elif (waiting := self._held.get(index)) is not None:
-            waiting.append(event)
+            # A citation may come after its part's stop: a part that waits takes it still.
+            waiting.insert(len(waiting) - isinstance(waiting[-1], PartStop), event)
             self._held_bytes += _size(event)
             if self._held_bytes > MAX_HELD_BYTES:
                 raise Malformed(f"the provider interleaves parts of more than {MAX_HELD_BYTES} bytes")
+        elif isinstance(event, PartPatch) and event.citation is not None:
+            self._answer.lose(
+                "lost", f"content[{index}].citations", "citations", "they came after their text was closed"
+            )
 
     def _open_block(self, event: PartStart, out: list[bytes]) -> None:
         number = self._next

@@ -6,9 +6,7 @@ It refuses (None) all else; ``compose`` is right about everything, and what both
 from __future__ import annotations
 
 from ...ir.message import Request, plain_text
-from .members import NULL
-
-_SAYS_NOTHING = frozenset({NULL, b"false", b"[]", b"{}"})
+from ..ledger import says_something
 
 
 def write_plain(request: Request) -> dict[str, object] | None:
@@ -27,8 +25,8 @@ def write_plain(request: Request) -> dict[str, object] | None:
     # One comparison tells that there is nothing but what is written here.
     if said != request or request.max_output_tokens is None:
         return None
-    for raw in request.extra.values():
-        if bytes(raw) not in _SAYS_NOTHING:
+    for name, raw in request.extra.items():
+        if says_something(name, raw):
             return None
     body: dict[str, object] = {"model": request.model}
     turns: list[dict[str, object]] = []

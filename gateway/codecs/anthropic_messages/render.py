@@ -30,15 +30,13 @@ from ...ir.message import (
     ToolCall,
     ToolResult,
 )
-from .members import FORMAT, NULL, json_object
+from ..ledger import says_something
+from .members import FORMAT, json_object
 
 Block = dict[str, object] | Raw
 
 _ID: Final = re.compile(r"[a-zA-Z0-9_-]+\Z")
 """Source: the API's 400 "tool_use.id: String should match pattern '^[a-zA-Z0-9_-]+$'"."""
-
-_SAYS_NOTHING: Final = frozenset({NULL, b"false", b"[]", b"{}"})
-"""Values of unknown members that another format need not miss."""
 
 _MAGIC: Final[tuple[tuple[str, str], ...]] = (
     ("/9j/", "image/jpeg"),
@@ -84,7 +82,7 @@ class Renderer:
         for name, raw in extra.items():
             if self.own:
                 block.setdefault(name, raw)
-            elif bytes(raw) not in _SAYS_NOTHING:
+            elif says_something(name, raw):
                 self.lose("lost", f"{path}.{name}" if path else name, name, "has no place in this format")
         return block
 
@@ -97,7 +95,7 @@ class Renderer:
             control["ttl"] = mark.ttl
         if self.own and "type" in mark.extra:
             del control["type"]
-        block["cache_control"] = self.add_extra(mark.extra, f"{path}.cache_control".lstrip("."), control)
+        block["cache_control"] = self.add_extra(mark.extra, f"{path}.cache".lstrip("."), control)
 
     def _text(self, part: Text, path: str) -> Block | None:
         if not self.own and not part.text.strip():
@@ -133,7 +131,7 @@ class Renderer:
                 self.lose("lost", path, part.server, "a tool that another provider runs")
                 return None
             kind = part.server
-        block: dict[str, object] = {"type": kind, "id": self.id(part.id, path), "name": part.name}
+        block: dict[str, object] = {"type": kind, "id": self.id(part, path), "name": part.name}
         if part.kind == "custom":
             self.lose("emulated", path, "custom tool call", "its free text stands as the member input")
             block["input"] = {"input": part.arguments}
@@ -150,10 +148,12 @@ class Renderer:
         return self.add_extra(part.extra, path, block)
 
     def _tool_result(self, part: ToolResult, path: str) -> Block | None:
-        block: dict[str, object] = {"type": "tool_result", "tool_use_id": self.id(part.id, path)}
+        block: dict[str, object] = {"type": "tool_result", "tool_use_id": self.id(part, path)}
         if part.server:
             self.lose("lost", path, part.server, "a result of a tool that another provider ran")
             return None
+        if part.name is not None:
+            self.lose("lost", f"{path}.name", "name", "a result is told by its call's id alone")
         content = [
             (item, inner)
             for j, item in enumerate(part.content)
@@ -241,9 +241,14 @@ class Renderer:
         self.lose("lost", path, part.kind, f"a block of {part.format} with no word here")
         return None
 
-    def id(self, id: str, path: str) -> str:
+    def id(self, part: ToolCall | ToolResult, path: str) -> str:
         """Return a tool call's id, rewritten the same way wherever it stands if the API would refuse it."""
-        if self.own or _ID.match(id):
+        id = part.id
+        if self.own:
+            return id
+        if _ID.match(id):
+            if "id" in part.extra:
+                self.lose("minted", f"{path}.id", "id", "the caller's format gives such calls none")
             return id
         self.lose("minted", f"{path}.id", "id", "letters, digits, _ and - only")
         return "toolu_" + hashlib.sha256(id.encode(errors="surrogatepass")).hexdigest()[:24]

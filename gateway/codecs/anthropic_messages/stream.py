@@ -40,7 +40,7 @@ from ...wire.surrogates import mend_halves
 from ..base import MAX_FRAME_BYTES
 from .blocks import read_citation
 from .errors import in_band_error
-from .members import BAD_JSON, FORMAT, Members
+from .members import BAD_JSON, FORMAT, Members, json_object
 from .response import TELLS_LATE, TELLS_STOP, read_answer_block, read_start, take_told
 from .usage import read_usage, stop_reason
 
@@ -149,9 +149,13 @@ class MessagesStreamDecoder:
 
     def close(self) -> Chunk | None:
         """The bytes ended; without ``message_stop`` the answer is cut, and so is a frame that breaks off."""
+        half = self._framer.half
         raw, frames = self._framer.close() if self.error is None else (b"", [])
+        if frames and half and not json_object(parse_frame(frames[0])[1] or b""):
+            # The connection ended in a frame. What is left of it no client could read.
+            raw, frames = b"", []
         chunk = self._decode(raw, frames) if frames else None
-        if not self._ended and (self.error is None or (frames and isinstance(self.error, Malformed))):
+        if not self._ended and self.error is None:
             self.error = Cut("the provider's stream ended without message_stop")
         if chunk is None and (self._kept or self._kept_raw):
             chunk = self._release(b"", [])

@@ -39,7 +39,7 @@ from .growing import FRAME, NOTHING, WORDS, GrowingAnswer, GrowingTool, groq_usa
 from .members import BAD_JSON, FORMAT, NULL, OBJECT, Members, encode_json, is_string, string_of
 from .reasoning import REASONING_FIELDS, join_details, text_of_details, text_of_thinking
 from .usage import read_usage
-from .words import LEGACY_CALL, STOP_REASONS
+from .words import LEGACY_CALL, MINTED_ID, STOP_REASONS
 
 _EMPTY: Final = Raw(b'""')
 _ERROR_OBJECT: Final = Raw(b'"error"')
@@ -324,7 +324,7 @@ class AnswerReader:
             self._tool_call(answer, call, position if whole else None, out)
         if (legacy := it.object("function_call")) is not None:
             id = f"{LEGACY_CALL}{answer.number}"
-            self._call(answer, None, id, legacy.string("name"), legacy.string("arguments"), "function", out)
+            self._call(answer, None, id, legacy.string("name"), legacy.string("arguments"), "function", out, MINTED_ID)
         for word in _DELTA_NULLS:
             it.rest.pop(word, None)
         patch = {name: raw for name, raw in it.rest.items() if answer.patch.get(name) != raw}
@@ -382,6 +382,8 @@ class AnswerReader:
             else:
                 part = Text("")
             self._open(answer, kind, part, out)
+            if kind == "text":
+                answer.text = answer.index
         if text or logprobs is not None:
             out.append(PartDelta(answer.index, text, answer.number, logprobs))
 
@@ -393,10 +395,11 @@ class AnswerReader:
         if spot is not None:
             url, title = spot.string("url"), spot.string("title")
             start, end = spot.integer("start_index"), spot.integer("end_index")
-        if answer.kind != "text":
-            self._open(answer, "text", Text(""), out)
+        if answer.text < 0:
+            self._say(answer, "text", "", out)
+        # They come at the end of a stream, when tool calls may have followed the text that they are about.
         citation = Citation(FORMAT, kind, bytes(raw), url, title, start=start, end=end)
-        out.append(PartPatch(answer.index, answer.number, citation=citation))
+        out.append(PartPatch(answer.text, answer.number, citation=citation))
 
     def _audio(self, answer: GrowingAnswer, it: Members, out: list[Event]) -> None:
         data, transcript = it.string("data"), it.string("transcript")
@@ -466,8 +469,9 @@ class AnswerReader:
         if tool.index >= 0:
             if arguments:
                 out.append(PartDelta(tool.index, arguments, answer.number))
-            if extra:
-                out.append(PartPatch(tool.index, answer.number, extra=extra))
+            if fresh := {name: raw for name, raw in extra.items() if tool.extra.get(name) != raw}:
+                tool.extra = {**tool.extra, **fresh}
+                out.append(PartPatch(tool.index, answer.number, extra=fresh))
             return
         if extra:
             tool.extra = {**tool.extra, **extra}

@@ -28,7 +28,7 @@ def finish_reason(reason: StopReason, raw: str, own: bool, *, refused: bool, cho
     """
     if own and raw:
         return raw
-    if reason in INEXACT:
+    if reason in INEXACT and not (reason == "refusal" and refused):
         losses.append(Loss("emulated", f"choices[{choice}].finish_reason", raw or reason, INEXACT[reason]))
     return "stop" if reason == "refusal" and refused else FINISH_REASONS[reason]
 

@@ -131,15 +131,31 @@ class GrowingTool:
 
 
 class GrowingAnswer:
-    """One choice while it grows. ``kind`` names the open part that is no tool call, if any; ``index`` is its number."""
+    """One choice while it grows. ``kind`` names the open part that is no tool call, if any; ``index`` is its number.
 
-    __slots__ = ("audio", "details", "field", "index", "kind", "number", "patch", "stop_extra", "stopped", "tools")
+    ``text`` is the number of the last text, open or not; -1 if there was none.
+    """
+
+    __slots__ = (
+        "audio",
+        "details",
+        "field",
+        "index",
+        "kind",
+        "number",
+        "patch",
+        "stop_extra",
+        "stopped",
+        "text",
+        "tools",
+    )
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.kind = ""
         self.field = ""
         self.index = -1
+        self.text = -1
         self.tools: list[GrowingTool] = []
         self.details: list[Raw] = []
         self.audio: dict[str, Raw] = {}

@@ -16,6 +16,7 @@ from msgspec import Raw
 from ...errors import DecodeError
 from ...ir.loss import Loss
 from ...ir.message import NO_EXTRA, Extra
+from ..ledger import says_something
 
 _T = TypeVar("_T")
 
@@ -25,8 +26,6 @@ BAD_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What a JSON reader raises: not JSON or of another shape, bytes that are no UTF-8, nesting beyond all reason."""
 
 NULL: Final = Raw(b"null")
-_SAYS_NOTHING: Final = (b"null", b"false", b"[]", b"{}", b'""')
-"""Values of members that stand for a default: another format loses nothing with them."""
 
 OBJECT: Final = msgspec.json.Decoder(dict[str, Raw])
 ARRAY: Final = msgspec.json.Decoder(list[Raw])
@@ -180,6 +179,6 @@ def write_extra(value: dict[str, Any], extra: Extra, own: bool, path: str, losse
 def foreign(extra: Extra | Mapping[str, object], path: str) -> Iterator[Loss]:
     """The losses of ``extra`` that belongs to another format."""
     for name, raw in extra.items():
-        if isinstance(raw, Raw) and bytes(raw) in _SAYS_NOTHING:
+        if isinstance(raw, Raw) and not says_something(name, raw):
             continue
         yield Loss("lost", f"{path}.{name}" if path else name, name, "unknown to Chat Completions")

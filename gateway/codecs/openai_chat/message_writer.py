@@ -262,7 +262,6 @@ class MessageWriter:
             return
         if is_legacy(part) and self.own:
             value["function_call"] = {"name": part.name, "arguments": part.arguments}
-            write_extra(value, part.extra, True, path, self.losses)
             return
         id, arguments = part.id, part.arguments
         if not id:
@@ -301,7 +300,8 @@ class MessageWriter:
         if not self.own:
             self._cache(value, part.cache, path)
             value.pop("prompt_cache_breakpoint", None)
-        write_extra(value, part.extra, self.own, path, self.losses)
+        if value["role"] == "tool":
+            write_extra(value, part.extra, self.own, path, self.losses)
         if message.role == "tool":
             write_extra(value, message.extra, self.own, path, self.losses)
         self.done.append(value)

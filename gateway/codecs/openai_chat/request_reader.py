@@ -18,6 +18,7 @@ from msgspec import Raw
 
 from ...errors import DecodeError
 from ...ir.message import (
+    NO_EXTRA,
     Media,
     Message,
     Opaque,
@@ -38,7 +39,7 @@ from . import typed_request
 from .content import read_parts, take_cache
 from .members import BAD_JSON, FORMAT, NULL, Members, is_string, string_of, why
 from .reasoning import REASONING_FIELDS, text_of_details
-from .words import LEGACY_CALL
+from .words import LEGACY_CALL, MINTED_ID
 
 _ROLES: Final[Mapping[str, Role]] = {
     "system": "system",
@@ -154,13 +155,14 @@ class _Messages:
         if (call := it.object("function_call")) is not None:
             name, arguments = call.need_string("name"), call.string("arguments") or ""
             it.adopt("function_call", call)
-            parts.append(ToolCall(f"{LEGACY_CALL}{self._legacy}", name, arguments))
+            parts.append(ToolCall(f"{LEGACY_CALL}{self._legacy}", name, arguments, extra=MINTED_ID))
             self._legacy += 1
         return parts
 
     def _result(self, it: Members, word: str) -> Message:
-        name = it.string("name")
+        name, extra = it.string("name"), NO_EXTRA
         if word == "function":
+            extra = MINTED_ID
             if name is None:
                 raise DecodeError(it.at("name"), "expected a string, but it is missing")
             id = f"{LEGACY_CALL}{max(0, self._legacy - 1)}"
@@ -177,7 +179,9 @@ class _Messages:
                 it.rest["content"] = raw
         elif word == "tool":
             raise DecodeError(it.at("content"), "expected a string or an array of content parts, but it is missing")
-        return Message("tool", (ToolResult(id, content, name=name, brief=brief),), brief=brief, extra=it.extra())
+        return Message(
+            "tool", (ToolResult(id, content, name=name, extra=extra, brief=brief),), brief=brief, extra=it.extra()
+        )
 
 
 def _parts(raw: Raw, it: Members) -> tuple[Text | Media | Refusal | Opaque, ...]:
@@ -236,6 +240,7 @@ def _need_object(it: Members, name: str) -> Members:
 def _tools(it: Members) -> tuple[Tool, ...]:
     raws = it.array("tools")
     if raws:
+        _drop_null(it, "functions")
         return tuple(_tool(raw, f"tools[{i}]") for i, raw in enumerate(raws))
     if raws is not None:
         it.rest["tools"] = Raw(b"[]")
@@ -286,6 +291,7 @@ def _function(it: Members, prefix: str) -> Tool:
 def _tool_choice(it: Members) -> ToolChoice | None:
     raw = it.take("tool_choice")
     if raw is not None:
+        _drop_null(it, "function_call")
         return _choice(raw, it)
     raw = it.take("function_call")
     if raw is None:
@@ -358,8 +364,7 @@ def _allowed(it: Members) -> ToolChoice:
 def _max_tokens(it: Members) -> int | None:
     newer = it.integer("max_completion_tokens")
     if newer is not None:
-        if it.rest.get("max_tokens") == NULL:
-            del it.rest["max_tokens"]
+        _drop_null(it, "max_tokens")
         return newer
     older = it.integer("max_tokens")
     if older is not None:
@@ -445,6 +450,12 @@ def _reasoning(it: Members) -> ReasoningOptions | None:
     if effort is None:
         return None
     return ReasoningOptions("disabled" if effort == "none" else None, effort)
+
+
+def _drop_null(it: Members, name: str) -> None:
+    """Forget an older spelling that is there as a null beside the newer one: here it would say which was used."""
+    if it.rest.get(name) == NULL:
+        del it.rest[name]
 
 
 def _bytes(raw: Raw | None) -> bytes | None:

@@ -24,6 +24,7 @@ from msgspec import Raw
 from ...ir.loss import Loss, LossKind
 from ...ir.message import ReasoningOptions, Request, ResponseFormat, Tool, ToolChoice
 from ..base import UpstreamFacts
+from ..ledger import in_the_callers_words
 from .content import write_mark
 from .members import FORMAT, NULL, encode_json, write_extra
 from .message_writer import MessageWriter
@@ -41,7 +42,8 @@ def encode_request(request: Request, facts: UpstreamFacts) -> tuple[bytes, tuple
     if request.format != FORMAT and (plain := write_plain(request, facts)) is not None:
         return encode_json(plain), ()
     writer = _Writer(request, facts)
-    return encode_json(writer.body()), tuple(writer.losses)
+    body = encode_json(writer.body())
+    return body, in_the_callers_words(request, writer.losses) if writer.losses else ()
 
 
 class _Writer:
@@ -87,7 +89,7 @@ class _Writer:
 
     def _tools(self, value: dict[str, Any]) -> None:
         request = self.request
-        legacy = self.own and "functions" in request.extra and not any(tool.raw for tool in request.tools)
+        legacy = self.own and request_says(request, "functions") and not any(tool.raw for tool in request.tools)
         tools: list[Any] = []
         for position, tool in enumerate(request.tools):
             if legacy:
@@ -135,7 +137,7 @@ class _Writer:
             function["parameters"] = Raw(tool.schema)
         if tool.strict is not None:
             function["strict"] = tool.strict
-        if self.own and "functions" in self.request.extra:
+        if self.own and request_says(self.request, "functions"):
             function.update(tool.extra)
         return function
 
@@ -143,7 +145,7 @@ class _Writer:
         if not any_tools and not self.own:
             self._lose("lost", "tool_choice", choice.mode, "there are no tools to choose from")
             return
-        if self.own and "function_call" in self.request.extra:
+        if self.own and request_says(self.request, "function_call"):
             named = {"name": choice.names[0], **choice.extra} if choice.mode == "tool" else choice.mode
             value["function_call"] = named
             return

@@ -15,7 +15,7 @@ from ...ir.event import Chunk, Event, Keepalive, Wire
 from ...wire.sse import FrameTooLarge, SseFramer, parse_frame
 from ..base import MAX_FRAME_BYTES
 from .answer_reader import AnswerReader
-from .members import FORMAT
+from .members import FORMAT, json_object
 
 STREAMED: Final = Wire(FORMAT, "sse")
 _BLANK_LINE: Final = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
@@ -55,13 +55,13 @@ class ChatStreamDecoder:
         """The bytes ended: decode what is left, and say whether the answer was whole."""
         if self.error is not None:
             return None
+        half = self._framer.half
         raw, frames = self._framer.close()
+        if frames and half and not _is_whole(frames[0]):
+            # The connection ended in a frame. What is left of it no client could read.
+            raw, frames = b"", []
         chunk = self._decode(raw, frames) if frames else None
-        fault = self.error
-        if isinstance(fault, Malformed):
-            # Half a frame is half a frame because the connection ended in it.
-            self.error = fault = None
-        if self._done or fault is not None:
+        if self._done or self.error is not None:
             return chunk
         if not self._reader.finished:
             self.error = Cut("the connection ended before the answer did", format=FORMAT)
@@ -124,6 +124,12 @@ class ChatStreamDecoder:
             raise Malformed("the stream ended before it began", format=FORMAT)
         self._reader.end(out)
         self._done = True
+
+
+def _is_whole(frame: bytes) -> bool:
+    """Whether a frame without its blank line says all it was to say."""
+    _, data = parse_frame(frame)
+    return data is not None and (data == b"[DONE]" or json_object(data))
 
 
 def _spans(raw: bytes, frames: list[bytes]) -> list[tuple[int, int]]:

@@ -34,6 +34,7 @@ from ...ir.loss import Loss
 from ...ir.message import Citation, Extra, Media, Opaque, Part, Reasoning, Refusal, Text, ToolCall
 from ...wire.sse import PING
 from ..base import AnswerContext
+from ..ledger import MAX_LOSSES
 from .answer_writer import (
     annotation,
     finish_reason,
@@ -54,16 +55,13 @@ from .stream_decoder import STREAMED
 from .usage import write_usage
 
 DONE: Final = b"data: [DONE]\n\n"
-MAX_LOSSES: Final = 100
-"""A ledger takes no more; an answer of a thousand foreign blocks must not grow one that does."""
-
 _TAIL: Final = b',"logprobs":null,"finish_reason":null}]}\n\n'
 
 
 class _Choice:
-    """What was written of one choice; ``length`` counts the characters of its text."""
+    """What was written of one choice; ``length`` counts the characters of its text, ``text`` is its last text's number."""
 
-    __slots__ = ("annotations", "calls", "head", "length", "refused", "role", "stopped")
+    __slots__ = ("annotations", "calls", "head", "length", "refused", "role", "stopped", "text")
 
     def __init__(self, head: bytes) -> None:
         self.head = head
@@ -73,6 +71,7 @@ class _Choice:
         self.length = 0
         self.refused = False
         self.stopped = False
+        self.text = -1
 
 
 class _Part:
@@ -245,6 +244,7 @@ class ChatStreamEncoder:
         it.after = b"}"
         if isinstance(part, Text):
             it.before = b'{"content":'
+            choice.text = event.index
         elif isinstance(part, Refusal):
             it.before = b'{"refusal":'
             choice.refused = True
@@ -321,6 +321,8 @@ class ChatStreamEncoder:
 
     def _part_patch(self, event: PartPatch, out: list[bytes]) -> None:
         it = self._parts.get(event.index)
+        if it is None and event.citation is not None:
+            self._late_citation(event, event.citation)
         if it is None or not it.after:
             return
         part, path = it.part, f"choices[{event.choice}].parts[{event.index}]"
@@ -348,6 +350,16 @@ class ChatStreamEncoder:
                 tool_extra(call, event.extra)
                 delta = {"tool_calls": [call]}
             self._write(event.choice, delta, out)
+
+    def _late_citation(self, event: PartPatch, citation: Citation) -> None:
+        """Take a citation of a text that is closed already: annotations are written at the end of the choice anyway."""
+        choice = self._choice(event.choice)
+        if event.index == choice.text and not choice.stopped:
+            losses: list[Loss] = []
+            note = annotation(citation, None, None, f"choices[{event.choice}].parts[{event.index}]", losses)
+            if note is not None:
+                choice.annotations.append(note)
+            self._lose(losses)
 
     def _part_stop(self, event: PartStop, out: list[bytes]) -> None:
         it = self._parts.get(event.index)

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import Final
 
+from msgspec import Raw
+
 from ...ir.event import StopReason
+from ...ir.message import Extra
 
 LEGACY_CALL: Final = "function_call_"
 """How the ids begin that stand for the ``function_call`` of the time before tools, which has none. A number follows."""
+
+MINTED_ID: Final[Extra] = {"id": Raw(b"null")}
+"""Marks, as their ``extra``, the calls and results with such an id: nobody gave it."""
 
 STOP_REASONS: Final[dict[str, StopReason]] = {
     "stop": "stop",
@@ -44,6 +50,8 @@ FINISH_REASONS: Final[dict[StopReason, str]] = {
 
 INEXACT: Final[dict[StopReason, str]] = {
     "pause": "a paused turn looks finished here",
+    "refusal": "filters of the provider are made out to have stopped it",
+    "context_window": "finish_reason length does not say which limit was reached",
     "other": "no finish_reason means this",
     "stop_sequence": "finish_reason stop does not say which sequence matched",
 }

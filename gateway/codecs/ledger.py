@@ -1,0 +1,244 @@
+"""What goes into a ledger, and where: losses that are found in the IR, told in the words of the caller's format.
+
+Writers of requests name what they lose by its place in the IR, ``messages[1].content[0].cache`` or ``reasoning.mode``; the
+caller knows it as ``messages[0].content[0].cache_control`` and ``thinking.type``. A format that is not listed here keeps
+the places of the IR.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from msgspec import Raw
+
+from ..ir.loss import Loss
+from ..ir.message import CacheMark, Media, Message, Opaque, Part, Reasoning, Refusal, Request, ToolCall, ToolResult
+
+MAX_LOSSES: Final = 100
+"""A ledger takes no more; an answer of a thousand foreign blocks must not grow a list that does."""
+
+_NULL: Final = b"null"
+_NOTHING: Final = frozenset({_NULL, b"false", b"[]", b'""'})
+_EMPTY: Final = frozenset(
+    ["content_filter_results", "logit_bias", "metadata", "output_config", "prompt_cache_options", "stream_options"]
+)
+"""Objects that say nothing while they are empty. Of others nobody knows: ``web_search_options: {}`` asks for a search."""
+
+_PART: Final = re.compile(r"messages\[(\d+)\]\.content\[(\d+)\](.*)", re.DOTALL)
+_MESSAGE: Final = re.compile(r"messages\[(\d+)\](.*)", re.DOTALL)
+_INNER: Final = re.compile(r"\.content\[(\d+)\](.*)", re.DOTALL)
+_TOOL: Final = re.compile(r"tools\[(\d+)\](.*)", re.DOTALL)
+_HEAD: Final = re.compile(r"([^.\[]*)(.*)", re.DOTALL)
+
+
+def says_something(name: str, raw: Raw) -> bool:
+    """Whether an unknown member means anything, so that another format loses something without it."""
+    value = bytes(raw)
+    return value not in _NOTHING and not (value == b"{}" and name in _EMPTY)
+
+
+def in_the_callers_words(request: Request, losses: Iterable[Loss]) -> tuple[Loss, ...]:
+    """Return the losses of ``request``, whose paths are places in the IR, with the paths that its caller knows."""
+    words = _WORDS.get(request.format)
+    if words is None:
+        return tuple(losses)
+    caller = words(request)
+    return tuple(Loss(loss.kind, caller.path(loss.path), loss.what, loss.why) for loss in losses)
+
+
+class _Caller(ABC):
+    """The paths of one request of a format. ``places`` remembers where the parts of a message stand."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.places: dict[int, Sequence[str]] = {}
+
+    def path(self, path: str) -> str:
+        """Return the caller's path for a place in the IR."""
+        request = self.request
+        if path in request.extra:
+            return path
+        if (found := _PART.fullmatch(path)) and int(found[1]) < len(request.messages):
+            number, position = int(found[1]), int(found[2])
+            message = request.messages[number]
+            if number not in self.places:
+                self.places[number] = self.parts(message, self.message(number))
+            if position < len(message.parts):
+                return self._within(message.parts[position], self.places[number][position], found[3])
+        if found := _MESSAGE.fullmatch(path):
+            return self.message(int(found[1])) + found[2]
+        if (found := _TOOL.fullmatch(path)) and int(found[1]) < len(request.tools):
+            return self.tool(int(found[1]), found[2])
+        return self.setting(path)
+
+    def _within(self, part: Part, place: str, rest: str) -> str:
+        """Where ``rest`` of a part is that stands at ``place``."""
+        inner = _INNER.fullmatch(rest) if isinstance(part, ToolResult) else None
+        if inner is not None and isinstance(part, ToolResult) and int(inner[1]) < len(part.content):
+            at = f"{place}.content" if part.brief else f"{place}.content[{inner[1]}]"
+            return self._within(part.content[int(inner[1])], at, inner[2])
+        head, dot, tail = rest.removeprefix(".").partition(".")
+        if not isinstance(part, Opaque) and bytes(part.extra.get(f"{head}{dot}{tail}", _NULL)) != _NULL:
+            return place + rest
+        if head == "cache" and not isinstance(part, (Reasoning, Refusal)):
+            head = self.mark(part.cache)
+        elif head:
+            head = self.member(part, head)
+        return f"{place}.{head}{dot}{tail}" if head else place
+
+    @abstractmethod
+    def message(self, number: int) -> str:
+        """The path of a message."""
+
+    @abstractmethod
+    def parts(self, message: Message, at: str) -> Sequence[str]:
+        """The paths of the parts of a message that stands at ``at``."""
+
+    @abstractmethod
+    def member(self, part: Part, name: str) -> str:
+        """The caller's name for what the IR calls ``name`` in a part."""
+
+    @abstractmethod
+    def mark(self, cache: CacheMark | None) -> str:
+        """The name of a cache mark."""
+
+    @abstractmethod
+    def tool(self, number: int, rest: str) -> str:
+        """The path of ``rest`` of a tool."""
+
+    @abstractmethod
+    def setting(self, path: str) -> str:
+        """The path of a setting."""
+
+
+class _OpenAIChat(_Caller):
+    """Chat Completions: calls, reasoning and refusals are members of a message, a result is a message of its own."""
+
+    def message(self, number: int) -> str:
+        return f"messages[{number}]"
+
+    def parts(self, message: Message, at: str) -> Sequence[str]:
+        places: list[str] = []
+        contents = calls = 0
+        for part in message.parts:
+            if isinstance(part, ToolResult):
+                places.append(at)
+            elif isinstance(part, ToolCall) and part.id and "id" in part.extra:
+                places.append(f"{at}.function_call")
+            elif isinstance(part, ToolCall):
+                places.append(f"{at}.tool_calls[{calls}]")
+                calls += 1
+            elif isinstance(part, Reasoning):
+                places.append(f"{at}.{part.origin.partition(':')[2] or 'reasoning_content'}")
+            elif isinstance(part, Refusal) and "refusal" in part.extra:
+                places.append(f"{at}.refusal")
+            elif isinstance(part, Media) and part.kind == "audio" and part.file_id is not None:
+                places.append(f"{at}.audio")
+            else:
+                places.append(f"{at}.content" if message.brief else f"{at}.content[{contents}]")
+                contents += 1
+        return places
+
+    def member(self, part: Part, name: str) -> str:
+        if isinstance(part, ToolCall) and name == "arguments":
+            if part.id and "id" in part.extra:
+                return name
+            return "custom.input" if part.kind == "custom" else "function.arguments"
+        if isinstance(part, ToolResult) and name == "id":
+            return "tool_call_id"
+        if isinstance(part, Media) and name == "detail":
+            return "image_url.detail"
+        return name
+
+    def mark(self, cache: CacheMark | None) -> str:
+        spelled = cache is not None and "prompt_cache_breakpoint" in cache.extra
+        return "prompt_cache_breakpoint" if spelled else "cache_control"
+
+    def tool(self, number: int, rest: str) -> str:
+        older = self._is_spelled("functions")
+        if rest == ".cache":
+            rest = f".{self.mark(self.request.tools[number].cache)}"
+        elif rest == ".input_schema":
+            rest = ".parameters" if older else ".function.parameters"
+        return f"{'functions' if older else 'tools'}[{number}]{rest}"
+
+    def setting(self, path: str) -> str:
+        head, rest = _split(path)
+        if head == "cache":
+            return self.mark(self.request.cache) + rest
+        if head == "reasoning":
+            return "reasoning_effort"
+        if head == "tool_choice" and self._is_spelled("function_call"):
+            return f"function_call{rest}"
+        if path in _OF_A_SCHEMA:
+            return f"{head}.json_schema{rest}"
+        return path
+
+    def _is_spelled(self, name: str) -> bool:
+        """Whether the reader marked that this older spelling was used."""
+        return bytes(self.request.extra.get(name, b"")) == _NULL
+
+
+_OF_A_SCHEMA: Final = frozenset(f"response_format.{name}" for name in ("name", "description", "strict", "schema"))
+
+
+class _AnthropicMessages(_Caller):
+    """The Messages API: the first message of the IR is mostly the parameter ``system``."""
+
+    def message(self, number: int) -> str:
+        first = self.request.messages[0]
+        if first.role != "system" or "role" in first.extra:
+            return f"messages[{number}]"
+        return f"messages[{number - 1}]" if number else "system"
+
+    def parts(self, message: Message, at: str) -> Sequence[str]:
+        content = at if at == "system" else f"{at}.content"
+        return [content if message.brief else f"{content}[{j}]" for j in range(len(message.parts))]
+
+    def member(self, part: Part, name: str) -> str:
+        if isinstance(part, ToolCall) and name == "arguments":
+            return "input"
+        if isinstance(part, ToolResult) and name == "id":
+            return "tool_use_id"
+        return name
+
+    def mark(self, cache: CacheMark | None) -> str:
+        return "cache_control"
+
+    def tool(self, number: int, rest: str) -> str:
+        return f"tools[{number}]{'.cache_control' if rest == '.cache' else rest}"
+
+    def setting(self, path: str) -> str:
+        if (whole := _ANTHROPIC.get(path)) is not None:
+            return whole
+        head, rest = _split(path)
+        if head == "response_format" and "output_format" in self.request.extra:
+            return f"output_format{rest}"
+        return _ANTHROPIC.get(head, head) + rest
+
+
+_ANTHROPIC: Final = {
+    "cache": "cache_control",
+    "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
+    "reasoning": "thinking",
+    "reasoning.effort": "output_config.effort",
+    "reasoning.mode": "thinking.type",
+    "response_format": "output_config.format",
+    "stop": "stop_sequences",
+    "user": "metadata.user_id",
+}
+
+_WORDS: Final[dict[str, Callable[[Request], _Caller]]] = {
+    "anthropic.messages": _AnthropicMessages,
+    "openai.chat": _OpenAIChat,
+}
+
+
+def _split(path: str) -> tuple[str, str]:
+    """The first name of a path, and the rest with its dot or bracket."""
+    found = _HEAD.fullmatch(path)
+    assert found is not None
+    return found[1], found[2]
