@@ -109,7 +109,7 @@ class HttpAdapter:
             total_at = call.deadline
         head_at: float = total_at
         head_kind: ErrorKind = "timeout.total"
-        if call.stream and now + timeouts.first_token < total_at:
+        if call.peek.stream and now + timeouts.first_token < total_at:
             head_at, head_kind = now + timeouts.first_token, "timeout.first_token"
         deadlines = Deadlines(timeouts.pool, timeouts.connect, timeouts.write, head_at, head_kind)
 
@@ -133,7 +133,7 @@ class HttpAdapter:
                 whole = await exchange.read(context.max_answer_bytes)
             codec = self.codec
             # Across formats the events will be decoded in any case, and usage with them.
-            read_usage = codec.read_usage if call.format == codec.format else None
+            read_usage = codec.read_usage if call.codec.format == codec.format else None
             chunk = Chunk(
                 None, self._checked(whole, exchange, credential), codec.whole, codec.decode_response, read_usage
             )
@@ -157,19 +157,19 @@ class HttpAdapter:
 
     def _write(self, call: Call) -> tuple[dict[str, str], bytes, str, bool]:
         """Return headers, body, path, and whether the usage that comes back in a stream was asked for by us alone."""
-        codec = self.codec
-        headers = (self._stream_headers if call.stream else self._whole_headers).copy()
+        codec, peek, given = self.codec, call.peek, call.facts.headers
+        headers = (self._stream_headers if peek.stream else self._whole_headers).copy()
         passing = self._passing
-        for name in call.headers:
+        for name in given:
             passes = passing.get(name)
             if passes or (passes is None and self._learn(name)):
-                headers[name] = call.headers[name]
-        same_format = call.format == codec.format
-        hide_usage = call.stream and call.wants_usage and not (same_format and call.peek.stream_usage)
+                headers[name] = given[name]
+        same_format = call.codec.format == codec.format
+        hide_usage = peek.stream and call.wants_usage and not (same_format and peek.stream_usage)
         if same_format and call.body is not None:
-            model = call.model if call.model != call.peek.model else None
-            body = codec.patch_request(call.body, call.peek, model=model, stream_usage=call.wants_usage)
-            path = codec.request_path(call.model, call.stream)
+            model = call.model if call.model != peek.model else None
+            body = codec.patch_request(call.body, peek, model=model, stream_usage=call.wants_usage)
+            path = codec.request_path(call.model, peek.stream)
             self.same_format_headers(headers)
         else:
             request = call.request

@@ -58,7 +58,7 @@ class Auth:
 
     async def __call__(self, call: Call, call_next: Next, /) -> Reply:
         """Pass the call on under its principal. Raises AuthError."""
-        principal, credential = self._lookup(call.headers)
+        principal, credential = self._lookup(call.facts.headers)
         return await call_next(call.replace(principal=principal, credential=credential))
 
     async def identify(self, call: Call, /) -> Principal:

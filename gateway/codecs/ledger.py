@@ -23,7 +23,10 @@ MAX_LOSSES: Final = 100
 _NULL: Final = b"null"
 _NOTHING: Final = frozenset({_NULL, b"false", b"[]", b'""'})
 _EMPTY: Final = frozenset(
-    ["content_filter_results", "logit_bias", "metadata", "output_config", "prompt_cache_options", "stream_options"]
+    [
+        *("logit_bias", "metadata", "prompt_cache_options", "stream_options", "output_config", "container"),
+        *("content_filter_results", "stop_details"),
+    ]
 )
 """Objects that say nothing while they are empty. Of others nobody knows: ``web_search_options: {}`` asks for a search."""
 
@@ -68,7 +71,7 @@ class _Caller(ABC):
                 self.places[number] = self.parts(message, self.message(number))
             if position < len(message.parts):
                 return self._within(message.parts[position], self.places[number][position], found[3])
-        if found := _MESSAGE.fullmatch(path):
+        if (found := _MESSAGE.fullmatch(path)) and int(found[1]) < len(request.messages):
             return self.message(int(found[1])) + found[2]
         if (found := _TOOL.fullmatch(path)) and int(found[1]) < len(request.tools):
             return self.tool(int(found[1]), found[2])

@@ -317,9 +317,9 @@ def test_a_foreign_conversation() -> None:
         "max_tokens": 10,
     }
     assert kinds(losses) == [
-        ("minted", "messages[3].content[1].id", "id"),
-        ("minted", "messages[3].content[2].arguments", "input"),
-        ("minted", "messages[4].content[0].id", "id"),
+        ("minted", "messages[3].tool_calls[0].id", "id"),
+        ("minted", "messages[3].tool_calls[1].function.arguments", "input"),
+        ("minted", "messages[4].tool_call_id", "id"),
         ("emulated", "messages[7]", "developer message"),
         ("emulated", "messages[8].content[0]", "refusal"),
     ]
@@ -414,7 +414,8 @@ def test_foreign_media(part: Media, block: dict[str, object] | None, loss: str |
         ({"stop": ("a", "\n")}, {"stop_sequences": ["a"]}, ["lost stop"]),
         ({"temperature": 0.5, "top_p": 0.5, "top_k": 3}, {"temperature": 0.5, "top_p": 0.5, "top_k": 3}, []),
         ({"user": "u", "metadata": {"a": "b"}}, {"metadata": {"user_id": "u"}}, ["lost metadata"]),
-        ({"service_tier": "default"}, {"service_tier": "standard_only"}, []),
+        ({"service_tier": "default"}, {"service_tier": "standard_only"}, ["emulated default"]),
+        ({"service_tier": "auto"}, {"service_tier": "auto"}, []),
         ({"service_tier": "flex"}, {}, ["lost service_tier"]),
         ({"stream": True, "stream_usage": True}, {"stream": True}, []),
         ({"verbosity": "low"}, {}, ["lost verbosity"]),
@@ -540,12 +541,12 @@ def test_what_belongs_to_others_is_lost_by_name() -> None:
     assert kinds(losses) == [
         ("lost", "messages[0].name", "name"),
         ("lost", "messages[0].content[0].x", "x"),
-        ("lost", "messages[1].content[0]", "reasoning"),
-        ("lost", "messages[1].content[2]", "reasoning"),
-        ("lost", "messages[1].content[3]", "citations"),
-        ("lost", "messages[1].content[4]", "web_search_call"),
-        ("lost", "messages[1].content[5]", "audio"),
-        ("lost", "messages[1].content[7]", "image"),
+        ("lost", "messages[1].reasoning_content", "reasoning"),
+        ("lost", "messages[1].reasoning_content", "reasoning"),
+        ("lost", "messages[1].content[0]", "citations"),
+        ("lost", "messages[1].tool_calls[0]", "web_search_call"),
+        ("lost", "messages[1].content[1]", "audio"),
+        ("lost", "messages[1].content[3]", "image"),
         ("lost", "messages[2].content[0]", "text"),
     ]
 

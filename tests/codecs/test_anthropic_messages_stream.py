@@ -443,6 +443,27 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         written.encode(more)
 
 
+def test_a_citation_that_comes_late_is_kept_while_its_text_waits_and_noted_when_it_is_gone() -> None:
+    cited = Citation(OWN, "char_location", b'{"type":"char_location"}')
+    writer = CODEC.stream_encoder(CONTEXT)
+    events: list[Event] = [ResponseStart("a", "m"), PartStart(0, ToolCall("c", "f")), PartStart(1, Text("x"))]
+    events += [PartStop(1), PartPatch(1, citation=cited), PartStop(0), PartPatch(1, citation=cited)]
+    out = writer.encode(Chunk(tuple(events)))
+    assert out.count(b"citations_delta") == 1
+    assert out.index(b"citations_delta") < out.rindex(b"content_block_stop")
+    assert [(loss.path, loss.what) for loss in writer.losses if loss.kind == "lost"] == [
+        ("content[1].citations", "citations")
+    ]
+
+
+@pytest.mark.parametrize("rest", [b"eve", b"event: message_stop", b"event: message_stop\ndata: {", b": pin"])
+def test_half_a_frame_goes_nowhere(rest: bytes) -> None:
+    frame = b'event: ping\ndata: {"type": "ping"}\n\n'
+    events, raw, error = decode([frame + rest])
+    assert (events, raw) == ([Keepalive()], frame)
+    assert isinstance(error, Cut)
+
+
 def test_losses_are_noted_once() -> None:
     other = Citation("openai.chat", "url_citation", b"{}")
     written = CODEC.stream_encoder(CONTEXT)

@@ -259,6 +259,22 @@ def test_unknown_members_round_trip(unknown: dict[str, Any], messages: list[Any]
     assert encode(decode(body)) == (body, [])
 
 
+TWO_SPELLINGS: list[dict[str, Any]] = [
+    {"functions": [{"name": "old"}], "tools": [{"type": "function", "function": {"name": "new"}}]},
+    {"function_call": "auto", "tool_choice": "none"},
+    {"function_call": {"name": "old"}, "tool_choice": "required", "functions": [{"name": "old"}]},
+    {"functions": [{"name": "old", "x": 1}], "tools": [{"type": "web_search"}], "function_call": "auto"},
+]
+
+
+@pytest.mark.parametrize("both", TWO_SPELLINGS)
+def test_an_older_spelling_beside_the_newer_one_stays(both: dict[str, Any]) -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], **both}
+    encoded = CODEC.encode_request(CODEC.decode_request(json.dumps(body).encode(), RequestFacts()), UpstreamFacts())
+    assert json.loads(encoded.body) == body
+    assert encoded.losses == ()
+
+
 def test_bytes_are_kept() -> None:
     body = (
         b'{"model":"m","zz":{"n": 1.0,  "m":1e3},"messages":[{"role":"assistant","content":"a","yy":[1,  2.50],"tool_calls":'
@@ -452,16 +468,16 @@ def test_a_conversation_of_another_format() -> None:
         ],
     }
     assert [(loss.kind, loss.path, loss.what) for loss in losses] == [
-        ("lost", "messages[0].content[0].cache", "cache mark"),
-        ("lost", "messages[2].content[0].signature", "signature"),
-        ("lost", "messages[2].content[0]", "reasoning"),
-        ("lost", "messages[2].content[1]", "redacted"),
-        ("minted", "messages[2].content[4].arguments", "arguments"),
-        ("lost", "messages[2].content[5]", "server_tool_use"),
-        ("lost", "messages[2].content[2].citations", "page_location"),
-        ("lost", "messages[2].content[6]", "web_search_tool_result"),
-        ("emulated", "messages[3].content[0].content[1]", "image"),
-        ("lost", "messages[3].content[0].is_error", "is_error"),
+        ("lost", "system[0].cache_control", "cache mark"),
+        ("lost", "messages[1].content[0].signature", "signature"),
+        ("lost", "messages[1].content[0]", "reasoning"),
+        ("lost", "messages[1].content[1]", "redacted"),
+        ("minted", "messages[1].content[4].input", "arguments"),
+        ("lost", "messages[1].content[5]", "server_tool_use"),
+        ("lost", "messages[1].content[2].citations", "page_location"),
+        ("lost", "messages[1].content[6]", "web_search_tool_result"),
+        ("emulated", "messages[2].content[0].content[1]", "image"),
+        ("lost", "messages[2].content[0].is_error", "is_error"),
     ]
 
 
@@ -544,7 +560,11 @@ def test_media_of_other_formats(media: Media, block: dict[str, Any] | None, kind
 SAID: list[tuple[Request, dict[str, Any], list[tuple[str, str]]]] = [
     (Request(OTHER, "m", max_output_tokens=5, temperature=0.5), {"max_completion_tokens": 5, "temperature": 0.5}, []),
     (Request(OTHER, "m", top_k=3), {}, [("lost", "top_k")]),
-    (Request(OTHER, "m", stop=("a", "b", "c", "d", "e")), {"stop": ["a", "b", "c", "d"]}, [("lost", "stop[4]")]),
+    (
+        Request(OTHER, "m", stop=("a", "b", "c", "d", "e")),
+        {"stop": ["a", "b", "c", "d"]},
+        [("lost", "stop_sequences[4]")],
+    ),
     (
         Request(
             OTHER, "m", tools=(Tool("f", b'{"a": 1}', "d", cache=CacheMark()),), tool_choice=ToolChoice("required")
@@ -553,7 +573,7 @@ SAID: list[tuple[Request, dict[str, Any], list[tuple[str, str]]]] = [
             "tools": [{"type": "function", "function": {"name": "f", "description": "d", "parameters": {"a": 1}}}],
             "tool_choice": "required",
         },
-        [("lost", "tools[0].cache")],
+        [("lost", "tools[0].cache_control")],
     ),
     (
         Request(
@@ -564,7 +584,7 @@ SAID: list[tuple[Request, dict[str, Any], list[tuple[str, str]]]] = [
             parallel_tool_calls=False,
         ),
         {},
-        [("lost", "tools[0]"), ("lost", "tool_choice"), ("lost", "parallel_tool_calls")],
+        [("lost", "tools[0]"), ("lost", "tool_choice"), ("lost", "tool_choice.disable_parallel_tool_use")],
     ),
     (
         Request(OTHER, "m", tools=(Tool("f", b"{}"),), tool_choice=ToolChoice("allowed", ("f",), required=True)),
@@ -580,29 +600,29 @@ SAID: list[tuple[Request, dict[str, Any], list[tuple[str, str]]]] = [
     (
         Request(OTHER, "m", response_format=ResponseFormat("json_schema", schema=b'{"a": 1.0}')),
         {"response_format": {"type": "json_schema", "json_schema": {"name": "response", "schema": {"a": 1.0}}}},
-        [("minted", "response_format.name")],
+        [("minted", "output_config.format.name")],
     ),
     (
         Request(OTHER, "m", reasoning=ReasoningOptions("enabled", budget_tokens=1024)),
         {"reasoning_effort": "low"},
-        [("emulated", "reasoning.budget_tokens")],
+        [("emulated", "thinking.budget_tokens")],
     ),
     (
         Request(OTHER, "m", reasoning=ReasoningOptions("enabled", budget_tokens=31999)),
         {"reasoning_effort": "high"},
-        [("emulated", "reasoning.budget_tokens")],
+        [("emulated", "thinking.budget_tokens")],
     ),
     (
         Request(OTHER, "m", reasoning=ReasoningOptions("adaptive", "medium")),
         {"reasoning_effort": "medium"},
         [],
     ),
-    (Request(OTHER, "m", reasoning=ReasoningOptions("adaptive")), {}, [("emulated", "reasoning.mode")]),
-    (Request(OTHER, "m", reasoning=ReasoningOptions("disabled")), {}, [("lost", "reasoning.mode")]),
+    (Request(OTHER, "m", reasoning=ReasoningOptions("adaptive")), {}, [("emulated", "thinking.type")]),
+    (Request(OTHER, "m", reasoning=ReasoningOptions("disabled")), {}, [("lost", "thinking.type")]),
     (Request(OTHER, "m", service_tier="standard_only"), {"service_tier": "default"}, [("emulated", "service_tier")]),
     (Request(OTHER, "m", service_tier="fancy"), {}, [("lost", "service_tier")]),
     (Request(OTHER, "m", user="u", metadata={"a": "b"}), {"user": "u", "metadata": {"a": "b"}}, []),
-    (Request(OTHER, "m", cache=CacheMark()), {}, [("lost", "cache")]),
+    (Request(OTHER, "m", cache=CacheMark()), {}, [("lost", "cache_control")]),
     (
         Request(OTHER, "m", extra={"container": Raw(b'"c"'), "stream": Raw(b"false"), "mcp": Raw(b"[]")}),
         {},

@@ -160,7 +160,7 @@ TABLE: list[tuple[str, list[Event]]] = [
         "legacy.sse",
         [
             start(),
-            PartStart(0, ToolCall("function_call_0", "f")),
+            PartStart(0, ToolCall("function_call_0", "f", extra={"id": Raw(b"null")})),
             PartDelta(0, '{"a":'),
             PartDelta(0, "1}"),
             PartStop(0),
@@ -699,6 +699,45 @@ def test_citations_of_several_texts_come_in_one_chunk() -> None:
         ("https://one", 0, 3),
         ("https://two", 3, 6),
     ]
+
+
+NOTE = b'{"type":"url_citation","url_citation":{"url":"https://a.b","title":"T","start_index":0,"end_index":1}}'
+CALL = {"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+def test_annotations_after_a_call_belong_to_the_text_before_it() -> None:
+    data = frames({"content": "x"}, {"tool_calls": [CALL]}, {"annotations": [msgspec.json.decode(NOTE)]})
+    chunks, error = feed(data)
+    assert error is None
+    parts = fold(events_of(chunks)).choices[0].parts
+    assert [type(part) for part in parts] == [Text, ToolCall]
+    assert isinstance(parts[0], Text) and [citation.url for citation in parts[0].citations] == ["https://a.b"]
+    told, error = feed(CODEC.stream_encoder(CONTEXT).encode(Chunk(tuple(events_of(chunks)))))
+    assert error is None
+    whole = CODEC.decode_response(CODEC.encode_response(events_of(chunks), CONTEXT).body)
+    assert fold(events_of(told)).choices[0].parts == fold(whole).choices[0].parts == parts
+
+
+def test_a_late_citation_of_another_format_is_an_annotation_without_a_place() -> None:
+    cited = PartPatch(0, citation=Citation("x", "web", b"{}", "https://a.b", "T"))
+    stray = PartPatch(7, citation=Citation("x", "web", b"{}", "https://c.d", "T"))
+    events = (START, PartStart(0, Text("")), PartDelta(0, "x"), PartStop(0), cited, stray, ChoiceStop("stop", "stop"))
+    told = payloads(CODEC.stream_encoder(CONTEXT).encode(Chunk((*events, Terminator()))))
+    assert [p["choices"][0]["delta"] for p in told if p["choices"] and "annotations" in p["choices"][0]["delta"]] == [
+        {"annotations": [{"type": "url_citation", "url_citation": {"url": "https://a.b", "title": "T"}}]}
+    ]
+
+
+@pytest.mark.parametrize(
+    "rest", [b"d", b"data", b"data: ", b"data: [DON", b'data: {"id":"c1","cho', b": pin", b"event: x"]
+)
+def test_half_a_frame_after_the_finish_reason_goes_nowhere(rest: bytes) -> None:
+    data = frames({"content": "x"}, done=False)
+    data += b'data: {"id":"c1","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+    chunks, error = feed(data + rest)
+    assert error is None
+    assert b"".join(chunk.raw or b"" for chunk in chunks) == data
+    assert isinstance(events_of(chunks)[-1], ResponseStop)
 
 
 def test_another_provider_may_go_on_with_the_answer() -> None:

@@ -132,6 +132,15 @@ REQUESTS: Final[dict[str, tuple[Row, ...]]] = {
             {"messages": [{"role": "tool", "tool_call_id": "call_1", "content": "warm"}]},
             "messages[].content[].tool_use_id",
         ),
+        Row(
+            "messages[] tool: name",
+            {"messages": [{"role": "tool", "tool_call_id": "call_1", "name": "look", "content": "warm"}]},
+        ),
+        Row(
+            "messages[] function",
+            {"messages": [{"role": "function", "name": "look", "content": "warm"}]},
+            "messages[].content[].tool_use_id",
+        ),
         Row("tools[] function", {"tools": [LOOK]}, "tools[].input_schema"),
         Row(
             "tools[] function without parameters",
@@ -197,7 +206,7 @@ REQUESTS: Final[dict[str, tuple[Row, ...]]] = {
                 ("store", True),
                 ("top_logprobs", 3),
                 ("verbosity", "low"),
-                ("web_search_options", {"search_context_size": "low"}),
+                ("web_search_options", {}),
             )
         ),
         Row("stream_options.include_obfuscation", {"stream_options": {"include_obfuscation": True}}),
@@ -385,6 +394,7 @@ ANSWERS: Final[dict[str, tuple[Row, ...]]] = {
             "usage.output_tokens_details.thinking_tokens",
         ),
         Row("no usage", {"usage": None}, "usage.input_tokens"),
+        Row("usage without completion_tokens", {"usage": {"prompt_tokens": 5}}, "usage.output_tokens"),
     ),
     ANTHROPIC: (
         Row("id", {}, "id"),

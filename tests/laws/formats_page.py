@@ -150,8 +150,15 @@ def page() -> str:
         lines += [f"## Requests: `{format}` to `{other(format)}`\n", *_table(format, answers=False), ""]
     for format in (OPENAI, ANTHROPIC):
         lines += [f"## Answers: `{format}` to `{other(format)}`\n", *_table(format, answers=True), ""]
-    lines += ["## What is minted\n", "Where nobody said it, and the format demands it:\n"]
-    lines += ["| in | member | what stands there |", "|---|---|---|"]
+    lines += [
+        "## What is minted\n",
+        "Where nobody said it, and the format demands it. Of a request, the ledger names the place",
+    ]
+    lines += [
+        "in the words of the caller's format:\n",
+        "| in | in the ledger as | what stands there |",
+        "|---|---|---|",
+    ]
     lines += dict.fromkeys(_minted_rows())
     return "\n".join(lines) + "\n"
 
@@ -172,9 +179,12 @@ def _extremes() -> Iterator[tuple[tuple[str, bool], list[Loss]]]:
         (OPENAI, False): [
             says("assistant", None, tool_calls=[{**CALLED, "id": "a b"}]),
             user({"type": "file", "file": {"file_data": "JVBERi0="}}),
+            {"messages": [{"role": "tool", "tool_call_id": "a b", "content": "x"}]},
+            {"functions": [{"name": "look"}]},
         ],
         (ANTHROPIC, False): [
-            assistant({**USED, "input": {}}),
+            assistant({"type": "tool_use", "id": "toolu_1", "name": "look"}),
+            {"output_format": {"type": "json_schema", "schema": {}}},
             user(
                 {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}}
             ),

@@ -20,8 +20,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ..fakes.provider import FakeProvider
-from .common import ANTHROPIC, CODECS, FORMATS, OPENAI, law
-from .fields import REQUESTS
+from .common import ANTHROPIC, CODECS, CONTEXT, FORMATS, OPENAI, law, streamed
+from .fields import CALLED, REQUESTS
 from .sdk_requests import Leaf, Place, known_members, leaves, requests
 
 CROSSED: Final = ((OPENAI, ANTHROPIC), (ANTHROPIC, OPENAI))
@@ -123,6 +123,120 @@ def test_the_page_lists_every_setting(format: str) -> None:
     """What the SDK can say at the top of a request stands in docs/formats.md."""
     listed = {word for row in REQUESTS[format] for word in re.findall(r"\w+", row.field)}
     assert known_members(format) - listed <= {"model", "function_call"}
+
+
+def noted(here: str, there: str, body: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return kind and path of the losses of a request with these members."""
+    least = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+    request = CODECS[here].decode_request(json.dumps(least | body).encode(), RequestFacts())
+    return [(loss.kind, loss.path) for loss in CODECS[there].encode_request(request, UpstreamFacts()).losses]
+
+
+IMAGE_URL: Final = {"type": "image_url", "image_url": {"url": "https://a.example/p.png", "detail": "low"}}
+MARK: Final = {"cache_control": {"type": "ephemeral"}}
+PLACES: Final[list[tuple[str, dict[str, Any], list[tuple[str, str]]]]] = [
+    (OPENAI, {"web_search_options": {}}, [("lost", "web_search_options")]),
+    (OPENAI, {"stream_options": {}, "metadata": {}, "store": False, "prompt_cache_key": "", "x": None, "y": []}, []),
+    (OPENAI, {"reasoning": {"effort": "low"}}, [("lost", "reasoning")]),
+    (OPENAI, {"reasoning_effort": "minimal"}, [("emulated", "reasoning_effort")]),
+    (OPENAI, {"service_tier": "default"}, [("emulated", "service_tier")]),
+    (
+        OPENAI,
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "r", "schema": {}}}},
+        [("emulated", "response_format.json_schema.name")],
+    ),
+    (OPENAI, {"functions": [{"name": "f"}]}, [("minted", "functions[0].parameters")]),
+    (
+        OPENAI,
+        {"messages": [{"role": "tool", "tool_call_id": "c", "name": "look", "content": "x"}]},
+        [("lost", "messages[0].name")],
+    ),
+    (
+        OPENAI,
+        {
+            "messages": [
+                {"role": "assistant", "content": "x", "reasoning": "hm", "tool_calls": [{**CALLED, "id": "a b"}]},
+                {"role": "user", "content": [{**IMAGE_URL, "x": 1}, {"type": "text", "text": "x", "y": 1}]},
+            ]
+        },
+        [
+            ("lost", "messages[0].reasoning"),
+            ("minted", "messages[0].tool_calls[0].id"),
+            ("lost", "messages[1].content[0].image_url.detail"),
+            ("lost", "messages[1].content[0].x"),
+            ("lost", "messages[1].content[1].y"),
+        ],
+    ),
+    (
+        ANTHROPIC,
+        {"system": "s", "messages": [{"role": "user", "content": [{"type": "text", "text": "x", **MARK}]}]},
+        [("lost", "messages[0].content[0].cache_control")],
+    ),
+    (
+        ANTHROPIC,
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "x", **MARK}]}]},
+        [("lost", "messages[0].content[0].cache_control")],
+    ),
+    (
+        ANTHROPIC,
+        {"system": [{"type": "text", "text": "s"}, {"type": "text", "text": "t", **MARK}]},
+        [("lost", "system[1].cache_control")],
+    ),
+    (
+        ANTHROPIC,
+        {
+            "system": "s",
+            "messages": [
+                {"role": "system", "content": [{"type": "text", "text": "s", **MARK}]},
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "x", "y": 1}]},
+                        {"type": "tool_result", "tool_use_id": "t", "content": "x", "is_error": True},
+                    ],
+                },
+            ],
+        },
+        [
+            ("lost", "messages[0].content[0].cache_control"),
+            ("lost", "messages[1].content[0].content[0].y"),
+            ("lost", "messages[1].content[1].is_error"),
+        ],
+    ),
+    (ANTHROPIC, {"thinking": {"type": "disabled"}, **MARK}, [("lost", "thinking.type"), ("lost", "cache_control")]),
+    (
+        ANTHROPIC,
+        {"thinking": {"type": "adaptive", "display": "x"}},
+        [("emulated", "thinking.type"), ("lost", "thinking.display")],
+    ),
+    (ANTHROPIC, {"output_format": {"type": "json_schema", "schema": {}}}, [("minted", "output_format.name")]),
+    (ANTHROPIC, {"stop_sequences": list("abcde"), "stop": "x"}, [("lost", "stop_sequences[4]"), ("lost", "stop")]),
+]
+"""Requests, and what the ledger says of them in the caller's own words."""
+
+
+@pytest.mark.parametrize(("here", "body", "losses"), PLACES)
+def test_the_ledger_speaks_as_the_caller_does(here: str, body: dict[str, Any], losses: list[tuple[str, str]]) -> None:
+    assert noted(here, ANTHROPIC if here == OPENAI else OPENAI, body) == losses
+
+
+@pytest.mark.parametrize(
+    ("word", "entries"),
+    [
+        ("end_turn", []),
+        ("max_tokens", []),
+        ("refusal", ["refusal"]),
+        ("model_context_window_exceeded", ["model_context_window_exceeded"]),
+        ("pause_turn", ["pause_turn"]),
+    ],
+)
+def test_a_finish_reason_that_is_only_near_is_named(word: str, entries: list[str]) -> None:
+    usage = {"input_tokens": 1, "output_tokens": 1}
+    body = {"id": "m", "type": "message", "model": "m", "content": [{"type": "text", "text": "x"}]}
+    events = CODECS[ANTHROPIC].decode_response(json.dumps(body | {"stop_reason": word, "usage": usage}).encode())
+    whole = CODECS[OPENAI].encode_response(events, CONTEXT).losses
+    for losses in (whole, streamed(OPENAI, events)[1]):
+        assert [loss.what for loss in losses if loss.path == "choices[0].finish_reason"] == entries
 
 
 # -- the same format

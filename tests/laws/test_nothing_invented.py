@@ -185,3 +185,58 @@ def test_an_error_is_no_answer() -> None:
     with pytest.raises(UpstreamError):
         CODECS[ANTHROPIC].encode_response(events, CONTEXT)
     assert b"message_stop" not in streamed(ANTHROPIC, events)[0]
+
+
+def test_ids_of_calls_that_have_none_are_minted() -> None:
+    """Calls of the time before tools have no id."""
+    called = {"role": "assistant", "function_call": {"name": "look", "arguments": "{}"}}
+    result = {"role": "function", "name": "look", "content": "x"}
+    body = {"model": "m", "max_tokens": 9, "messages": [called, result, called, result]}
+    request = CODECS[OPENAI].decode_request(json.dumps(body).encode(), RequestFacts())
+    encoded = CODECS[ANTHROPIC].encode_request(request, UpstreamFacts())
+    blocks = [turn["content"][0] for turn in json.loads(encoded.body)["messages"]]
+    ids = [block.get("id") or block["tool_use_id"] for block in blocks]
+    assert ids[0] == ids[1] != ids[2] == ids[3]
+    assert [loss.path for loss in encoded.losses if loss.kind == "minted"] == [
+        "messages[0].function_call.id",
+        "messages[1].tool_call_id",
+        "messages[2].function_call.id",
+        "messages[3].tool_call_id",
+    ]
+    assert json.loads(CODECS[OPENAI].encode_request(request, UpstreamFacts()).body)["messages"] == body["messages"]
+
+
+def test_an_id_that_an_answer_does_not_have_is_made_of_the_call() -> None:
+    message = {"content": None, "function_call": {"name": "look", "arguments": "{}"}}
+    body = {"id": "c", "model": "m", "created": 1, "choices": [{"message": message, "finish_reason": "function_call"}]}
+    events = CODECS[OPENAI].decode_response(json.dumps(body).encode())
+    encoded = CODECS[ANTHROPIC].encode_response(events, CONTEXT)
+    assert json.loads(encoded.body)["content"][0]["id"] == "toolu_req_1_0"
+    wire, losses = streamed(ANTHROPIC, events)
+    assert b'"id":"toolu_req_1_0"' in wire
+    for noted in (encoded.losses, losses):
+        assert "content[].id" in minted(noted)
+    assert json.loads(CODECS[OPENAI].encode_response(events, CONTEXT).body)["choices"][0]["message"] == {
+        "role": "assistant",
+        "refusal": None,
+        **message,
+    }
+
+
+@pytest.mark.parametrize(
+    ("usage", "entries"),
+    [
+        ({"prompt_tokens": 5}, ["usage.output_tokens"]),
+        ({"completion_tokens": 5}, ["usage"]),
+        ({"prompt_tokens": 5, "completion_tokens": 0}, []),
+    ],
+)
+def test_a_count_that_nobody_told_is_noted(usage: dict[str, int], entries: list[str]) -> None:
+    choice = {"index": 0, "message": {"content": "x"}, "finish_reason": "stop"}
+    body = {"id": "c", "model": "m", "created": 1, "choices": [choice], "usage": usage}
+    events = CODECS[OPENAI].decode_response(json.dumps(body).encode())
+    encoded = CODECS[ANTHROPIC].encode_response(events, CONTEXT)
+    wire, losses = streamed(ANTHROPIC, events)
+    for out, noted in ((json.loads(encoded.body), encoded.losses), (bodies(wire)[-2], losses)):
+        assert out["usage"]["output_tokens"] == usage.get("completion_tokens", 0)
+        assert [loss.path for loss in noted if loss.kind == "minted"] == entries

@@ -153,7 +153,9 @@ class Renderer:
             self.lose("lost", path, part.server, "a result of a tool that another provider ran")
             return None
         if part.name is not None:
-            self.lose("lost", f"{path}.name", "name", "a result is told by its call's id alone")
+            # Calls that have no id are told by their name; they are given one.
+            kind: LossKind = "emulated" if "id" in part.extra else "lost"
+            self.lose(kind, f"{path}.name", "name", "a result is told by its call's id alone")
         content = [
             (item, inner)
             for j, item in enumerate(part.content)

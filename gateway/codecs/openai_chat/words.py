@@ -50,7 +50,7 @@ FINISH_REASONS: Final[dict[StopReason, str]] = {
 
 INEXACT: Final[dict[StopReason, str]] = {
     "pause": "a paused turn looks finished here",
-    "refusal": "filters of the provider are made out to have stopped it",
+    "refusal": "content_filter stands in, as for what filters leave out",
     "context_window": "finish_reason length does not say which limit was reached",
     "other": "no finish_reason means this",
     "stop_sequence": "finish_reason stop does not say which sequence matched",
