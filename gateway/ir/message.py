@@ -91,7 +91,8 @@ class Media(Struct, frozen=True, omit_defaults=True, tag="media"):
 class ToolCall(Struct, frozen=True, omit_defaults=True, tag="tool_call"):
     """A tool to run. ``arguments`` is JSON text as it came (free text when ``kind`` is ``custom``).
 
-    ``server`` is empty for the caller's tools, else the format's name for a tool the provider runs itself.
+    ``server`` is empty for the caller's tools, else the format's name for a tool the provider runs itself. A null ``id`` in
+    ``extra``, here and in the result, says that nobody gave the id: the decoder made it up so that the two find each other.
     """
 
     id: str
