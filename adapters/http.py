@@ -113,7 +113,7 @@ class HttpAdapter:
             head_at, head_kind = now + timeouts.first_token, "timeout.first_token"
         deadlines = Deadlines(timeouts.pool, timeouts.connect, timeouts.write, head_at, head_kind)
 
-        attempt = Attempt(context.name, call.model, now - call.began)
+        attempt = Attempt(context.name, call.model, round(now - call.began, 6))
         call.decision.attempts.append(attempt)
         try:
             exchange = await context.transport.submit(
@@ -142,7 +142,7 @@ class HttpAdapter:
             attempt.error = error.kind
             raise
         finally:
-            attempt.ended_s = loop.time() - call.began
+            attempt.ended_s = round(loop.time() - call.began, 6)
             if _log.isEnabledFor(logging.DEBUG):
                 _log.debug(
                     "%s POST %s%s: %s in %.0f ms",

@@ -24,7 +24,7 @@ from ..gateway.relay.reply import Reply
 
 FLUSH_S: Final = 0.2
 """How long a line may wait: a write for each would cost more than all the rest of the middleware."""
-MAX_LINES: Final = 1000
+MAX_LINES: Final = 100
 """Lines that wait at most, however short the time."""
 _log: Final = logging.getLogger("headgate.log")
 _NO_USAGE: Final = Usage()

@@ -111,7 +111,10 @@ def _has_signals(request: web.BaseRequest) -> bool:
     """Whether any application around this request wants to see responses before they go out."""
     if not isinstance(request, web.Request):
         return False
-    return any(app.on_response_prepare for app in request.match_info.apps)
+    for app in request.match_info.apps:  # noqa: SIM110  # any() of a generator costs twice as much
+        if app.on_response_prepare:
+            return True
+    return False
 
 
 def _date() -> str:
