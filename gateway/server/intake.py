@@ -31,10 +31,12 @@ def request_id_of(presented: str | None) -> str:
 def read_headers(request: web.BaseRequest, max_bytes: int) -> dict[str, str]:
     """Return the headers under lower-case names; repeated ones joined by ", ". Raises TooLarge, CallerError."""
     given = request.headers
-    if sum(map(len, given.keys())) + sum(map(len, given.values())) + 4 * len(given) > max_bytes:
-        raise TooLarge(f"the request headers are larger than {max_bytes} bytes", status=431)
     headers = {name.lower(): value for name, value in given.items()}
-    return headers if len(headers) == len(given) else _joined(given)
+    if len(headers) != len(given):
+        headers = _joined(given)
+    if len("".join(headers)) + len("".join(headers.values())) + 4 * len(given) > max_bytes:
+        raise TooLarge(f"the request headers are larger than {max_bytes} bytes", status=431)
+    return headers
 
 
 def _joined(given: Mapping[str, str]) -> dict[str, str]:

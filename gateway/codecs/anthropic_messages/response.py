@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 from msgspec import Raw
@@ -118,16 +119,30 @@ def encode_response(events: Sequence[Event], context: AnswerContext) -> Encoded:
     return Encoded(msgspec.json.encode(body), losses=tuple(answer.losses))
 
 
+_encode: Final = msgspec.json.Encoder().encode
+_PLAIN: Final = (
+    b'{"id":%b,"type":"message","role":"assistant","model":%b,"content":[{"type":"text","text":%b}],'
+    b'"stop_reason":%b,"stop_sequence":%b,"usage":%b}'
+)
+_PLAIN_MEMBERS: Final = frozenset({"id", "type", "role", "model", "content", "stop_reason", "stop_sequence", "usage"})
+
+
 def _encode_plain(plain: PlainAnswer, context: AnswerContext) -> Encoded:
     """The same for one text, member by member as the long way writes it."""
     start, stop = plain.start, plain.stop
     answer = AnswerRenderer(start.format, context)
-    body = answer.envelope(start)
-    body["content"] = ({"type": "text", "text": plain.text},)
-    body["stop_reason"] = stop_word(stop.reason, stop.raw_reason)
-    body["stop_sequence"] = stop.stop_sequence
-    body["usage"] = answer.usage(plain.usage)
-    if start.extra:
-        for name, raw in answer.own_extra(start.extra, "").items():
-            body.setdefault(name, raw)
-    return Encoded(msgspec.json.encode(body), losses=tuple(answer.losses))
+    envelope = answer.envelope(start)
+    usage = answer.usage(plain.usage)
+    body = _PLAIN % (
+        _encode(envelope["id"]),
+        _encode(envelope["model"]),
+        _encode(plain.text),
+        _encode(stop_word(stop.reason, stop.raw_reason)),
+        _encode(stop.stop_sequence),
+        _encode(usage),
+    )
+    if start.extra and (own := answer.own_extra(start.extra, "")):
+        rest = {name: raw for name, raw in own.items() if name not in _PLAIN_MEMBERS}
+        if rest:
+            body = b"%b,%b" % (body[:-1], _encode(rest)[1:])
+    return Encoded(body, losses=tuple(answer.losses))
