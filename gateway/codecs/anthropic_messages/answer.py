@@ -8,7 +8,7 @@ no signature is ever made up.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 from msgspec import Raw
@@ -22,6 +22,8 @@ from ..ledger import MAX_LOSSES, says_something
 from .members import FORMAT, json_object
 from .usage import stop_word, write_usage
 
+NO_PLACE: Final = "has no place in this format"
+"""Why an unknown member of another format's answer is lost."""
 Growth = Literal["text", "thinking", "input", "custom", ""]
 """What the deltas of a block are made of; ``custom`` is free text that becomes a JSON string, empty: nothing grows."""
 
@@ -65,7 +67,7 @@ class AnswerRenderer:
         """Note members that this format has no place for."""
         for name, raw in extra.items():
             if says_something(name, raw):
-                self.lose("lost", f"{path}.{name}" if path else name, name, "has no place in this format")
+                self.lose("lost", f"{path}.{name}" if path else name, name, NO_PLACE)
 
     def envelope(self, start: ResponseStart) -> dict[str, object]:
         """The first members of a Message object."""

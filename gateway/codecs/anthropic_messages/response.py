@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -12,15 +13,17 @@ from msgspec.structs import replace
 from ...errors import DecodeError, Malformed, upstream_error
 from ...ir.event import ChoiceStop, Event, ResponsePatch, ResponseStart, ResponseStop, UsageReport
 from ...ir.fold import Choice, PlainAnswer, fold, plain_answer, unfold_parts
+from ...ir.loss import Loss
 from ...ir.message import NO_EXTRA, Part, Text
 from ...wire.surrogates import mend_halves
 from ..base import AnswerContext, Encoded
-from .answer import AnswerRenderer
+from ..ledger import MAX_LOSSES, says_something
+from .answer import NO_PLACE, AnswerRenderer
 from .blocks import read_block
 from .errors import in_band_error
 from .members import FORMAT, NULL, Members
 from .typed_answer import read_answer
-from .usage import read_usage, stop_reason, stop_word
+from .usage import read_usage, stop_reason, stop_word, write_usage
 
 _PLAIN_STOPS = frozenset({"stop", "length", "stop_sequence"})
 """Reasons that every format has: no loss goes with them."""
@@ -124,12 +127,46 @@ _PLAIN: Final = (
     b'{"id":%b,"type":"message","role":"assistant","model":%b,"content":[{"type":"text","text":%b}],'
     b'"stop_reason":%b,"stop_sequence":%b,"usage":%b}'
 )
+_COUNTS: Final = b'{"input_tokens":%d,"output_tokens":%d}'
+_UNTOLD: Final = (None, None, None)
 _PLAIN_MEMBERS: Final = frozenset({"id", "type", "role", "model", "content", "stop_reason", "stop_sequence", "usage"})
+
+
+@lru_cache(256)
+def _lost(name: str) -> Loss:
+    """The loss of an unknown member of an answer: providers send the same few in each."""
+    return Loss("lost", name, name, NO_PLACE)
 
 
 def _encode_plain(plain: PlainAnswer, context: AnswerContext) -> Encoded:
     """The same for one text, member by member as the long way writes it."""
-    start, stop = plain.start, plain.stop
+    start, stop, told = plain.start, plain.stop, plain.usage
+    if (
+        told is not None
+        and told.uncached_input_tokens is not None
+        and told.output_tokens is not None
+        and told.format != FORMAT != start.format
+        and start.id
+        and start.model
+        and start.service_tier is None
+        and not told.estimated
+        and len(start.extra) <= MAX_LOSSES
+    ):
+        # The commonest of these: another format's answer that leaves nothing to make up.
+        counts = (told.cache_read_input_tokens, told.cache_creation_input_tokens, told.reasoning_output_tokens)
+        body = _PLAIN % (
+            _encode(start.id),
+            _encode(start.model),
+            _encode(plain.text),
+            _encode(stop_word(stop.reason, stop.raw_reason)),
+            b"null" if stop.stop_sequence is None else _encode(stop.stop_sequence),
+            _COUNTS % (told.uncached_input_tokens, told.output_tokens)
+            if counts == _UNTOLD
+            else _encode(write_usage(told)),
+        )
+        return Encoded(
+            body, losses=tuple([_lost(name) for name, raw in start.extra.items() if says_something(name, raw)])
+        )
     answer = AnswerRenderer(start.format, context)
     envelope = answer.envelope(start)
     usage = answer.usage(plain.usage)
