@@ -310,7 +310,7 @@ async def test_a_full_disk_fails_no_call(call_of: Callable[..., Call], caplog: p
     await log.stop()
     said = [record.getMessage() for record in caplog.records if record.name == "headgate.log"]
     assert len(said) == 2
-    assert "1000 access log lines are lost" in said[0]
+    assert f"{module.MAX_LINES} access log lines are lost" in said[0]
 
 
 async def test_a_file_that_cannot_be(tmp_path: Path) -> None:
