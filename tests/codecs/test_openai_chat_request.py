@@ -396,8 +396,8 @@ FAULTS: list[tuple[bytes, str]] = [
         "tool_choice.allowed_tools.mode",
     ),
     (b'{"model":"m","messages":[],"response_format":{"type":"json_schema"}}', "response_format.json_schema"),
-    (b'{"model":"m","messages":[],"x":' + b"[" * 9000, ""),
-    (b'{"model":"m","messages":' + b"[" * 9000 + b"]" * 9000 + b"}", ""),
+    (b'{"model":"m","messages":[],"x":' + b"[" * 20000, ""),
+    (b'{"model":"m","messages":' + b"[" * 20000 + b"]" * 20000 + b"}", ""),
 ]
 
 

@@ -328,7 +328,7 @@ def test_whatever_stands_in_a_file_it_is_judged_and_nothing_raised(tmp_path, par
         try:
             for key in path[:-1]:
                 inner = inner[key]
-            inner[path[-1]] = junk
+            inner[path[-1]] = copy.deepcopy(junk)
         except (TypeError, KeyError, IndexError):
             continue  # an earlier change took the place away
     problems = found(json.dumps(data), tmp_path)
