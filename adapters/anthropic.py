@@ -20,13 +20,10 @@ class AnthropicAdapter(HttpAdapter):
     # x-app and the session id: the vendor's contract for gateways in front of its coding agent.
     request_headers = frozenset({"x-app", "x-claude-code-session-id"})
     request_prefixes = ("anthropic-",)
+    same_format_headers = {"anthropic-version": _DEFAULT_VERSION}  # a request without one would be refused
 
     def credential_headers(self, credential: str) -> dict[str, str]:
         """x-api-key, or Bearer for an OAuth token (they begin with ``sk-ant-oat``)."""
         if credential.startswith("sk-ant-oat"):
             return {"authorization": f"Bearer {credential}"}
         return {"x-api-key": credential}
-
-    def same_format_headers(self, headers: dict[str, str]) -> None:
-        """A request without a version would be refused."""
-        headers.setdefault("anthropic-version", _DEFAULT_VERSION)

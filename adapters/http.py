@@ -7,6 +7,7 @@ allow-list both ways; hop-by-hop headers, cookies, Host, credentials and content
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any, ClassVar, Final
@@ -53,7 +54,7 @@ class HttpOptions(Struct, frozen=True, forbid_unknown_fields=True):
     max_output_tokens: Annotated[int, Meta(ge=1)] = 4096
 
 
-class HttpAdapter:
+class HttpAdapter(ABC):
     """The end of a chain, over HTTP. Subclasses set the class attributes and ``credential_headers``."""
 
     Options: ClassVar[type[Struct]] = HttpOptions
@@ -61,6 +62,8 @@ class HttpAdapter:
     default_base_url: ClassVar[str]
     request_headers: ClassVar[frozenset[str]] = frozenset()
     request_prefixes: ClassVar[tuple[str, ...]] = ()
+    same_format_headers: ClassVar[Mapping[str, str]] = {}
+    """Sent with a request whose bytes the codec did not write, unless the caller sent its own."""
 
     def __init__(self, options: Any, context: AdapterContext) -> None:
         self.options = options
@@ -80,9 +83,9 @@ class HttpAdapter:
         self._stream_headers = {"accept": "text/event-stream", **fixed}
         self._passing: dict[str, bool] = {}
 
+    @abstractmethod
     def credential_headers(self, credential: str) -> dict[str, str]:
         """Return the headers that show ``credential`` to this provider."""
-        raise NotImplementedError
 
     def upstream_facts(self, call: Call, headers: Mapping[str, str]) -> UpstreamFacts:
         """Return what the codec must know to write the request."""
@@ -170,7 +173,8 @@ class HttpAdapter:
             model = call.model if call.model != peek.model else None
             body = codec.patch_request(call.body, peek, model=model, stream_usage=call.wants_usage)
             path = codec.request_path(call.model, peek.stream)
-            self.same_format_headers(headers)
+            for name, value in self.same_format_headers.items():
+                headers.setdefault(name, value)
         else:
             request = call.request
             if request.model != call.model:
@@ -191,9 +195,6 @@ class HttpAdapter:
             if kept:
                 path += ("&" if "?" in path else "?") + urlencode(kept)
         return headers, body, path, hide_usage
-
-    def same_format_headers(self, headers: dict[str, str]) -> None:
-        """Complete the headers of a request whose bytes the codec did not write."""
 
     def _learn(self, name: str) -> bool:
         """Return whether a request header may pass, and remember it: clients send the same few names again and again."""

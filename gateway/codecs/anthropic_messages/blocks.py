@@ -7,7 +7,7 @@ their beta twins). A block that has no word in the IR, a server tool's result am
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 from msgspec import Raw
@@ -109,28 +109,15 @@ def _tool_result(block: Members) -> ToolResult:
 
 
 def _image(block: Members) -> Media | None:
-    raw = block.rest.get("source")
-    source = block.take_object("source")
-    if source is None:
-        raise DecodeError(block.at("source"), "expected an object, but it is missing")
-    media: Media
-    match source.take_string("type"):
-        case "base64":
-            media = Media("image", source.need_string("media_type"), data=source.need_string("data"))
-        case "url":
-            media = Media("image", uri=source.need_string("url"))
-        case "file":
-            media = Media("image", file_id=source.need_string("file_id"))
-        case None:
-            raise DecodeError(source.at("type"), "expected a string, but it is missing")
-        case _:
-            assert raw is not None
-            block.rest["source"] = raw
-            return None
-    return _media(media, block, source)
+    return _sourced("image", block)
 
 
 def _document(block: Members) -> Media | None:
+    return _sourced("document", block)
+
+
+def _sourced(kind: Literal["image", "document"], block: Members) -> Media | None:
+    """The media of a block with a ``source``; None for a type of source that we have no word for."""
     raw = block.rest.get("source")
     source = block.take_object("source")
     if source is None:
@@ -138,20 +125,22 @@ def _document(block: Members) -> Media | None:
     media: Media
     match source.take_string("type"):
         case "base64":
-            media = Media("document", source.need_string("media_type"), data=source.need_string("data"))
-        case "text":
-            media = Media("document", source.need_string("media_type"), text=source.need_string("data"))
+            media = Media(kind, source.need_string("media_type"), data=source.need_string("data"))
+        case "text" if kind == "document":
+            media = Media(kind, source.need_string("media_type"), text=source.need_string("data"))
         case "url":
-            media = Media("document", uri=source.need_string("url"))
+            media = Media(kind, uri=source.need_string("url"))
         case "file":
-            media = Media("document", file_id=source.need_string("file_id"))
+            media = Media(kind, file_id=source.need_string("file_id"))
         case None:
             raise DecodeError(source.at("type"), "expected a string, but it is missing")
         case _:
             assert raw is not None
             block.rest["source"] = raw
             return None
-    return _media(msgspec.structs.replace(media, name=block.take_string("title")), block, source)
+    if kind == "document":
+        media = msgspec.structs.replace(media, name=block.take_string("title"))
+    return _media(media, block, source)
 
 
 def _media(media: Media, block: Members, source: Members) -> Media:
