@@ -12,9 +12,10 @@ Importing this package opens nothing, starts nothing and keeps nothing: its name
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .gateway.call import Call, Principal
+    from .gateway.call import Call
     from .gateway.chain import Adapter, AdapterContext, Middleware, Next
     from .gateway.errors import CallerError, GatewayError, HouseError, UpstreamError
+    from .gateway.facts import Principal
     from .gateway.ir.event import Chunk
     from .gateway.relay.reply import Reply
     from .gateway.relay.stage import Stage, Stop
@@ -33,7 +34,7 @@ else:
         "HouseError": "errors",
         "Middleware": "chain",
         "Next": "chain",
-        "Principal": "call",
+        "Principal": "facts",
         "Reply": "relay.reply",
         "Stage": "relay.stage",
         "Stop": "relay.stage",

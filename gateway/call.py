@@ -4,28 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import copy
-from typing import Any, Final
+from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from .codecs.base import Codec, Peek, RequestFacts
 from .errors import AuthError, ErrorKind
+from .facts import ANONYMOUS, Principal, WireFacts
 from .ir.loss import Ledger
 from .ir.message import Request
 from .relay.scope import Scope
-
-
-class Principal(Struct, frozen=True, omit_defaults=True):
-    """Who calls. ``key`` is the configured name of a key, never the key. ``tenant`` scopes everything that is stored."""
-
-    key: str
-    team: str | None = None
-    tenant: str = ""
-    tags: tuple[str, ...] = ()
-
-
-ANONYMOUS: Final = Principal(key="anonymous")
 
 
 def presented_key(headers: Mapping[str, str]) -> str | None:
@@ -64,7 +53,11 @@ class Attempt(Struct, omit_defaults=True):
 
 
 class Decision(Struct, omit_defaults=True):
-    """What was decided about a call, and why: the one record that log, headers, spans and explain are rendered from."""
+    """What was decided about a call, and why: the one record that log, headers, spans and explain are rendered from.
+
+    ``chain`` are the route's middlewares, and the upstream's where ``to:`` names one outright. ``chosen`` are the branches
+    that a target took, in order, such as ``smart.select[2] anthropic``.
+    """
 
     request_id: str
     route: str = ""
@@ -72,6 +65,7 @@ class Decision(Struct, omit_defaults=True):
     target: str = ""
     upstream: str = ""
     model: str = ""
+    chosen: list[str] = []
     attempts: list[Attempt] = []
     notes: list[str] = []
 
@@ -82,8 +76,8 @@ class Call(Struct):
     ``body`` are the bytes as the caller sent them, or None once a middleware changed the request; ``request`` is the
     decoded value, decoded on first use. ``model`` is what the provider will be asked for: renaming it needs no decoding.
     Header names in ``headers`` are lower case. ``began`` and ``deadline`` are in seconds of the loop's clock,
-    ``began_unix`` of the wall's. ``credential`` is the key the caller presented; only an upstream with pass-through may
-    look at it.
+    ``began_unix`` of the wall's. ``wire`` is what rules see of the request as it came. ``credential`` is the key the
+    caller presented; only an upstream with pass-through may look at it.
     """
 
     codec: Codec
@@ -104,6 +98,7 @@ class Call(Struct):
     refuse_loss: bool = False
     show_loss: bool = True
     remote: str | None = None
+    wire: WireFacts | None = None
     _request: Request | None = None
 
     @property

@@ -12,6 +12,7 @@ from typing import Final
 
 from .. import rules
 from ..version import VERSION
+from . import trials
 from .show import Screen, plan_as_data, problems_as_data, routes_table
 
 _FILE: Final = "routes.yaml"
@@ -45,6 +46,8 @@ def _parser() -> argparse.ArgumentParser:
     routes = commands.add_parser("routes", help="list the routes, and which are off")
     routes.add_argument("--json", action="store_true", help="for scripts")
     routes.set_defaults(run=_routes)
+
+    trials.add(commands)
 
     for command in (serve, check, init, routes):
         command.add_argument("file", metavar="FILE", nargs="?", default=_FILE, help=f"the rule file (default: {_FILE})")

@@ -12,7 +12,7 @@ import msgspec
 from ..rules import Plan, Problem, Route
 from ..rules.condition import spell
 
-_COLOURS: Final = {"error": "31", "warning": "33", "bold": "1", "faint": "2"}
+_COLOURS: Final = {"good": "32", "error": "31", "warning": "33", "bold": "1", "faint": "2"}
 _HEADINGS: Final = ("#", "route", "match", "chain", "to", "state")
 
 
@@ -39,6 +39,11 @@ class Screen:
             text = _visible(str(problem))
             mark = f"{problem.severity} {problem.code}"
             print(text.replace(mark, self._paint(mark, problem.severity), 1), file=self._stream)
+
+    def verdict(self, good: bool, text: str) -> None:
+        """Print that something holds, or does not."""
+        mark = self._paint("ok", "good") if good else self._paint("FAIL", "error")
+        print(f"{mark}{' ' * (4 if good else 2)}{_visible(text)}", file=self._stream)
 
     def table(self, rows: Sequence[Sequence[str]]) -> None:
         """Print rows in aligned columns, the first row as headings."""
@@ -70,8 +75,8 @@ def plan_as_data(plan: Plan) -> dict[str, object]:
                 "line": route.line,
                 "match": _match(route),
                 "chain": list(route.chain_names),
-                "to": route.target,
-                "upstream": route.upstream.name,
+                "to": route.to,
+                "upstream": None if route.upstream is None else route.upstream.name,
                 "model": route.model,
                 "loss": route.loss,
                 "timeout_s": route.total_s,
@@ -94,7 +99,7 @@ def routes_table(plan: Plan) -> list[Sequence[str]]:
     for at, route in enumerate(plan.routes, 1):
         match = "  ".join(f"{fact}: {_short(value)}" for fact, value in _match(route).items()) or "every request"
         state = "on" if route.off is None else f"off: {route.off}"
-        rows.append((str(at), route.name, match, ", ".join(route.chain_names) or "-", route.target, state))
+        rows.append((str(at), route.name, match, ", ".join(route.chain_names) or "-", route.to, state))
     return rows
 
 

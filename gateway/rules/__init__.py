@@ -3,8 +3,10 @@
 - ``document``, ``scalars``: YAML into nodes with positions; ``problems``: what is wrong, and where
 - ``schema``: every key, as msgspec Structs; ``read``: nodes into Structs, all mistakes at once; ``listen``: addresses
 - ``read_match``, ``condition``, ``pattern``, ``regex``, ``match``: from ``match:`` to a closure over a request's WireFacts
-- ``named``, ``chains``, ``upstreams``, ``routes``: the parts of a plan; ``build`` puts them together in order
-- ``plan``: the result; ``exposure``: whether the network may reach it
+- ``named``, ``chains``, ``upstreams``, ``targets``, ``routes``: the parts of a plan; ``build`` puts them together in order
+- ``coverage``: proof that a rule is never reached; ``exposure``: whether the network may reach the plan
+- ``upstream``, ``target``, ``plan``: the result
+- ``decide``: what a plan decides about a request; ``given``, ``trials``: the tests in the file
 """
 
 from __future__ import annotations
@@ -12,23 +14,27 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ..facts import WireFacts
 from .build import build_plan
 from .exposure import check_exposure
 from .listen import Listen, parse_listen
-from .match import WireFacts
-from .plan import Plan, Route, ServedModel, Upstream
+from .plan import Plan, Route, ServedModel
 from .problems import CATALOGUE, Problem, Problems, RulesError, Spot
 from .schema import ServerOptions
+from .trials import Trial
+from .upstream import Upstream
 
 __all__ = [
     "load",
     "loads",
     "check",
     "check_exposure",
+    "try_out",
     "Plan",
     "Route",
     "Upstream",
     "ServedModel",
+    "Trial",
     "ServerOptions",
     "WireFacts",
     "Problem",
@@ -45,7 +51,7 @@ def load(path: str | os.PathLike[str], *, previous: Plan | None = None) -> Plan:
     ``previous`` is the plan that this one will replace: the pools of upstreams that did not change are taken over, and keys
     that need a restart must not differ. The old plan stays usable; ``retire`` closes what is left of it.
     """
-    plan, problems = _compile(Path(path), previous)
+    plan, _, problems = _compile(Path(path), previous)
     if plan is None:
         raise RulesError(problems)
     return plan
@@ -56,7 +62,7 @@ def loads(
 ) -> Plan:
     """Return the plan of a rule file's text; ``source`` is what problems call it, its paths are relative to ``directory``."""
     problems = Problems()
-    plan = build_plan(text, source, Path(directory).absolute(), problems, previous)
+    plan, _ = build_plan(text, source, Path(directory).absolute(), problems, previous)
     if plan is None:
         raise RulesError(problems.sorted())
     return plan
@@ -67,12 +73,21 @@ def check(path: str | os.PathLike[str]) -> list[Problem]:
 
     An address that ``serve`` would refuse is among them; ``load`` leaves that to whoever listens.
     """
-    plan, problems = _compile(Path(path), None)
+    plan, _, problems = _compile(Path(path), None)
     exposed = None if plan is None else check_exposure(plan, plan.server.listen)
     return [*problems, exposed] if exposed is not None else list(problems)
 
 
-def _compile(path: Path, previous: Plan | None) -> tuple[Plan | None, tuple[Problem, ...]]:
+def try_out(path: str | os.PathLike[str]) -> tuple[tuple[Trial, ...], list[Problem]]:
+    """Run the tests in the rule file at ``path``; return how they went, and every error and warning.
+
+    There are no results when the file has errors of another kind. Needs neither network nor the providers' optional keys.
+    """
+    _, trials, problems = _compile(Path(path), None)
+    return trials, list(problems)
+
+
+def _compile(path: Path, previous: Plan | None) -> tuple[Plan | None, tuple[Trial, ...], tuple[Problem, ...]]:
     problems = Problems()
     source = str(path)
     try:
@@ -80,9 +95,9 @@ def _compile(path: Path, previous: Plan | None) -> tuple[Plan | None, tuple[Prob
     except OSError as fault:
         hint = 'write one with "headgate init"' if isinstance(fault, FileNotFoundError) else ""
         problems.add("E001", Spot(source, 1, 1), f"the file cannot be read: {fault.strerror or fault}", hint)
-        return None, problems.sorted()
+        return None, (), problems.sorted()
     except UnicodeDecodeError as fault:
         problems.add("E001", Spot(source, 1, 1), f"not UTF-8: byte {fault.start} cannot be read", "save it as UTF-8")
-        return None, problems.sorted()
-    plan = build_plan(text, source, path.absolute().parent, problems, previous)
-    return plan, problems.sorted()
+        return None, (), problems.sorted()
+    plan, trials = build_plan(text, source, path.absolute().parent, problems, previous)
+    return plan, trials, problems.sorted()

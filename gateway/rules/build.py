@@ -1,6 +1,6 @@
 """From text to plan: every section read, everything wrong with them noted, then the whole put together.
 
-This is the one place that knows the order: chains, upstreams, routes; sections that come later take their place in it.
+This is the one place that knows the order: chains, upstreams, targets, routes, and the file's own tests on what came out.
 """
 
 from __future__ import annotations
@@ -14,21 +14,24 @@ import msgspec
 
 from .chains import Chains
 from .document import Entry, Node, Scalar, Table, parse, plain
-from .plan import Plan, Route, Upstream, has_lifecycle
+from .plan import Plan, Route, has_lifecycle
 from .problems import Problems, Spot
 from .read import Reader
 from .routes import Routes, note_unused, served_models
 from .schema import VERSION, Defaults, RuleFile, ServerOptions, Tls
+from .targets import Targets
+from .trials import Trial, note_failures, read_trials, run_trials
+from .upstream import Upstream
 from .upstreams import Upstreams
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_SECTIONS: Final = ("version", "server", "defaults", "upstreams", "chains", "routes")
+_SECTIONS: Final = ("version", "server", "defaults", "upstreams", "chains", "targets", "routes", "tests")
 
 
 def build_plan(
     text: str, source: str, directory: Path, problems: Problems, previous: Plan | None = None
-) -> Plan | None:
-    """Return the plan of ``text``, or None when there is an error among ``problems``.
+) -> tuple[Plan | None, tuple[Trial, ...]]:
+    """Return the plan of ``text``, or None when there is an error among ``problems``; and how the file's own tests went.
 
     ``source`` is what messages call the file, ``directory`` what its paths are relative to. Pools whose upstream is
     configured as in ``previous`` are taken over.
@@ -39,17 +42,30 @@ def build_plan(
     if not isinstance(root, Table):
         if not problems.failed and root is not None:
             problems.add("E011", root.spot, "a rule file is a mapping", 'begin with "version: 1"')
-        return None
-    plan = _Build(root, Reader(problems, directory), previous).plan(source)
-    return None if problems.failed else plan
+        return None, ()
+    reader = Reader(problems, directory)
+    plan = _Build(root, reader, previous).plan(source)
+    trials = read_trials(reader, reader.items(root.get("tests"), "tests"))
+    if problems.failed:
+        return None, ()
+
+    def rehearse(off: frozenset[str]) -> Plan | None:
+        unheard = Problems()
+        staged = _Build(root, Reader(unheard, directory), None, off).plan(source)
+        return None if unheard.failed else staged
+
+    tried = tuple(run_trials(trials, plan, rehearse))
+    note_failures(tried, problems)
+    return (plan if all(trial.passed for trial in tried) else None), tried
 
 
 class _Build:
-    def __init__(self, root: Table, reader: Reader, previous: Plan | None) -> None:
+    def __init__(self, root: Table, reader: Reader, previous: Plan | None, off: frozenset[str] | None = None) -> None:
         self._root = root
         self._reader = reader
         self._problems = reader.problems
         self._previous = previous
+        self._off = off
 
     def plan(self, source: str) -> Plan:
         problems, reader, root = self._problems, self._reader, self._root
@@ -60,22 +76,26 @@ class _Build:
 
         upstream_entries = reader.table(root.get("upstreams"), "upstreams")
         chain_entries = reader.table(root.get("chains"), "chains")
-        self._names(upstream_entries, chain_entries)
+        target_entries = reader.table(root.get("targets"), "targets")
+        self._names({"upstreams": upstream_entries, "targets": target_entries, "chains": chain_entries})
 
         chains = Chains(reader, chain_entries)
         chains.build_all()
-        builder = Upstreams(reader, chains, defaults, self._previous)
+        builder = Upstreams(reader, chains, defaults, self._previous, self._off)
         built = {name: builder.build(name, entry) for name, entry in upstream_entries.items()}
         upstreams = {name: upstream for name, upstream in built.items() if upstream is not None}
 
-        routes = Routes(reader, chains, defaults, list(upstream_entries), upstreams)
+        targets = Targets(reader, target_entries, list(upstream_entries), upstreams)
+        targets.build_all()
+        routes = Routes(reader, chains, defaults, targets)
         nodes = reader.items(root.get("routes"), "routes")
         made = [route for at, node in enumerate(nodes) if (route := routes.build(node, f"routes[{at}]")) is not None]
         if not problems.failed:  # what is broken may be what would have used them
             if not nodes:
                 problems.add("W103", root.spot, "there are no routes: every call will be refused", "add routes")
             note_unused(problems, "chain", _spots(chain_entries), chains.used)
-            note_unused(problems, "upstream", _spots(upstream_entries), routes.used)
+            note_unused(problems, "upstream", _spots(upstream_entries), targets.used)
+            note_unused(problems, "target", _spots(target_entries), targets.used)
         return Plan(
             source, server, made, upstreams, served_models(made), _lifecycle(made, upstreams), problems.sorted()
         )
@@ -126,16 +146,23 @@ class _Build:
                     "restart it",
                 )
 
-    def _names(self, upstreams: Mapping[str, Entry], chains: Mapping[str, Entry]) -> None:
-        for section, entries in (("upstreams", upstreams), ("chains", chains)):
+    def _names(self, sections: Mapping[str, Mapping[str, Entry]]) -> None:
+        taken: dict[str, tuple[str, Spot]] = {}
+        for section, entries in sections.items():
+            kind = section.removesuffix("s")
             for name, entry in entries.items():
                 if not _NAME.fullmatch(name):
                     hint = "letters, digits, dot, dash and underscore; a slash separates upstream from model"
                     self._problems.add("E015", entry.spot, f'"{name}" is no name for one of {section}', hint)
-        for name in chains:
-            if name in upstreams:
-                said = f'"{name}" is an upstream on line {upstreams[name].spot.line} already'
-                self._problems.add("E016", chains[name].spot, said, "upstreams and chains share names")
+                if name in taken:
+                    other, spot = taken[name]
+                    said = f'"{name}" is {_a(other)} on line {spot.line} already'
+                    self._problems.add("E016", entry.spot, said, "upstreams, targets and chains share names")
+                taken.setdefault(name, (kind, entry.spot))
+
+
+def _a(kind: str) -> str:
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
 def _spots(entries: Mapping[str, Entry]) -> dict[str, Spot]:

@@ -5,15 +5,13 @@ Routes match before any chain runs: a request is its wire facts, and nobody know
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Any, Final, Literal, TypeAlias
 
-import msgspec
 from msgspec import Struct
 
-from ..codecs.base import Peek, RequestFacts
+from ..facts import WireFacts
 from .condition import Above, AllOf, AnyOf, Below, Condition, Equal, Exists, Has, Is, Not, Regex, Text
 from .pattern import Test, any_of
 from .regex import compile_regex
@@ -21,78 +19,6 @@ from .regex import compile_regex
 Matcher: TypeAlias = "Callable[[WireFacts], bool]"
 Holds: TypeAlias = Callable[[object], bool]
 """A condition on the value of a fact; None is a fact that is not there."""
-
-_IMAGE: Final = re.compile(rb'"type"\s*:\s*"(?:image|image_url|input_image)"')
-"""A block of an image, in any format. Within a text its quotes would be escaped, so that prompts cannot pretend."""
-
-_NO_METADATA: Final[Mapping[str, object]] = {}
-
-
-class WireFacts:
-    """One request as it came: cheap to make, and what takes reading is read when a rule asks for it.
-
-    Header names are lower case. ``tokens`` is the body's bytes / 4, with every request alike: a rule does not change its
-    mind with a tokenizer.
-    """
-
-    __slots__ = (
-        "format",
-        "model",
-        "path",
-        "query",
-        "headers",
-        "stream",
-        "tokens",
-        "_peek",
-        "_body",
-        "_metadata",
-        "_has_image",
-    )
-
-    def __init__(self, format: str, peek: Peek, facts: RequestFacts, body: bytes) -> None:
-        self.format = format
-        self.model = peek.model
-        self.path = facts.path
-        self.query = facts.query
-        self.headers = facts.headers
-        self.stream = peek.stream
-        self.tokens = len(body) // 4
-        self._peek = peek
-        self._body = body
-        self._metadata: Mapping[str, object] | None = None
-        self._has_image: bool | None = None
-
-    @property
-    def tools(self) -> bool:
-        """Whether the request offers tools."""
-        if self._peek.tools is None:
-            return False
-        raw = bytes(self._peek.tools).strip()
-        return raw != b"null" and not (raw[:1] == b"[" and raw[1:].lstrip() == b"]")
-
-    @property
-    def has_image(self) -> bool:
-        """Whether an image block stands in the body."""
-        if self._has_image is None:
-            self._has_image = _IMAGE.search(self._body) is not None
-        return self._has_image
-
-    @property
-    def metadata(self) -> Mapping[str, object]:
-        """The caller's metadata; empty where there is none, or it is no object."""
-        if self._metadata is None:
-            self._metadata = _decode_metadata(self._peek)
-        return self._metadata
-
-
-def _decode_metadata(peek: Peek) -> Mapping[str, object]:
-    if peek.metadata is None:
-        return _NO_METADATA
-    try:
-        found = msgspec.json.decode(peek.metadata)
-    except msgspec.DecodeError:
-        return _NO_METADATA
-    return found if isinstance(found, dict) else _NO_METADATA
 
 
 class Fact(Struct, frozen=True):
@@ -103,7 +29,7 @@ class Fact(Struct, frozen=True):
     """
 
     name: str
-    kind: Literal["text", "number", "bool", "any"]
+    kind: Literal["text", "number", "bool", "list", "any"]
     get: Callable[[WireFacts], Any]
     always: bool = True
     fold: bool = False
@@ -122,13 +48,27 @@ _FACTS: Final = {
         Fact("request.has_image", "bool", attrgetter("has_image"), cost=4),
     )
 }
+_PRINCIPAL: Final = {
+    fact.name: fact
+    for fact in (
+        Fact("principal.key", "text", attrgetter("principal.key")),
+        Fact("principal.team", "text", attrgetter("principal.team"), always=False),
+        Fact("principal.tenant", "text", attrgetter("principal.tenant")),
+        Fact("principal.tags", "list", attrgetter("principal.tags")),
+    )
+}
+"""Known once auth has run: the cases of a target see them, routes do not."""
+
 FACT_NAMES: Final = (*_FACTS, "query.NAME", "header.NAME", "metadata.NAME")
+PRINCIPAL_FACTS: Final = tuple(_PRINCIPAL)
 
 
 def find_fact(name: str) -> Fact | None:
     """Return the fact called ``name``, or None. Header names come out in lower case."""
     if name in _FACTS:
         return _FACTS[name]
+    if name in _PRINCIPAL:
+        return _PRINCIPAL[name]
     group, _, key = name.partition(".")
     if not key:
         return None
@@ -235,13 +175,13 @@ def _has(condition: Has, fold: bool) -> Holds:
     element = condition.element
     if not isinstance(element, str):
         inner = compile_condition(element)
-        return lambda value: isinstance(value, list) and any(map(inner, value))
+        return lambda value: isinstance(value, list | tuple) and any(map(inner, value))
     wanted = element.lower() if fold else element
 
     def has(value: object) -> bool:
         if isinstance(value, str):
             return wanted in (value.lower() if fold else value)
-        return isinstance(value, list) and wanted in value
+        return isinstance(value, list | tuple) and wanted in value
 
     return has
 

@@ -12,13 +12,15 @@ from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from msgspec import Struct
 
-from ..call import Call, Principal
-from ..chain import Adapter, Middleware, Next, Timeouts
-from ..transport.base import Transport
+from ..call import Call
+from ..chain import Middleware, Next
+from ..facts import Principal, WireFacts
 from .condition import Condition
-from .match import Matcher, WireFacts
+from .match import Matcher
 from .problems import Problem
 from .schema import Loss, ServerOptions
+from .target import Aim, Leaf
+from .upstream import Pool, Upstream
 
 
 @runtime_checkable
@@ -30,63 +32,25 @@ class Authenticator(Protocol):
         ...
 
 
-class Pool:
-    """The connections of an upstream, shared by the plans of a reload; ``holders`` started plans use it."""
-
-    __slots__ = ("holders", "transport")
-
-    def __init__(self, transport: Transport) -> None:
-        self.transport = transport
-        self.holders = 0
-
-
-class Upstream(Struct, frozen=True, eq=False):
-    """A configured adapter with its own chain.
-
-    ``off`` says why it is off, or None; it then has neither adapter nor pool. ``optional`` says that its key or a header is,
-    so that it may be off another time. ``shared`` is what must be alike for a reload to keep the connections.
-    """
-
-    name: str
-    adapter_name: str
-    options: Struct | None
-    timeouts: Timeouts
-    entry: Next
-    adapter: Adapter | None = None
-    pool: Pool | None = None
-    off: str | None = None
-    optional: bool = False
-    chain_names: tuple[str, ...] = ()
-    middlewares: tuple[Middleware, ...] = ()
-    models: tuple[str, ...] = ()
-    shared: object = None
-
-    @property
-    def transport(self) -> Transport | None:
-        """The way to the provider, or None when it is off."""
-        return None if self.pool is None else self.pool.transport
-
-
 class Route(Struct, frozen=True, eq=False):
-    """One rule, compiled. ``entry`` runs the route's chain, the upstream's chain and its adapter.
+    """One rule, compiled. ``entry`` runs the route's chain, then what ``aim`` leads to.
 
-    ``target`` is what the file says after ``to:``; ``model`` what the upstream is asked for in place of the caller's
-    model, or None; ``total_s`` seconds for the whole call. ``chain_names`` are the middlewares in order, the upstream's
-    last. ``conditions`` are what ``matches`` was compiled from, by fact.
+    ``to`` is what the file says after ``to:``; ``total_s`` seconds for the whole call. ``chain_names`` are the middlewares
+    in order, the upstream's last if ``to:`` names one outright; ``middlewares`` are those of every upstream it may lead to.
+    ``conditions`` and ``when`` are what ``matches`` was compiled from.
     """
 
     name: str
     matches: Matcher
     entry: Next
-    target: str
-    upstream: Upstream
-    model: str | None
+    to: str
+    aim: Aim
     loss: Loss
     total_s: float
     chain_names: tuple[str, ...]
     middlewares: tuple[Middleware, ...]
     conditions: Mapping[str, Condition]
-    may_retry: bool = False
+    when: str | None = None
     needs_usage: bool = False
     authenticates: bool = False
     authenticators: tuple[Authenticator, ...] = ()
@@ -95,7 +59,17 @@ class Route(Struct, frozen=True, eq=False):
     @property
     def off(self) -> str | None:
         """Why the route does not match at present, or None."""
-        return self.upstream.off
+        return self.aim.off
+
+    @property
+    def upstream(self) -> Upstream | None:
+        """The upstream that ``to:`` names outright; None where a target chooses."""
+        return self.aim.upstream if isinstance(self.aim, Leaf) else None
+
+    @property
+    def model(self) -> str | None:
+        """What the upstream is asked for in place of the caller's model; None: the caller's, or a target chooses."""
+        return self.aim.model
 
 
 class ServedModel(NamedTuple):

@@ -37,6 +37,7 @@ CATALOGUE: Final[dict[str, str]] = {
     "E033": "a reference to nothing",
     "E034": "a chain that contains itself",
     "E035": "a malformed chain item",
+    "E036": "a target that leads to itself",
     "E040": "an unknown fact in match",
     "E041": "an operator that does not fit",
     "E042": "a route that asks who calls",
@@ -48,9 +49,11 @@ CATALOGUE: Final[dict[str, str]] = {
     "E051": "open to the network without auth",
     "E052": "settings that contradict each other",
     "E053": "a change that needs a restart",
+    "E060": "a test in the file that fails",
     "W101": "defined and never used",
     "W102": "an upstream that is off",
     "W103": "no routes",
+    "W104": "a target without a last resort",
 }
 """Code to title. A code keeps its meaning for good; a retired one is not used again."""
 

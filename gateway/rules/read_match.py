@@ -7,7 +7,7 @@ from typing import Final
 from .. import registry
 from .condition import Above, AllOf, AnyOf, Below, Condition, Equal, Exists, Has, Is, Not, Regex, Text
 from .document import Items, Node, Scalar, Table, kind_of
-from .match import FACT_NAMES, Fact, find_fact
+from .match import FACT_NAMES, PRINCIPAL_FACTS, Fact, find_fact
 from .pattern import ANY_TEXT, Glob
 from .problems import Problems, Spot, nearest
 from .regex import NoRe2, compile_regex
@@ -16,20 +16,30 @@ _FITS: Final = {
     "text": ("prefix", "suffix", "regex", "has", "not", "exists"),
     "number": ("gt", "lt", "not"),
     "bool": ("not",),
+    "list": ("has", "not"),
     "any": ("prefix", "suffix", "regex", "has", "not", "exists", "gt", "lt"),
 }
-_EXPECTED: Final = {"text": "a text: quote it", "number": "a number", "bool": "true or false", "any": "a value"}
+_EXPECTED: Final = {
+    "text": "a text: quote it",
+    "number": "a number",
+    "bool": "true or false",
+    "list": "{has: VALUE}",
+    "any": "a value",
+}
 _GROUPS: Final = {"headers": "header", "queries": "query", "params": "query", "meta": "metadata"}
 
 
-def read_match(node: Node, where: str, problems: Problems) -> dict[str, Condition] | None:
-    """Return the condition on each fact by the fact's name; None if anything in it is wrong (and noted)."""
+def read_match(node: Node, where: str, problems: Problems, *, principal: bool = False) -> dict[str, Condition] | None:
+    """Return the condition on each fact by the fact's name; None if anything in it is wrong (and noted).
+
+    ``principal`` says that it is asked after auth, when it is known who calls.
+    """
     if not isinstance(node, Table):
         problems.add(
             "E011", node.spot, f"{where}: expected a mapping of facts, got {kind_of(node)}", "such as {model: gpt-*}"
         )
         return None
-    reader = _MatchReader(where, problems)
+    reader = _MatchReader(where, problems, principal)
     found: dict[str, Condition] = {}
     whole = True
     for key, entry in node.entries.items():
@@ -46,21 +56,22 @@ def read_match(node: Node, where: str, problems: Problems) -> dict[str, Conditio
 
 
 class _MatchReader:
-    def __init__(self, where: str, problems: Problems) -> None:
+    def __init__(self, where: str, problems: Problems, principal: bool) -> None:
         self._where = where
         self._problems = problems
+        self._principal = principal
 
     def fact(self, name: str, spot: Spot) -> Fact | None:
         fact = find_fact(name)
-        if fact is not None:
-            return fact
         group, _, key = name.partition(".")
-        if group == "principal":
+        if fact is not None and (self._principal or group != "principal"):
+            return fact
+        if group == "principal" and not self._principal:
             self._problems.add(
                 "E042",
                 spot,
                 f"{self._where} asks for {name}, but routes match before anybody knows who calls: they see wire facts only",
-                "the select of a target will see the principal",
+                "ask in the select of a target: it sees the principal",
             )
             return None
         if group in ("header", "query", "metadata") and not key:
@@ -70,7 +81,7 @@ class _MatchReader:
         elif group in ("when", "and", "or", "any", "all"):
             hint = "all facts must hold; write a list for any of several values, a second route for either-or"
         else:
-            hint = nearest(name, FACT_NAMES)
+            hint = nearest(name, (*FACT_NAMES, *PRINCIPAL_FACTS) if self._principal else FACT_NAMES)
         self._problems.add("E040", spot, f'unknown fact "{name}" in {self._where}', hint)
         return None
 

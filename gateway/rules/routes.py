@@ -2,46 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
-from ..call import Call
-from ..chain import Next, compose
-from ..relay.reply import Reply
-from .chains import Chain, Chains
-from .condition import Condition, Text, covers, literals
+from ..chain import Middleware, compose
+from .chains import Chains
+from .condition import Condition, literals
+from .coverage import all_covered
 from .document import Node, Table
 from .match import compile_condition, compile_match
-from .plan import Authenticator, Route, ServedModel, Upstream
-from .problems import Problems, Spot, nearest
+from .plan import Authenticator, Route, ServedModel
+from .problems import Problems, Spot
 from .read import Reader
 from .read_match import read_match
 from .schema import Defaults, RouteRules
+from .target import Leaf
+from .targets import Targets
 
-_ALWAYS: Final = ("format", "model", "path")
-"""Facts of text that every request has: there, a glob * demands nothing."""
+T = TypeVar("T")
 
 
 class Routes:
-    """Builds the routes of one file in order. ``used`` are the upstreams that something leads to."""
+    """Builds the routes of one file in order."""
 
     def __init__(
         self,
         reader: Reader,
         chains: Chains,
         defaults: Defaults,
-        known: Sequence[str],
-        upstreams: Mapping[str, Upstream],
+        targets: Targets,
     ) -> None:
         self._reader = reader
         self._problems = reader.problems
         self._chains = chains
         self._defaults = defaults
-        self._known = known
-        self._upstreams = upstreams
+        self._targets = targets
         self._names: dict[str, int] = {}
         self._earlier: list[tuple[str, Spot, Mapping[str, Condition]]] = []
-        self.used: set[str] = set()
 
     def build(self, node: Node, where: str) -> Route | None:
         """Return the route, or None when something in it is wrong (and noted), or its upstream is."""
@@ -54,33 +51,32 @@ class Routes:
         if rules is None:
             return None
         self._unique(rules.name, node)
-        upstream, model = self._aim(rules.to, node, where)
+        aim = self._targets.aim(rules.to, node.entries["to"].value.spot, f"{where}.to")
         if conditions is None:
             return None
-        self._reachable(rules.name, node, conditions, may_be_off=upstream is None or upstream.optional)
-        if upstream is None:
+        self._reachable(rules.name, node, conditions, may_be_off=aim is None or aim.optional)
+        if aim is None:
             return None
-        whole = chain + Chain(upstream.chain_names, upstream.middlewares)
+        leaves = list(aim.leaves())
+        middlewares = _each_once([*chain.middlewares, *(each for leaf in leaves for each in leaf.upstream.middlewares)])
+        outright = aim.upstream if isinstance(aim, Leaf) else None
+        counted = chain.middlewares if outright is None else middlewares
+        ways = [_authenticators([*chain.middlewares, *leaf.upstream.middlewares]) for leaf in leaves]
+        patience = [leaf.upstream.timeouts.total for leaf in leaves]
         return Route(
             rules.name,
             compile_match(conditions),
-            compose(chain.middlewares, upstream.entry if model is None else _asking_for(model, upstream.entry)),
+            compose(chain.middlewares, aim.serve if outright is None or aim.model is not None else outright.entry),
             rules.to,
-            upstream,
-            model,
+            aim,
             rules.loss or self._defaults.loss,
-            float(upstream.timeouts.total if rules.timeout is None else rules.timeout),
-            whole.names,
-            whole.middlewares,
+            float(max(patience, default=0) if rules.timeout is None else rules.timeout),
+            chain.names if outright is None else chain.names + outright.chain_names,
+            middlewares,
             conditions,
-            may_retry=any(getattr(each, "may_retry", False) for each in whole.middlewares),
-            needs_usage=any(getattr(each, "needs_usage", False) for each in whole.middlewares),
-            authenticates=any(getattr(each, "authenticates", False) for each in whole.middlewares),
-            authenticators=tuple(
-                each
-                for each in whole.middlewares
-                if getattr(each, "authenticates", False) and isinstance(each, Authenticator)
-            ),
+            needs_usage=any(getattr(each, "needs_usage", False) for each in counted),
+            authenticates=all(ways) and (bool(ways) or bool(_authenticators(chain.middlewares))),
+            authenticators=_each_once(each for way in ways for each in way) if all(ways) else (),
             line=node.spot.line,
         )
 
@@ -95,20 +91,9 @@ class Routes:
             )
         self._names.setdefault(name, spot.line)
 
-    def _aim(self, to: str, node: Table, where: str) -> tuple[Upstream | None, str | None]:
-        name, slash, model = to.partition("/")
-        spot = node.entries["to"].value.spot
-        if name not in self._known:
-            hint = nearest(name, self._known) or "define it in upstreams"
-            self._problems.add("E033", spot, f'{where}.to: there is no upstream "{name}"', hint)
-        elif slash and not model:
-            self._problems.add("E011", spot, f"{where}.to: no model after the slash", f"write {name}, or {name}/MODEL")
-        self.used.add(name)
-        return self._upstreams.get(name), model or None
-
     def _reachable(self, name: str, node: Table, conditions: Mapping[str, Condition], *, may_be_off: bool) -> None:
         for earlier, spot, wide in self._earlier:
-            if _covers(wide, conditions):
+            if all_covered(wide, conditions):
                 self._problems.add(
                     "E045",
                     node.spot,
@@ -121,20 +106,14 @@ class Routes:
             self._earlier.append((name, node.spot, conditions))
 
 
-def _covers(wide: Mapping[str, Condition], narrow: Mapping[str, Condition]) -> bool:
-    for fact, condition in wide.items():
-        if fact in _ALWAYS and isinstance(condition, Text) and condition.glob.is_universal:
-            continue
-        if fact not in narrow or not covers(condition, narrow[fact]):
-            return False
-    return True
+def _authenticators(middlewares: Iterable[Middleware]) -> tuple[Authenticator, ...]:
+    return tuple(
+        each for each in middlewares if getattr(each, "authenticates", False) and isinstance(each, Authenticator)
+    )
 
 
-def _asking_for(model: str, entry: Next) -> Next:
-    def serve(call: Call) -> Awaitable[Reply]:
-        return entry(call if call.model == model else call.replace(model=model))
-
-    return serve
+def _each_once(members: Iterable[T]) -> tuple[T, ...]:
+    return tuple({id(member): member for member in members}.values())
 
 
 def served_models(routes: Sequence[Route]) -> list[ServedModel]:
@@ -149,7 +128,8 @@ def served_models(routes: Sequence[Route]) -> list[ServedModel]:
             continue
         condition = route.conditions.get("model")
         names = list(literals(condition)) if condition is not None else []
-        names += route.upstream.models if route.model is None else [route.model]
+        for leaf in route.aim.leaves():
+            names += leaf.upstream.models if leaf.model is None else [leaf.model]
         for name in dict.fromkeys(names):
             if name and _accepts(route, name) and not any(_accepts(earlier, name) for earlier in taken):
                 found.append(ServedModel(name, route))

@@ -10,8 +10,9 @@ import ipaddress
 from functools import cached_property
 from typing import Annotated, ClassVar, Final, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
+from ..errors import ErrorKind
 from ..transport.options import TransportOptions
 from ..units import Duration, Secret, Size
 from .listen import parse_listen
@@ -181,6 +182,126 @@ class UpstreamRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     later: ClassVar[frozenset[str]] = frozenset({"accounts", "transport", "prices"})
 
 
+class ShareRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One branch of a split."""
+
+    use: str
+    """A target, an upstream, or ``upstream/model``."""
+    weight: Annotated[float, Meta(gt=0)] = 1.0
+    """Its share, against the weights of the other branches."""
+
+
+class CaseRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One case of a target; the first that applies is taken. Without ``match`` and ``when`` it always applies."""
+
+    match: dict[str, object] = {}
+    """Conditions on facts of the request and on who calls, all of which must hold."""
+    when: str | None = None
+    """A CEL expression over the same facts, for what ``match`` cannot say. Needs the extra ``cel``."""
+    use: str | None = None
+    """A target, an upstream, or ``upstream/model``."""
+    split: Annotated[tuple[ShareRules, ...], Meta(min_length=1)] | None = None
+    """Instead of ``use``: branches that share the requests by weight."""
+    sticky: str | None = None
+    """A fact such as ``principal.key`` or ``header.x-session-id``: requests alike in it take the same branch of the split."""
+
+
+class FailureRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where to go when a try failed before anything of the answer reached the caller."""
+
+    kinds: Annotated[tuple[ErrorKind, ...], Meta(min_length=1)]
+    """Kinds of error, such as ``rate_limit`` and ``connect``."""
+    use: str
+    """A target, an upstream, or ``upstream/model``. Each entry is tried at most once for a call."""
+
+
+class TargetRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where requests go, in two questions: which branch applies, and what to do when it fails."""
+
+    select: Annotated[tuple[CaseRules, ...], Meta(min_length=1)]
+    """Cases, the first that applies is taken."""
+    on_failure: tuple[FailureRules, ...] = ()
+    """Entries by kind of error; the first that names the error and was not tried yet is taken."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"hedge", "shadow"})
+
+
+class GivenPrincipal(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who calls, as auth would say."""
+
+    key: str = "anonymous"
+    """The name of a key."""
+    team: str | None = None
+    """Its team."""
+    tenant: str = ""
+    """Its tenant."""
+    tags: tuple[str, ...] = ()
+    """Its tags."""
+
+
+class GivenRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The request of a test; nothing is sent."""
+
+    format: str = "openai.chat"
+    """The caller's format."""
+    model: str = "any"
+    """What the caller asks for."""
+    path: str | None = None
+    """The path it is sent to; left out: the format's own."""
+    headers: dict[str, str] = {}
+    """Request headers."""
+    query: dict[str, str] = {}
+    """Query parameters."""
+    metadata: dict[str, object] = {}
+    """The caller's metadata."""
+    stream: bool = False
+    """Whether a stream is asked for."""
+    tokens: Annotated[int, Meta(ge=0)] | None = None
+    """The size of the request; left out: as the test's own request has it."""
+    tools: bool = False
+    """Whether tools are offered."""
+    has_image: bool = False
+    """Whether an image is shown."""
+    body: dict[str, object] | None = None
+    """The whole request instead of ``model``, ``metadata``, ``stream``, ``tools`` and ``has_image``."""
+    principal: GivenPrincipal = GivenPrincipal()
+    """Who calls; the test takes it as auth's word."""
+    branch: tuple[str, ...] | str = ()
+    """Branches to take of splits, as their ``use`` says; left out: the heaviest."""
+    down: tuple[str, ...] = ()
+    """Upstreams to take as off; every other is taken as on, whatever the environment holds."""
+    failures: tuple[ErrorKind, ...] = ()
+    """How the tries fail, one after the other; the decision after the last is what ``expect`` is about."""
+
+
+class ExpectRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What should come out; what is left out is not looked at."""
+
+    route: str | UnsetType | None = UNSET
+    """The route's name; null: no route matches."""
+    target: str | UnsetType = UNSET
+    """What the route's ``to:`` says."""
+    upstream: str | UnsetType | None = UNSET
+    """The upstream's name; null: nothing is left to try."""
+    model: str | UnsetType = UNSET
+    """What the upstream is asked for."""
+    chain: tuple[str, ...] | UnsetType = UNSET
+    """The middlewares, in order, the upstream's last."""
+    loss: tuple[str, ...] | UnsetType = UNSET
+    """Places of the request that do not reach the provider, in order."""
+
+
+class TrialRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A test of the rules, run by ``headgate test`` and before every reload."""
+
+    name: Annotated[str, Meta(min_length=1)]
+    """What the report calls it."""
+    given: GivenRules
+    """A request."""
+    expect: ExpectRules
+    """What is decided about it."""
+
+
 class RouteRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One rule: which requests, through what, to where. The first route that matches serves."""
 
@@ -191,13 +312,13 @@ class RouteRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     chain: ChainRules | None = None
     """Middlewares around the call: the name of a chain, or a list."""
     to: str
-    """An upstream, or ``upstream/model`` to ask it for that model whatever the caller named."""
+    """A target, an upstream, or ``upstream/model`` to ask it for that model whatever the caller named."""
     loss: Loss | None = None
     """What to do about what the upstream's format cannot say."""
     timeout: Duration | None = None
     """For the whole call, retries included; left out: the upstream's ``total``."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"when", "select", "on_failure", "hedge", "shadow", "tokens"})
+    later: ClassVar[frozenset[str]] = frozenset({"select", "on_failure", "hedge", "shadow", "tokens"})
 
 
 class RuleFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -213,9 +334,11 @@ class RuleFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Providers, by names of your own."""
     chains: dict[str, list[ChainItem]] = {}
     """Lists of middlewares, by names of your own."""
+    targets: dict[str, TargetRules] = {}
+    """Where requests go when one upstream is not enough, by names of your own."""
     routes: list[RouteRules] = []
     """The rules, first match wins."""
+    tests: list[TrialRules] = []
+    """Requests and what should be decided about them."""
 
-    later: ClassVar[frozenset[str]] = frozenset(
-        {"accounts", "include", "media", "prices", "stores", "targets", "telemetry", "tests"}
-    )
+    later: ClassVar[frozenset[str]] = frozenset({"accounts", "include", "media", "prices", "stores", "telemetry"})

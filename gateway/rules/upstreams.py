@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Collection, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -21,10 +21,11 @@ from ..units import Duration, Secret
 from .chains import Chains
 from .document import Entry, Node, Scalar, Table
 from .named import BUILD_FAULTS, describe, find_class
-from .plan import Plan, Pool, Upstream
+from .plan import Plan
 from .problems import Spot, looks_like_key
 from .read import Reader
 from .schema import Defaults, TimeoutRules, UpstreamRules
+from .upstream import Pool, Upstream
 
 _COMMON: Final = frozenset(UpstreamRules.__struct_fields__)
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -39,13 +40,24 @@ class _Off(Exception):
 
 
 class Upstreams:
-    """Builds the upstreams of one file, one by one."""
+    """Builds the upstreams of one file, one by one.
 
-    def __init__(self, reader: Reader, chains: Chains, defaults: Defaults, previous: Plan | None) -> None:
+    ``off`` are those that are off, all others on; None: the environment says which, by the secrets that are set.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        chains: Chains,
+        defaults: Defaults,
+        previous: Plan | None,
+        off: Collection[str] | None = None,
+    ) -> None:
         self._reader = reader
         self._problems = reader.problems
         self._chains = chains
         self._defaults = defaults
+        self._off = off
         self._previous: Mapping[str, Upstream] = {} if previous is None else previous.upstreams
 
     def build(self, name: str, entry: Entry) -> Upstream | None:
@@ -69,6 +81,8 @@ class Upstreams:
             off = None
         except _Off as why:
             credential, headers, off = None, {}, str(why)
+        if self._off is not None:
+            off = "the test takes it as off" if name in self._off else None
         optional = [rules.key, *map(_reference, rules.headers.values())]
         upstream = Upstream(
             name,

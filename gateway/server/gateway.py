@@ -20,11 +20,11 @@ from .. import registry, rules
 from ..call import Call, Decision
 from ..codecs.base import Codec, RequestFacts
 from ..errors import GatewayError, NotFound
+from ..facts import WireFacts
 from ..ir.event import Chunk
 from ..ir.loss import Ledger
 from ..relay.reply import Reply
 from ..relay.scope import Clock, Scope
-from ..rules.match import WireFacts
 from ..rules.plan import Plan, Route
 from .intake import request_id_of
 
@@ -187,7 +187,8 @@ class Gateway:
     ) -> tuple[Call, Route]:
         """Read what routing needs and choose the route. Raises DecodeError, NotFound."""
         peek = codec.peek(body, facts)
-        route = plan.match(WireFacts(codec.format, peek, facts, body))
+        wire = WireFacts(codec.format, peek, facts, body)
+        route = plan.match(wire)
         if route is None:
             raise NotFound(f"no route serves the model {peek.model!r} in the format {codec.format}", param="model")
         model = route.model or peek.model
@@ -201,13 +202,14 @@ class Gateway:
             began,
             time.time(),
             model,
-            Decision(request_id, route.name, route.chain_names, route.target, route.upstream.name, model, [], []),
+            Decision(request_id, route.name, route.chain_names, route.to, route.aim.upstream_name, model),
             Ledger(),
             deadline=began + route.total_s,
             wants_usage=route.needs_usage,
             refuse_loss=route.loss == "refuse",
             show_loss=route.loss != "ignore",
             remote=remote,
+            wire=wire,
         )
         return call, route
 

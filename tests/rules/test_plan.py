@@ -36,9 +36,9 @@ def test_a_route_composes_its_chain_around_the_upstreams_chain_around_the_adapte
         """)
     (route,) = plan.routes
     assert route.chain_names == ("rule_parts:Mark", "rule_parts:Counting", "rule_parts:Retrying")
-    assert (route.target, route.upstream.name, route.model) == ("echo/some/model", "echo", "some/model")
+    assert (route.to, route.upstream.name, route.model) == ("echo/some/model", "echo", "some/model")
     assert (route.loss, route.total_s) == ("refuse", 90.0)
-    assert (route.may_retry, route.needs_usage, route.authenticates) == (True, True, False)
+    assert (route.needs_usage, route.authenticates) == (True, False)
 
 
 async def test_entry_runs_in_order_and_asks_for_the_routes_model(plan_of):

@@ -1,0 +1,55 @@
+"""The request that a test of the rules gives, made into what a caller of its format would send."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import msgspec
+
+from .. import registry
+from ..codecs.base import Codec, RequestFacts, UpstreamFacts
+from ..facts import Principal, WireFacts
+from ..ir.message import Media, Message, Request, Text, Tool
+from .schema import GivenRules
+
+_PATHS: Final = {"openai.chat": "/v1/chat/completions", "anthropic.messages": "/v1/messages"}
+_PIXEL: Final = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+
+
+class Posed(NamedTuple):
+    """A request as the gateway would meet it."""
+
+    codec: Codec
+    body: bytes
+    facts: RequestFacts
+    wire: WireFacts
+
+
+def pose(given: GivenRules) -> Posed:
+    """Return the request that ``given`` describes. Raises UnknownName for its format, DecodeError for its body."""
+    codec = registry.codec(given.format)
+    body = msgspec.json.encode(given.body) if given.body is not None else _body(codec, given)
+    path = given.path if given.path is not None else _PATHS.get(codec.format, "")
+    facts = RequestFacts(path, given.query, {name.lower(): value for name, value in given.headers.items()})
+    wire = WireFacts(codec.format, codec.peek(body, facts), facts, body)
+    if given.tokens is not None:
+        wire.tokens = given.tokens
+    who = given.principal
+    wire.principal = Principal(who.key, who.team, who.tenant, who.tags)
+    return Posed(codec, body, facts, wire)
+
+
+def _body(codec: Codec, given: GivenRules) -> bytes:
+    parts = (Text("Hello"), *((Media("image", "image/png", _PIXEL),) if given.has_image else ()))
+    request = Request(
+        codec.format,
+        given.model,
+        (Message("user", parts),),
+        (Tool("look_up", b'{"type":"object","properties":{}}', "Looks something up."),) if given.tools else (),
+        stream=given.stream,
+    )
+    body = codec.encode_request(request, UpstreamFacts()).body
+    if not given.metadata:
+        return body
+    members = msgspec.json.decode(body, type=dict[str, object])
+    return msgspec.json.encode({**members, "metadata": given.metadata})

@@ -1,0 +1,220 @@
+"""Targets: which upstream a request goes to, and where it goes when that fails.
+
+``attempts`` says it as a generator: it yields an upstream to try and is sent the kind of error that came. Live calls, in-file
+tests and ``explain`` all walk it, so that they cannot disagree.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
+from hashlib import blake2b
+from typing import Any, TypeAlias
+
+from msgspec import Struct
+
+from ..call import Call
+from ..errors import ErrorKind, GatewayError, NotFound
+from ..facts import WireFacts
+from ..relay.reply import Reply
+from .condition import Condition
+from .match import Matcher
+from .upstream import Upstream
+
+Draw: TypeAlias = Callable[[Sequence["Share"]], "Share"]
+"""Picks a branch of a split where nothing is sticky."""
+
+
+class Leaf(Struct, frozen=True, eq=False):
+    """An upstream, and the model it is asked for in place of the caller's, or None. ``spelled`` is what the file says."""
+
+    spelled: str
+    upstream: Upstream
+    model: str | None = None
+
+    @property
+    def off(self) -> str | None:
+        """Why it cannot be used, or None."""
+        return self.upstream.off
+
+    @property
+    def optional(self) -> bool:
+        """Whether it may be off another time."""
+        return self.upstream.optional
+
+    @property
+    def upstream_name(self) -> str:
+        """The upstream's name."""
+        return self.upstream.name
+
+    def leaves(self) -> Iterator[Leaf]:
+        """Yield itself."""
+        yield self
+
+    def serve(self, call: Call) -> Awaitable[Reply]:
+        """Send the call to the upstream, under the model's name there."""
+        model, upstream = self.model, self.upstream
+        if model is not None and call.model != model:
+            call = call.replace(model=model)
+        return upstream.entry(call)
+
+
+class Share(Struct, frozen=True, eq=False):
+    """A branch of a split with its weight."""
+
+    aim: Aim
+    weight: float
+
+
+class Split(Struct, frozen=True, eq=False):
+    """Branches that share the requests by weight. ``sticky`` reads the fact whose value binds a request to a branch."""
+
+    shares: tuple[Share, ...]
+    fact: str | None = None
+    sticky: Callable[[WireFacts], Any] | None = None
+
+    def pick(self, facts: WireFacts, draw: Draw) -> Share:
+        """Return the branch for a request; one that lacks the sticky fact is drawn."""
+        value = None if self.sticky is None else self.sticky(facts)
+        if value is None or value == "":
+            return draw(self.shares)
+        return max(self.shares, key=lambda share: _attraction(share, str(value)))
+
+
+def _attraction(share: Share, value: str) -> float:
+    """Return how strongly a value is drawn to a branch (weighted rendezvous hashing).
+
+    When weights change, or a branch goes off, only as many requests move as must.
+    """
+    digest = blake2b(f"{share.aim.spelled}\0{value}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return -share.weight / math.log((int.from_bytes(digest, "big") + 1) / (2**64 + 2))
+
+
+class Case(Struct, frozen=True, eq=False):
+    """One case of a target: ``place`` is where it stands, ``conditions`` and ``when`` what ``matches`` was compiled from."""
+
+    place: str
+    matches: Matcher
+    goes: Aim | Split
+    conditions: Mapping[str, Condition] = {}
+    when: str | None = None
+
+    @property
+    def aims(self) -> tuple[Aim, ...]:
+        """Where it may lead."""
+        return tuple(share.aim for share in self.goes.shares) if isinstance(self.goes, Split) else (self.goes,)
+
+
+class Fallback(Struct, frozen=True, eq=False):
+    """Where to go after an error of one of ``kinds``."""
+
+    place: str
+    kinds: frozenset[ErrorKind]
+    aim: Aim
+
+
+class Target(Struct, frozen=True, eq=False):
+    """A named choice between upstreams. ``cases`` and ``fallbacks`` are those that are on; ``dormant`` the cases that
+    lead only to upstreams that are off."""
+
+    spelled: str
+    cases: tuple[Case, ...]
+    fallbacks: tuple[Fallback, ...] = ()
+    dormant: tuple[Case, ...] = ()
+    model: None = None
+    upstream_name: str = ""
+
+    @property
+    def off(self) -> str | None:
+        """Why it cannot be used, or None."""
+        if self.cases:
+            return None
+        reasons = dict.fromkeys(aim.off for case in self.dormant for aim in case.aims if aim.off is not None)
+        return ", ".join(reasons) or "no case is on"
+
+    @property
+    def optional(self) -> bool:
+        """Whether it may be off another time."""
+        return all(aim.optional for case in (*self.cases, *self.dormant) for aim in case.aims)
+
+    def leaves(self) -> Iterator[Leaf]:
+        """Yield every upstream it may lead to, as often as it does."""
+        for case in self.cases:
+            for aim in case.aims:
+                yield from aim.leaves()
+        for fallback in self.fallbacks:
+            yield from fallback.aim.leaves()
+
+    async def serve(self, call: Call) -> Reply:
+        """Send the call where the cases say; while nothing reached the caller, go on as ``on_failure`` says."""
+        facts = call.wire
+        assert facts is not None, "a call without its wire facts cannot be aimed"
+        facts.principal = call.principal
+        decision, has_fallbacks = call.decision, bool(self.fallbacks) or any(self._inner_fallbacks())
+        steps = attempts(self, facts, at_random, decision.chosen)
+        leaf = next(steps, None)
+        if leaf is None:
+            raise NotFound(f"no case of the target {self.spelled} applies to this request", param="model")
+        while True:
+            decision.upstream, decision.model = leaf.upstream.name, leaf.model or call.model
+            if leaf.upstream.needs_usage and not call.wants_usage:
+                call = call.replace(wants_usage=True)
+            try:
+                reply = await leaf.serve(call)
+                return await reply.opened() if has_fallbacks else reply
+            except GatewayError as error:
+                tries = decision.attempts
+                if tries and tries[-1].error is None:
+                    tries[-1].error = error.kind  # it failed inside its stream
+                if call.scope.committed or (call.deadline is not None and call.scope.loop.time() >= call.deadline):
+                    raise
+                try:
+                    leaf = steps.send(error.kind)
+                except StopIteration:
+                    raise error from None
+                call.ledger.request.clear()  # what the first upstream's format could not say, the next one's may
+
+    def _inner_fallbacks(self) -> Iterator[bool]:
+        for case in self.cases:
+            for aim in case.aims:
+                if isinstance(aim, Target):
+                    yield bool(aim.fallbacks) or any(aim._inner_fallbacks())
+
+
+Aim: TypeAlias = Leaf | Target
+
+
+def attempts(aim: Aim, facts: WireFacts, draw: Draw, chosen: list[str]) -> Generator[Leaf, ErrorKind, ErrorKind | None]:
+    """Yield the upstreams to try; send the kind of error that each attempt ended with.
+
+    Ends when nothing is left to try, with the kind of the last error; without having yielded when no case applies.
+    ``chosen`` is told each branch as it is taken.
+    """
+    if isinstance(aim, Leaf):
+        return (yield aim)
+    case = next((case for case in aim.cases if case.matches(facts)), None)
+    if case is None:
+        return None
+    inner = case.goes.pick(facts, draw).aim if isinstance(case.goes, Split) else case.goes
+    chosen.append(f"{case.place} {inner.spelled}")
+    kind = yield from attempts(inner, facts, draw, chosen)
+    left = list(aim.fallbacks)
+    while kind is not None:
+        fallback = next((each for each in left if kind in each.kinds), None)
+        if fallback is None:
+            break
+        left.remove(fallback)
+        chosen.append(f"{fallback.place} {fallback.aim.spelled} after {kind}")
+        kind = (yield from attempts(fallback.aim, facts, draw, chosen)) or kind
+    return kind
+
+
+def at_random(shares: Sequence[Share]) -> Share:
+    """Draw a branch by weight."""
+    return random.choices(shares, [share.weight for share in shares])[0]  # noqa: S311  # shares, not secrets
+
+
+def heaviest(shares: Sequence[Share]) -> Share:
+    """Take the heaviest branch, the first of several: what tests and ``explain`` do unless told otherwise."""
+    return max(shares, key=lambda share: share.weight)

@@ -1,0 +1,50 @@
+"""An upstream of a plan: a configured adapter, its chain and its connections."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from ..chain import Adapter, Middleware, Next, Timeouts
+from ..transport.base import Transport
+
+
+class Pool:
+    """The connections of an upstream, shared by the plans of a reload; ``holders`` started plans use it."""
+
+    __slots__ = ("holders", "transport")
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+        self.holders = 0
+
+
+class Upstream(Struct, frozen=True, eq=False):
+    """A configured adapter with its own chain.
+
+    ``off`` says why it is off, or None; it then has neither adapter nor pool. ``optional`` says that its key or a header is,
+    so that it may be off another time. ``shared`` is what must be alike for a reload to keep the connections.
+    """
+
+    name: str
+    adapter_name: str
+    options: Struct | None
+    timeouts: Timeouts
+    entry: Next
+    adapter: Adapter | None = None
+    pool: Pool | None = None
+    off: str | None = None
+    optional: bool = False
+    chain_names: tuple[str, ...] = ()
+    middlewares: tuple[Middleware, ...] = ()
+    models: tuple[str, ...] = ()
+    shared: object = None
+
+    @property
+    def transport(self) -> Transport | None:
+        """The way to the provider, or None when it is off."""
+        return None if self.pool is None else self.pool.transport
+
+    @property
+    def needs_usage(self) -> bool:
+        """Whether a middleware of its chain reads usage."""
+        return any(getattr(each, "needs_usage", False) for each in self.middlewares)
