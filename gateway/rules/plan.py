@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Final, Literal, NamedTuple, Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -16,11 +16,15 @@ from ..call import Call
 from ..chain import Middleware, Next
 from ..facts import Principal, WireFacts
 from .condition import Condition
+from .index import Index
 from .match import Matcher
 from .problems import Problem
 from .schema import Loss, ServerOptions
 from .target import Aim, Leaf
 from .upstream import Pool, Upstream
+
+_FEW: Final = 24
+"""Up to so many routes, asking each is cheaper than looking up which to ask."""
 
 
 @runtime_checkable
@@ -100,6 +104,7 @@ class Plan:
         self.warnings = tuple(warnings)
         self._models = tuple(models)
         self._live = tuple((route.matches, route) for route in self.routes if route.off is None)
+        self._index = _indexed(route.conditions for _, route in self._live) if len(self._live) > _FEW else None
         self._pools = tuple(upstream.pool for upstream in self.upstreams.values() if upstream.pool is not None)
         self._spared: frozenset[int] = frozenset()
         self._state: Literal["new", "started", "closed"] = "new"
@@ -107,7 +112,14 @@ class Plan:
 
     def match(self, facts: WireFacts) -> Route | None:
         """Return the first route that matches and whose upstream is on."""
-        for matches, route in self._live:
+        live = self._live
+        if self._index is not None:
+            for at in self._index.candidates(lambda fact: fact.get(facts)):
+                matches, route = live[at]
+                if matches(facts):
+                    return route
+            return None
+        for matches, route in live:
             if matches(facts):
                 return route
         return None
@@ -160,6 +172,13 @@ class Plan:
         async with AsyncExitStack() as stack:
             for pool in pools:
                 stack.push_async_callback(pool.transport.aclose)
+
+
+def _indexed(rules: Iterable[Mapping[str, Condition]]) -> Index:
+    index = Index()
+    for conditions in rules:
+        index.add(conditions)
+    return index
 
 
 def has_lifecycle(member: object) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 from ..chain import Middleware, compose
@@ -10,7 +11,8 @@ from .chains import Chains
 from .condition import Condition, literals
 from .coverage import all_covered
 from .document import Node, Table
-from .match import compile_condition, compile_match
+from .index import Index
+from .match import Fact, compile_condition, compile_match
 from .plan import Authenticator, Route, ServedModel
 from .problems import Problems, Spot
 from .read import Reader
@@ -39,6 +41,7 @@ class Routes:
         self._targets = targets
         self._names: dict[str, int] = {}
         self._earlier: list[tuple[str, Spot, Mapping[str, Condition]]] = []
+        self._index = Index()
 
     def build(self, node: Node, where: str) -> Route | None:
         """Return the route, or None when something in it is wrong (and noted), or its upstream is."""
@@ -92,7 +95,8 @@ class Routes:
         self._names.setdefault(name, spot.line)
 
     def _reachable(self, name: str, node: Table, conditions: Mapping[str, Condition], *, may_be_off: bool) -> None:
-        for earlier, spot, wide in self._earlier:
+        for at in self._index.covering(conditions):
+            earlier, spot, wide = self._earlier[at]
             if all_covered(wide, conditions):
                 self._problems.add(
                     "E045",
@@ -104,6 +108,7 @@ class Routes:
         # a route whose upstream may be off lets requests through to later ones
         if not may_be_off:
             self._earlier.append((name, node.spot, conditions))
+            self._index.add(conditions)
 
 
 def _authenticators(middlewares: Iterable[Middleware]) -> tuple[Authenticator, ...]:
@@ -123,6 +128,7 @@ def served_models(routes: Sequence[Route]) -> list[ServedModel]:
     """
     found: list[ServedModel] = []
     taken: list[Route] = []
+    index = Index()
     for route in routes:
         if route.off is not None:
             continue
@@ -131,11 +137,18 @@ def served_models(routes: Sequence[Route]) -> list[ServedModel]:
         for leaf in route.aim.leaves():
             names += leaf.upstream.models if leaf.model is None else [leaf.model]
         for name in dict.fromkeys(names):
-            if name and _accepts(route, name) and not any(_accepts(earlier, name) for earlier in taken):
+            # what is in the index demands a model alone
+            rivals = (taken[at] for at in index.candidates(partial(_always, name)))
+            if name and _accepts(route, name) and not any(_accepts(earlier, name) for earlier in rivals):
                 found.append(ServedModel(name, route))
-        if set(route.conditions) <= {"model"}:
+        if set(route.conditions) <= {"model"} and route.when is None:
             taken.append(route)
+            index.add(route.conditions)
     return found
+
+
+def _always(name: str, fact: Fact) -> str:
+    return name
 
 
 def _accepts(route: Route, model: str) -> bool:
