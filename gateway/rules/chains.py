@@ -136,8 +136,9 @@ class Chains:
             return EMPTY
         if options is None or (isinstance(options, Scalar) and options.value is None):
             options = Table(node.spot, {})
+        before = len(self._reader.references)
         decoded = self._reader.struct(options, kind.Options, f"{where} {name}")
-        if decoded is None:
+        if decoded is None or not self._secrets_are_there(before):
             return EMPTY
         try:
             made = kind(decoded)
@@ -150,6 +151,14 @@ class Chains:
             )
             return EMPTY
         return Chain((name,), (made,))
+
+    def _secrets_are_there(self, since: int) -> bool:
+        """Note every secret that a middleware will miss, where its reference stands."""
+        there = True
+        for secret, spot, where in self._reader.references[since:]:
+            value, off = self._reader.secret(secret, spot, where, "to go without it while it is unset")
+            there = there and (value is not None or off is not None)
+        return there
 
     def _class(self, name: str, spot: Spot, where: str) -> type[Middleware] | None:
         if name in self._entries and name not in registry.names("middlewares"):

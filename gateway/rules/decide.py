@@ -5,14 +5,14 @@ Routes and targets are asked by the very code that serves calls; only what live 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 
 from msgspec import Struct
 
 from ..errors import ErrorKind
 from ..facts import WireFacts
 from .plan import Plan, Route
-from .target import Draw, Leaf, Share, attempts, heaviest
+from .target import Draw, Leaf, Share, Split, attempts, heaviest
 
 
 class Verdict(Struct, frozen=True, eq=False):
@@ -64,11 +64,13 @@ def decide(plan: Plan, facts: WireFacts, draw: Draw = heaviest, failures: Iterab
     return Verdict(route, leaf, tuple(tried), tuple(chosen))
 
 
-def preferring(branches: Collection[str]) -> Draw:
-    """Return a draw that takes a branch whose ``use`` is among ``branches``, else the heaviest."""
+def preferring(branches: Collection[str], otherwise: Draw = heaviest) -> Draw:
+    """Return a draw that takes a branch whose ``use`` is among ``branches``."""
 
-    def draw(shares: Sequence[Share]) -> Share:
-        named = [share for share in shares if share.aim.spelled in branches]
-        return heaviest(named or shares)
+    def draw(split: Split, facts: WireFacts) -> Share:
+        for share in split.shares:
+            if share.aim.spelled in branches:
+                return share
+        return otherwise(split, facts)
 
     return draw

@@ -45,6 +45,8 @@ class Reader:
     def __init__(self, problems: Problems, directory: Path) -> None:
         self.problems = problems
         self.directory = directory
+        self.references: list[tuple[Secret, Spot, str]] = []
+        """Every reference to a secret that was read, and where it stands."""
 
     def table(self, node: Node | None, where: str) -> Mapping[str, Entry]:
         """Return the entries of a mapping; none, and a note, if it is something else."""
@@ -102,12 +104,17 @@ class Reader:
             self._at_field(node, str(fault), where)
             return None
 
-    def secret(self, secret: Secret, spot: Spot, where: str) -> tuple[str | None, str | None]:
-        """Return the secret's value, and why it is off: an optional one that is unset. A missing one is noted."""
+    def secret(
+        self, secret: Secret, spot: Spot, where: str, unless_set: str = "to leave the upstream off while it is unset"
+    ) -> tuple[str | None, str | None]:
+        """Return the secret's value, and why it is off: an optional one that is unset. A missing one is noted.
+
+        ``unless_set`` says in the hint what an optional one would mean.
+        """
         try:
             value = secret.read()
         except (LookupError, OSError, UnicodeDecodeError) as fault:
-            self.problems.add("E021", spot, f"{where}: {_missing(secret, fault)}", _how_to_give(secret))
+            self.problems.add("E021", spot, f"{where}: {_missing(secret, fault)}", _how_to_give(secret, unless_set))
             return None, None
         return value, f"{secret.reference.removeprefix('env:').rstrip('?')} is not set" if value is None else None
 
@@ -161,10 +168,13 @@ class Reader:
 
     def _leaf(self, node: Node, kind: Any, where: str) -> Any:
         try:
-            return msgspec.convert(plain(node), kind, dec_hook=self._unit)
+            value = msgspec.convert(plain(node), kind, dec_hook=self._unit)
         except msgspec.ValidationError as fault:
             self._note(node, fault, where)
             return _WRONG
+        if isinstance(value, Secret):
+            self.references.append((value, node.spot, where))
+        return value
 
     def _unit(self, kind: type, value: Any) -> Any:
         if kind is not Secret:
@@ -236,7 +246,7 @@ def _missing(secret: Secret, fault: Exception) -> str:
     return str(fault)
 
 
-def _how_to_give(secret: Secret) -> str:
+def _how_to_give(secret: Secret, unless_set: str) -> str:
     if secret.reference.startswith("file:"):
         return "write the secret into that file, or refer to another"
-    return f'set it, or write "{secret.reference}?" to leave the upstream off while it is unset'
+    return f'set it, or write "{secret.reference}?" {unless_set}'

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
 from hashlib import blake2b
 from typing import Any, TypeAlias
 
@@ -22,8 +22,8 @@ from .condition import Condition
 from .match import Matcher
 from .upstream import Upstream
 
-Draw: TypeAlias = Callable[[Sequence["Share"]], "Share"]
-"""Picks a branch of a split where nothing is sticky."""
+Draw: TypeAlias = Callable[["Split", WireFacts], "Share"]
+"""Picks a branch of a split for a request."""
 
 
 class Leaf(Struct, frozen=True, eq=False):
@@ -74,11 +74,11 @@ class Split(Struct, frozen=True, eq=False):
     fact: str | None = None
     sticky: Callable[[WireFacts], Any] | None = None
 
-    def pick(self, facts: WireFacts, draw: Draw) -> Share:
-        """Return the branch for a request; one that lacks the sticky fact is drawn."""
+    def bound(self, facts: WireFacts) -> Share | None:
+        """Return the branch that a request is bound to; None when nothing is sticky, or the request lacks the fact."""
         value = None if self.sticky is None else self.sticky(facts)
         if value is None or value == "":
-            return draw(self.shares)
+            return None
         return max(self.shares, key=lambda share: _attraction(share, str(value)))
 
 
@@ -196,7 +196,7 @@ def attempts(aim: Aim, facts: WireFacts, draw: Draw, chosen: list[str]) -> Gener
     case = next((case for case in aim.cases if case.matches(facts)), None)
     if case is None:
         return None
-    inner = case.goes.pick(facts, draw).aim if isinstance(case.goes, Split) else case.goes
+    inner = draw(case.goes, facts).aim if isinstance(case.goes, Split) else case.goes
     chosen.append(f"{case.place} {inner.spelled}")
     kind = yield from attempts(inner, facts, draw, chosen)
     left = list(aim.fallbacks)
@@ -210,11 +210,19 @@ def attempts(aim: Aim, facts: WireFacts, draw: Draw, chosen: list[str]) -> Gener
     return kind
 
 
-def at_random(shares: Sequence[Share]) -> Share:
-    """Draw a branch by weight."""
-    return random.choices(shares, [share.weight for share in shares])[0]  # noqa: S311  # shares, not secrets
+def at_random(split: Split, facts: WireFacts) -> Share:
+    """Take the branch that the request is bound to, else draw one by weight: what live calls do."""
+    bound = split.bound(facts)
+    if bound is not None:
+        return bound
+    return random.choices(split.shares, [share.weight for share in split.shares])[0]  # noqa: S311  # no secrets
 
 
-def heaviest(shares: Sequence[Share]) -> Share:
-    """Take the heaviest branch, the first of several: what tests and ``explain`` do unless told otherwise."""
-    return max(shares, key=lambda share: share.weight)
+def likeliest(split: Split, facts: WireFacts) -> Share:
+    """Take the branch that the request is bound to, else the heaviest: what ``explain`` does unless told otherwise."""
+    return split.bound(facts) or heaviest(split, facts)
+
+
+def heaviest(split: Split, facts: WireFacts) -> Share:
+    """Take the heaviest branch, the first of several: what tests do unless told otherwise."""
+    return max(split.shares, key=lambda share: share.weight)

@@ -120,6 +120,12 @@ MISTAKES = [
     ("E020", f"x-notes: [§{KEY}]\n", "secret", ""),
     ("E021", "upstreams:\n  sim: {adapter: simulator, key: §env:HEADGATE_NOT_SET}\n", "HEADGATE_NOT_SET", "?"),
     ("E021", "upstreams:\n  sim: {adapter: simulator, key: §file:no-such-key}\n", "no-such-key", "write the secret"),
+    (
+        "E021",
+        "chains: {a: [auth: {keys: [{name: k, key: §'env:HEADGATE_NOT_SET'}]}]}\nroutes: [{name: r, chain: a, to: sim}]\n",
+        "auth.keys[0].key",
+        "to go without it",
+    ),
     ("E030", "upstreams:\n  sim: {adapter: §simulater}\n", "'simulater'", '"simulator"'),
     ("E030", "upstreams:\n  sim: {adapter: §no.such:Thing}\n", "cannot be imported", ""),
     ("E031", "chains: {a: [§rtery]}\n", "'rtery'", '"retry"'),
