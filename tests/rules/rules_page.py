@@ -1,0 +1,134 @@
+"""The reference in docs/rules.md, written from the types that read rule files: ``python -m tests.rules.rules_page``."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+from headgate.gateway.rules import schema
+from headgate.gateway.transport.options import TransportOptions
+from headgate.gateway.units import Duration, Secret, Size
+from msgspec import UNSET, Struct, UnsetType
+
+PAGE = Path(__file__).parents[2] / "docs" / "rules.md"
+MARK = "<!-- What follows is written by tests/rules/rules_page.py -->\n"
+SECTIONS: tuple[tuple[str, type[Struct]], ...] = (
+    ("The file", schema.RuleFile),
+    ("server", schema.ServerOptions),
+    ("server.cors", schema.Cors),
+    ("server.tls", schema.Tls),
+    ("defaults", schema.Defaults),
+    ("timeout", schema.TimeoutRules),
+    ("upstreams.NAME", schema.UpstreamRules),
+    ("upstreams.NAME.pool", TransportOptions),
+    ("targets.NAME", schema.TargetRules),
+    ("targets.NAME.select[]", schema.CaseRules),
+    ("targets.NAME.select[].split[]", schema.ShareRules),
+    ("targets.NAME.on_failure[]", schema.FailureRules),
+    ("routes[]", schema.RouteRules),
+    ("tests[]", schema.TrialRules),
+    ("tests[].given", schema.GivenRules),
+    ("tests[].given.principal", schema.GivenPrincipal),
+    ("tests[].expect", schema.ExpectRules),
+)
+WORDS: dict[Any, str] = {
+    str: "text",
+    int: "whole number",
+    float: "number",
+    bool: "true or false",
+    object: "anything",
+    Duration: "duration",
+    Size: "size",
+    Secret: "reference",
+}
+
+
+def reference() -> str:
+    """Return the reference: a table for each section of a rule file."""
+    return "\n".join(line for title, kind in SECTIONS for line in _section(title, kind)) + "\n"
+
+
+def _section(title: str, kind: type[Struct]) -> Iterator[str]:
+    yield f"### {title if ' ' in title else f'`{title}`'}"
+    yield ""
+    yield from (inspect.getdoc(kind) or "").replace("``", "`").splitlines()
+    yield ""
+    restart = getattr(kind, "restart", ())
+    yield "| Key | Value | Default | |"
+    yield "|---|---|---|---|"
+    docs, types = _docs(kind), get_type_hints(kind, include_extras=True)
+    for field in msgspec.structs.fields(kind):
+        name = field.encode_name
+        words = docs[name] + (" A change needs a restart." if name in restart else "")
+        yield f"| `{name}` | {_type(types[field.name])} | {_default(field)} | {words} |"
+    yield ""
+
+
+def _docs(kind: type[Struct]) -> dict[str, str]:
+    """Return what stands below each field of a Struct, the convention for attribute docstrings."""
+    (body,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(body, ast.ClassDef)
+    found: dict[str, str] = {}
+    for field, words in zip(body.body, body.body[1:], strict=False):
+        if (
+            isinstance(field, ast.AnnAssign)
+            and isinstance(field.target, ast.Name)
+            and isinstance(words, ast.Expr)
+            and isinstance(words.value, ast.Constant)
+        ):
+            found[field.target.id] = re.sub(r"``", "`", " ".join(str(words.value.value).split())).replace("|", "\\|")
+    return found
+
+
+def _type(kind: Any) -> str:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _type(arguments[0])
+    if origin is UnionType or origin is Union:
+        return " or ".join(_type(each) for each in arguments if each not in (NoneType, UnsetType))
+    if origin is Literal:
+        if len(arguments) > 8:
+            return "[kind of error](errors.md)" if Path(PAGE.with_name("errors.md")).exists() else "kind of error"
+        return ", ".join(f"`{each}`" for each in arguments)
+    if origin in (list, tuple):
+        return f"list of {_type(arguments[0])}"
+    if origin is dict:
+        return f"mapping of {_type(arguments[1])}"
+    if isinstance(kind, type) and issubclass(kind, Struct):
+        return next(f"`{title}`" for title, each in SECTIONS if each is kind)
+    return WORDS[kind]
+
+
+def _default(field: msgspec.structs.FieldInfo) -> str:
+    if field.required:
+        return "required"
+    value = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
+    if value is None or value is UNSET or isinstance(value, Struct) or value in ((), [], {}):
+        return ""
+    if isinstance(value, Duration):
+        return f"`{value:g}s`"
+    if isinstance(value, Size):
+        return f"`{value // 1024}KiB`" if value % 2**20 else f"`{value // 2**20}MiB`"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return f"`{value}`" if value != "" else ""
+
+
+def page() -> str:
+    """Return the whole page as it should be."""
+    written, mark, _ = PAGE.read_text(encoding="utf-8").partition(MARK)
+    assert mark, f"{PAGE} lacks the line {MARK!r}"
+    return written + MARK + "\n" + reference()
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    sys.stdout.write(f"wrote {PAGE}\n")
