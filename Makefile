@@ -13,7 +13,7 @@ FORBIDDEN_LICENCES := GPL;GNU
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check-format check-lint check-security check-types check-imports check-licences pytest docs \
-	format types bench soak fuzz build clean
+	format types bench bench-rules soak fuzz build clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -64,6 +64,9 @@ types: .venv/.dev $(TYPES) ## pyright besides mypy (needs Node)
 
 bench: .venv/.run ## cost per request and chunk as ratios to a bare aiohttp proxy (ARGS=--quick)
 	$(BIN)/python bench/run.py $(ARGS)
+
+bench-rules: .venv/.run ## what matching and loading rules cost
+	$(BIN)/python bench/rules.py $(ARGS)
 
 soak: .venv/.dev ## the slow tests
 	$(BIN)/python -m pytest -q -m slow $(ARGS) || [ $$? -eq 5 ]  # 5: there are none

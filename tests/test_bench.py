@@ -25,3 +25,11 @@ def test_the_benchmark_runs(tmp_path):
     assert all(row["ratio"] > 0 and row["qps"] > 0 for row in printed["cases"])
     assert set(printed["rss_mb"]) == {"idle", "loaded"}
     assert set(printed["import_s"]) >= {"headgate", "aiohttp.web"}
+
+
+def test_the_benchmark_of_the_rules_runs(tmp_path):
+    out = tmp_path / "rules.json"
+    subprocess.run(
+        [sys.executable, RUN.with_name("rules.py"), "--out", out], check=True, timeout=60, capture_output=True
+    )
+    assert all(value > 0 for value in json.loads(out.read_text()).values())
