@@ -1,6 +1,6 @@
 """Rule files: ``load`` compiles one to a Plan, ``check`` says everything that is wrong with it.
 
-- ``document``, ``scalars``: YAML into nodes with positions; ``problems``: what is wrong, and where
+- ``document``, ``scalars``: YAML into nodes with positions; ``include``: several files as one; ``problems``: what is wrong
 - ``schema``: every key, as msgspec Structs; ``read``: nodes into Structs, all mistakes at once; ``listen``: addresses
 - ``read_match``, ``condition``, ``pattern``, ``regex``, ``match``: from ``match:`` to a closure over a request's WireFacts
 - ``named``, ``chains``, ``upstreams``, ``targets``, ``routes``: the parts of a plan; ``build`` puts them together in order
@@ -15,7 +15,7 @@ import os
 from pathlib import Path
 
 from ..facts import WireFacts
-from .build import build_plan
+from .build import Built, build_plan
 from .exposure import check_exposure
 from .listen import Listen, parse_listen
 from .plan import Plan, Route, ServedModel
@@ -51,10 +51,10 @@ def load(path: str | os.PathLike[str], *, previous: Plan | None = None) -> Plan:
     ``previous`` is the plan that this one will replace: the pools of upstreams that did not change are taken over, and keys
     that need a restart must not differ. The old plan stays usable; ``retire`` closes what is left of it.
     """
-    plan, _, problems = _compile(Path(path), previous)
-    if plan is None:
-        raise RulesError(problems)
-    return plan
+    built, problems = _compile(Path(path), previous)
+    if built.plan is None:
+        raise RulesError(problems, built.sources)
+    return built.plan
 
 
 def loads(
@@ -62,10 +62,10 @@ def loads(
 ) -> Plan:
     """Return the plan of a rule file's text; ``source`` is what problems call it, its paths are relative to ``directory``."""
     problems = Problems()
-    plan, _ = build_plan(text, source, Path(directory).absolute(), problems, previous)
-    if plan is None:
-        raise RulesError(problems.sorted())
-    return plan
+    built = build_plan(text, source, Path(directory).absolute(), problems, previous)
+    if built.plan is None:
+        raise RulesError(problems.sorted(), built.sources)
+    return built.plan
 
 
 def check(path: str | os.PathLike[str]) -> list[Problem]:
@@ -73,8 +73,8 @@ def check(path: str | os.PathLike[str]) -> list[Problem]:
 
     An address that ``serve`` would refuse is among them; ``load`` leaves that to whoever listens.
     """
-    plan, _, problems = _compile(Path(path), None)
-    exposed = None if plan is None else check_exposure(plan, plan.server.listen)
+    built, problems = _compile(Path(path), None)
+    exposed = None if built.plan is None else check_exposure(built.plan, built.plan.server.listen)
     return [*problems, exposed] if exposed is not None else list(problems)
 
 
@@ -83,21 +83,22 @@ def try_out(path: str | os.PathLike[str]) -> tuple[tuple[Trial, ...], list[Probl
 
     There are no results when the file has errors of another kind. Needs neither network nor the providers' optional keys.
     """
-    _, trials, problems = _compile(Path(path), None)
-    return trials, list(problems)
+    built, problems = _compile(Path(path), None)
+    return built.trials, list(problems)
 
 
-def _compile(path: Path, previous: Plan | None) -> tuple[Plan | None, tuple[Trial, ...], tuple[Problem, ...]]:
+def _compile(path: Path, previous: Plan | None) -> tuple[Built, tuple[Problem, ...]]:
     problems = Problems()
+    nothing = Built(None, (), (path.absolute(),))
     source = str(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as fault:
         hint = 'write one with "headgate init"' if isinstance(fault, FileNotFoundError) else ""
         problems.add("E001", Spot(source, 1, 1), f"the file cannot be read: {fault.strerror or fault}", hint)
-        return None, (), problems.sorted()
+        return nothing, problems.sorted()
     except UnicodeDecodeError as fault:
         problems.add("E001", Spot(source, 1, 1), f"not UTF-8: byte {fault.start} cannot be read", "save it as UTF-8")
-        return None, (), problems.sorted()
-    plan, trials = build_plan(text, source, path.absolute().parent, problems, previous)
-    return plan, trials, problems.sorted()
+        return nothing, problems.sorted()
+    built = build_plan(text, source, path.absolute().parent, problems, previous, path.absolute())
+    return built, problems.sorted()

@@ -5,15 +5,16 @@ This is the one place that knows the order: chains, upstreams, targets, routes, 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import NamedTuple
 
 import msgspec
 
 from .chains import Chains
-from .document import Entry, Node, Scalar, Table, parse, plain
+from .document import Entry, Node, Scalar, Table, plain
+from .include import Parts, merge, numbered, read_parts
+from .named import NAME
 from .plan import Plan, Route, has_lifecycle
 from .problems import Problems, Spot
 from .read import Reader
@@ -24,53 +25,63 @@ from .trials import Trial, note_failures, read_trials, run_trials
 from .upstream import Upstream
 from .upstreams import Upstreams
 
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_SECTIONS: Final = ("version", "server", "defaults", "upstreams", "chains", "targets", "routes", "tests")
+
+class Built(NamedTuple):
+    """A plan, or None when there are errors; how the tests of its files went; and its files, see ``Plan.sources``."""
+
+    plan: Plan | None
+    trials: tuple[Trial, ...]
+    sources: tuple[Path, ...]
 
 
 def build_plan(
-    text: str, source: str, directory: Path, problems: Problems, previous: Plan | None = None
-) -> tuple[Plan | None, tuple[Trial, ...]]:
-    """Return the plan of ``text``, or None when there is an error among ``problems``; and how the file's own tests went.
+    text: str,
+    source: str,
+    directory: Path,
+    problems: Problems,
+    previous: Plan | None = None,
+    path: Path | None = None,
+) -> Built:
+    """Return the plan of ``text`` and what it includes; it is None when there is an error among ``problems``.
 
-    ``source`` is what messages call the file, ``directory`` what its paths are relative to. Pools whose upstream is
-    configured as in ``previous`` are taken over.
+    ``source`` is what messages call the file, ``directory`` what its paths are relative to, ``path`` where it stands, if
+    anywhere. Pools whose upstream is configured as in ``previous`` are taken over.
     """
-    root = parse(text, source, problems)
-    if root is None and not problems.failed:
-        root = Table(Spot(source, 1, 1), {})
-    if not isinstance(root, Table):
-        if not problems.failed and root is not None:
-            problems.add("E011", root.spot, "a rule file is a mapping", 'begin with "version: 1"')
-        return None, ()
-    reader = Reader(problems, directory)
-    plan = _Build(root, reader, previous).plan(source)
-    trials = read_trials(reader, reader.items(root.get("tests"), "tests"))
+    parts = read_parts(text, source, directory, path, problems)
+    if not parts.whole:
+        return Built(None, (), parts.sources)
+    directories = {part.source: part.directory for part in parts.parts}
+    reader = Reader(problems, directories)
+    build = _Build(parts, reader, previous)
+    plan = build.plan(source)
+    trials = read_trials(reader, reader.items(build.root.get("tests"), "tests"))
     if problems.failed:
-        return None, ()
+        return Built(None, (), parts.sources)
 
     def rehearse(off: frozenset[str]) -> Plan | None:
         unheard = Problems()
-        staged = _Build(root, Reader(unheard, directory), None, off).plan(source)
+        staged = _Build(parts, Reader(unheard, directories), None, off).plan(source)
         return None if unheard.failed else staged
 
     tried = tuple(run_trials(trials, plan, rehearse))
     note_failures(tried, problems)
-    return (plan if all(trial.passed for trial in tried) else None), tried
+    return Built(plan if all(trial.passed for trial in tried) else None, tried, parts.sources)
 
 
 class _Build:
-    def __init__(self, root: Table, reader: Reader, previous: Plan | None, off: frozenset[str] | None = None) -> None:
-        self._root = root
+    def __init__(self, parts: Parts, reader: Reader, previous: Plan | None, off: frozenset[str] | None = None) -> None:
+        self._parts = parts
+        self.root = merge(parts.parts, reader)
         self._reader = reader
         self._problems = reader.problems
         self._previous = previous
         self._off = off
 
     def plan(self, source: str) -> Plan:
-        problems, reader, root = self._problems, self._reader, self._root
-        self._version()
-        reader.struct(root, RuleFile, "", keep=_SECTIONS)  # for unknown keys; the sections follow one by one
+        problems, reader, root = self._problems, self._reader, self.root
+        self._versions()
+        for part in self._parts.parts:
+            reader.keys(part.root, RuleFile, "")
         server = self._server()
         defaults = self._section("defaults", Defaults)
 
@@ -89,7 +100,8 @@ class _Build:
         targets.build_all()
         routes = Routes(reader, chains, defaults, targets)
         nodes = reader.items(root.get("routes"), "routes")
-        made = [route for at, node in enumerate(nodes) if (route := routes.build(node, f"routes[{at}]")) is not None]
+        tried = [routes.build(node, where) for where, node in numbered(nodes, "routes")]
+        made = [route for route in tried if route is not None]
         if not problems.failed:  # what is broken may be what would have used them
             if not nodes:
                 problems.add("W103", root.spot, "there are no routes: every call will be refused", "add routes")
@@ -97,25 +109,34 @@ class _Build:
             note_unused(problems, "upstream", _spots(upstream_entries), targets.used)
             note_unused(problems, "target", _spots(target_entries), targets.used)
         return Plan(
-            source, server, made, upstreams, served_models(made), _lifecycle(made, upstreams), problems.sorted()
+            source,
+            server,
+            made,
+            upstreams,
+            served_models(made),
+            _lifecycle(made, upstreams),
+            problems.sorted(),
+            self._parts.sources,
         )
 
-    def _version(self) -> None:
-        node = self._root.get("version")
-        if node is None:
-            self._problems.add(
-                "E010", self._root.spot, 'the file needs the key "version"', f'begin with "version: {VERSION}"'
-            )
-        elif not isinstance(node, Scalar) or isinstance(node.value, bool) or node.value != VERSION:
-            said = node.text if isinstance(node, Scalar) else plain(node)
+    def _versions(self) -> None:
+        """Note a version that is missing or unknown. An included file need not say its version."""
+        if self.root.get("version") is None:
+            said = 'the file needs the key "version"'
+            self._problems.add("E010", self.root.spot, said, f'begin with "version: {VERSION}"')
+        for part in self._parts.parts:
+            node = part.root.get("version")
+            if node is None or (isinstance(node, Scalar) and node.value == VERSION and node.value is not True):
+                continue
+            said = node.text if isinstance(node, Scalar) else str(plain(node))
             self._problems.add("E014", node.spot, f"version {said} is not known here", f'write "version: {VERSION}"')
 
     def _section(self, name: str, kind: type[Defaults]) -> Defaults:
-        node = self._root.get(name)
+        node = self.root.get(name)
         return kind() if node is None else self._reader.struct(node, kind, name) or kind()
 
     def _server(self) -> ServerOptions:
-        node = self._root.get("server")
+        node = self.root.get("server")
         server = None if node is None else self._reader.struct(node, ServerOptions, "server")
         if node is not None and server is None:
             return ServerOptions()
@@ -127,10 +148,11 @@ class _Build:
     def _with_tls(self, server: ServerOptions, node: Node | None) -> ServerOptions:
         if server.tls is None:
             return server
-        tls = Tls(cert=self._reader.path(server.tls.cert), key=self._reader.path(server.tls.key))
+        at = _spot_in(self.root, node, "tls")
+        tls = Tls(cert=self._reader.path(server.tls.cert, at), key=self._reader.path(server.tls.key, at))
         for key, path in (("cert", tls.cert), ("key", tls.key)):
             if not Path(path).is_file():
-                spot = _spot_in(self._root, node, "tls", key)
+                spot = _spot_in(self.root, node, "tls", key)
                 self._problems.add(
                     "E011", spot, f"server.tls.{key}: there is no file {path}", "paths start at the rule file"
                 )
@@ -141,7 +163,7 @@ class _Build:
             if getattr(server, key) != getattr(before, key):
                 self._problems.add(
                     "E053",
-                    _spot_in(self._root, node, key),
+                    _spot_in(self.root, node, key),
                     f"server.{key} cannot change while the server runs",
                     "restart it",
                 )
@@ -151,12 +173,12 @@ class _Build:
         for section, entries in sections.items():
             kind = section.removesuffix("s")
             for name, entry in entries.items():
-                if not _NAME.fullmatch(name):
+                if not NAME.fullmatch(name):
                     hint = "letters, digits, dot, dash and underscore; a slash separates upstream from model"
                     self._problems.add("E015", entry.spot, f'"{name}" is no name for one of {section}', hint)
                 if name in taken:
                     other, spot = taken[name]
-                    said = f'"{name}" is {_a(other)} on line {spot.line} already'
+                    said = f'"{name}" is {_a(other)} {spot.seen_from(entry.spot)} already'
                     self._problems.add("E016", entry.spot, said, "upstreams, targets and chains share names")
                 taken.setdefault(name, (kind, entry.spot))
 

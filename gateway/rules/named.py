@@ -13,6 +13,9 @@ from .problems import Problems, Spot, nearest
 
 T = TypeVar("T")
 
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""Names of upstreams, targets and chains."""
+
 PYTHON_NAME: Final = re.compile(r"[A-Za-z_]\w*(?:\.\w+)*:[A-Za-z_]\w*(?:\.\w+)*")
 
 BUILD_FAULTS: Final = (ValueError, TypeError, LookupError, OSError, ImportError)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Final, Literal, NamedTuple, Protocol, runtime_checkable
 
 from msgspec import Struct
@@ -84,7 +85,11 @@ class ServedModel(NamedTuple):
 
 
 class Plan:
-    """A compiled rule file. ``source`` is its name; ``warnings`` are what ``check`` would say of it."""
+    """A compiled rule file. ``source`` is its name; ``warnings`` are what ``check`` would say of it.
+
+    ``sources`` are its files, included ones too, and the directories where globs looked for them: a change of any of these
+    may change the plan.
+    """
 
     def __init__(
         self,
@@ -95,6 +100,7 @@ class Plan:
         models: Iterable[ServedModel],
         lifecycle: Iterable[object],
         warnings: Iterable[Problem],
+        sources: Iterable[Path] = (),
     ) -> None:
         self.source = source
         self.server = server
@@ -102,6 +108,7 @@ class Plan:
         self.upstreams = dict(upstreams)
         self.lifecycle = tuple(lifecycle)
         self.warnings = tuple(warnings)
+        self.sources = tuple(sources)
         self._models = tuple(models)
         self._live = tuple((route.matches, route) for route in self.routes if route.off is None)
         self._index = _indexed(route.conditions for _, route in self._live) if len(self._live) > _FEW else None

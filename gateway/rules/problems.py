@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from msgspec import Struct
@@ -22,6 +23,8 @@ CATALOGUE: Final[dict[str, str]] = {
     "E005": "a value that YAML 1.1 and 1.2 read differently",
     "E006": "too large, too deep, or too many aliases",
     "E007": "an alias or merge key that leads nowhere",
+    "E008": "an included file that cannot be read",
+    "E009": "a file included twice",
     "E010": "a key is missing",
     "E011": "a value of the wrong type or out of range",
     "E012": "an unknown key",
@@ -49,11 +52,13 @@ CATALOGUE: Final[dict[str, str]] = {
     "E051": "open to the network without auth",
     "E052": "settings that contradict each other",
     "E053": "a change that needs a restart",
+    "E054": "a transport that cannot serve",
     "E060": "a test in the file that fails",
     "W101": "defined and never used",
     "W102": "an upstream that is off",
     "W103": "no routes",
     "W104": "a target without a last resort",
+    "W105": "an include that finds nothing",
 }
 """Code to title. A code keeps its meaning for good; a retired one is not used again."""
 
@@ -80,6 +85,10 @@ class Spot(NamedTuple):
     line: int
     column: int
 
+    def seen_from(self, other: Spot) -> str:
+        """Return the place as a message at ``other`` says it: the file is named where it is another one."""
+        return f"on line {self.line}" if self.source == other.source else f"in {self.source} on line {self.line}"
+
 
 class Problem(Struct, frozen=True):
     """One finding. ``hint`` says what to do, where that is not plain from ``message``."""
@@ -98,10 +107,14 @@ class Problem(Struct, frozen=True):
 
 
 class RulesError(ValueError):
-    """A rule file that cannot be used; ``problems`` are its errors and warnings, in the order of the file."""
+    """A rule file that cannot be used; ``problems`` are its errors and warnings, in the order of the file.
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
+    ``sources`` are the files, and the directories of globs, where a change may mend it.
+    """
+
+    def __init__(self, problems: Iterable[Problem], sources: Iterable[Path] = ()) -> None:
         self.problems = tuple(problems)
+        self.sources = tuple(sources)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
@@ -129,6 +142,9 @@ class Problems:
     def silence(self, spot: Spot) -> None:
         """Drop later findings at ``spot``: what is wrong there has been said, the rest would follow from it."""
         self._silent.add(spot)
+
+    def __len__(self) -> int:
+        return len(self._found)
 
     @property
     def failed(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin
@@ -40,11 +41,14 @@ class _InlineSecret(ValueError):
 
 
 class Reader:
-    """Reads sections; what is wrong goes to ``problems``. ``file:`` secrets are relative to ``directory``."""
+    """Reads sections; what is wrong goes to ``problems``.
 
-    def __init__(self, problems: Problems, directory: Path) -> None:
+    ``directories``: what paths are relative to, by the source of the spot where they stand.
+    """
+
+    def __init__(self, problems: Problems, directories: Mapping[str, Path]) -> None:
         self.problems = problems
-        self.directory = directory
+        self._directories = directories
         self.references: list[tuple[Secret, Spot, str]] = []
         """Every reference to a secret that was read, and where it stands."""
 
@@ -118,9 +122,13 @@ class Reader:
             return None, None
         return value, f"{secret.reference.removeprefix('env:').rstrip('?')} is not set" if value is None else None
 
-    def path(self, text: str) -> str:
-        """Return a path that was written relative to the rule file."""
-        return str(self.directory / Path(text).expanduser())
+    def path(self, text: str, spot: Spot) -> str:
+        """Return a path that was written at ``spot``, relative to the file in which it stands."""
+        return str(self._directories[spot.source] / Path(text).expanduser())
+
+    def keys(self, node: Table, kind: type[Struct], where: str) -> None:
+        """Note the keys of ``node`` that are no fields of ``kind``."""
+        self._unknown(node, kind, where, [field.encode_name for field in msgspec.structs.fields(kind)])
 
     def _unknown(self, node: Table, kind: type[Struct], where: str, known: list[str]) -> None:
         later: frozenset[str] = getattr(kind, "later", frozenset())
@@ -168,7 +176,7 @@ class Reader:
 
     def _leaf(self, node: Node, kind: Any, where: str) -> Any:
         try:
-            value = msgspec.convert(plain(node), kind, dec_hook=self._unit)
+            value = msgspec.convert(plain(node), kind, dec_hook=partial(self._unit, node.spot))
         except msgspec.ValidationError as fault:
             self._note(node, fault, where)
             return _WRONG
@@ -176,7 +184,7 @@ class Reader:
             self.references.append((value, node.spot, where))
         return value
 
-    def _unit(self, kind: type, value: Any) -> Any:
+    def _unit(self, spot: Spot, kind: type, value: Any) -> Any:
         if kind is not Secret:
             return decode_unit(kind, value)
         try:
@@ -184,7 +192,7 @@ class Reader:
         except ValueError as fault:
             raise _InlineSecret(str(fault)) from None
         if secret.reference.startswith("file:"):
-            return Secret(f"file:{self.path(secret.reference.removeprefix('file:'))}")
+            return Secret(f"file:{self.path(secret.reference.removeprefix('file:'), spot)}")
         return secret
 
     def _note(self, node: Node, fault: msgspec.ValidationError, where: str) -> None:

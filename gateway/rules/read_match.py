@@ -12,7 +12,7 @@ from .pattern import ANY_TEXT, Glob
 from .problems import Problems, Spot, nearest
 from .regex import NoRe2, compile_regex
 
-_FITS: Final = {
+FITS: Final = {
     "text": ("prefix", "suffix", "regex", "has", "not", "exists"),
     "number": ("gt", "lt", "not"),
     "bool": ("not",),
@@ -138,7 +138,7 @@ class _MatchReader:
 
     def _operator(self, fact: Fact, name: str, spot: Spot, node: Node) -> Condition | None:
         read = _OPERATORS.get(name)
-        fits = [each for each in _FITS[fact.kind] if each != "exists" or not fact.always]
+        fits = [each for each in FITS[fact.kind] if each != "exists" or not fact.always]
         if read is None:
             hint = nearest(name, fits)
             self._problems.add("E041", spot, f'unknown operator "{name}" for {fact.name} in {self._where}', hint)
@@ -209,6 +209,9 @@ class _MatchReader:
             return Has(node.value)
         if not isinstance(node, Scalar):
             self._wrong(fact, node, f"expected one value, got {kind_of(node)}")
+            return None
+        if node.value == "":
+            self._wrong(fact, node, "every text has an empty text in it", "leave the fact out, or write {exists: true}")
             return None
         inner = self._scalar(fact, node)
         return Has(inner) if isinstance(inner, Equal | Is) else None

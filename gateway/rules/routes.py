@@ -39,7 +39,7 @@ class Routes:
         self._chains = chains
         self._defaults = defaults
         self._targets = targets
-        self._names: dict[str, int] = {}
+        self._names: dict[str, Spot] = {}
         self._earlier: list[tuple[str, Spot, Mapping[str, Condition]]] = []
         self._index = Index()
 
@@ -89,21 +89,20 @@ class Routes:
             self._problems.add(
                 "E016",
                 spot,
-                f'there is a route "{name}" on line {self._names[name]} already',
+                f'there is a route "{name}" {self._names[name].seen_from(spot)} already',
                 "logs tell routes by name",
             )
-        self._names.setdefault(name, spot.line)
+        self._names.setdefault(name, spot)
 
     def _reachable(self, name: str, node: Table, conditions: Mapping[str, Condition], *, may_be_off: bool) -> None:
         for at in self._index.covering(conditions):
             earlier, spot, wide = self._earlier[at]
             if all_covered(wide, conditions):
-                self._problems.add(
-                    "E045",
-                    node.spot,
-                    f'the route "{name}" is never reached: "{earlier}" on line {spot.line} takes everything it matches',
-                    "move it up, or remove it",
-                )
+                place = spot.seen_from(node.spot)
+                said = f'the route "{name}" is never reached: "{earlier}" {place} takes everything it matches'
+                included = "included routes come after those of the file that includes them"
+                hint = "move it up, or remove it" if spot.source == node.spot.source else included
+                self._problems.add("E045", node.spot, said, hint)
                 break
         # a route whose upstream may be off lets requests through to later ones
         if not may_be_off:

@@ -13,6 +13,7 @@ from typing import Annotated, ClassVar, Final, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ..errors import ErrorKind
+from ..transport.choose import TransportName
 from ..transport.options import TransportOptions
 from ..units import Duration, Secret, Size
 from .listen import parse_listen
@@ -174,12 +175,14 @@ class UpstreamRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """When to give up."""
     pool: TransportOptions = TransportOptions()
     """Its connections."""
+    transport: TransportName = "auto"
+    """What carries the bytes: ``lean``, the gateway's own HTTP/1.1, ``aiohttp``, or ``auto``: lean where it can serve."""
     headers: dict[str, str] = {}
     """Sent with every request. A value may be a reference, ``env:NAME`` or ``file:path``."""
     models: tuple[str, ...] = ()
     """Names of models it serves, for ``/v1/models``."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"accounts", "transport", "prices"})
+    later: ClassVar[frozenset[str]] = frozenset({"accounts", "prices"})
 
 
 class ShareRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -326,6 +329,9 @@ class RuleFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     version: Literal[1]
     """Of the rule language."""
+    include: str | tuple[str, ...] = ()
+    """Other rule files, by path or glob, relative to this one. Their routes and tests come after those of this file, in the
+    order of this list; names are shared; ``server`` and ``defaults`` stand in one of the files."""
     server: ServerOptions = ServerOptions()
     """How the gateway listens."""
     defaults: Defaults = Defaults()
@@ -341,4 +347,4 @@ class RuleFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     tests: list[TrialRules] = []
     """Requests and what should be decided about them."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"accounts", "include", "media", "prices", "stores", "telemetry"})
+    later: ClassVar[frozenset[str]] = frozenset({"accounts", "media", "prices", "stores", "telemetry"})

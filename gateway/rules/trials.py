@@ -17,6 +17,7 @@ from ..registry import UnknownName
 from .decide import Verdict, decide, preferring
 from .document import Entry, Node, Table
 from .given import Posed, pose
+from .include import numbered
 from .plan import Plan
 from .problems import Problems, Spot, nearest
 from .read import Reader
@@ -55,20 +56,18 @@ class Trial(Struct, frozen=True, eq=False):
 def read_trials(reader: Reader, nodes: tuple[Node, ...]) -> list[tuple[TrialRules, Table]]:
     """Return the tests of a file; what is wrong in them is noted."""
     found: list[tuple[TrialRules, Table]] = []
-    names: dict[str, int] = {}
-    for at, node in enumerate(nodes):
-        rules = reader.struct(node, TrialRules, f"tests[{at}]")
+    names: dict[str, Spot] = {}
+    for where, node in numbered(nodes, "tests"):
+        rules = reader.struct(node, TrialRules, where)
         if rules is None or not isinstance(node, Table):
             continue
         spot = node.entries["name"].value.spot
         if rules.name in names:
-            said = f'there is a test "{rules.name}" on line {names[rules.name]} already'
+            said = f'there is a test "{rules.name}" {names[rules.name].seen_from(spot)} already'
             reader.problems.add("E016", spot, said, "reports tell tests by name")
-        names.setdefault(rules.name, spot.line)
+        names.setdefault(rules.name, spot)
         if not structs.asdict(rules.expect) or all(value is UNSET for value in structs.asdict(rules.expect).values()):
-            reader.problems.add(
-                "E010", _spot(node, "expect"), f"tests[{at}].expect expects nothing", "such as route: NAME"
-            )
+            reader.problems.add("E010", _spot(node, "expect"), f"{where}.expect expects nothing", "such as route: NAME")
         found.append((rules, node))
     return found
 

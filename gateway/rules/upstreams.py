@@ -15,8 +15,8 @@ from ..call import Call
 from ..chain import Adapter, AdapterContext, Next, Timeouts, compose
 from ..errors import Overloaded
 from ..relay.reply import Reply
+from ..transport.choose import CannotServe, open_transport
 from ..transport.options import TransportOptions
-from ..transport.session import SessionTransport
 from ..units import Duration, Secret
 from .chains import Chains
 from .document import Entry, Node, Scalar, Table
@@ -95,7 +95,7 @@ class Upstreams:
             chain_names=chain.names,
             middlewares=chain.middlewares,
             models=rules.models,
-            shared=(rules.base_url, rules.adapter, rules.pool),
+            shared=(rules.base_url, rules.adapter, self._paths(rules.pool, _spot(node, "pool")), rules.transport),
         )
         if off is not None:
             self._problems.add("W102", entry.spot, f"the upstream {name} is off: {off}", "routes to it do not match")
@@ -178,7 +178,7 @@ class Upstreams:
         secret = _reference(text)
         if secret is not None:
             if secret.reference.startswith("file:"):
-                secret = Secret(f"file:{self._reader.path(text.removeprefix('file:'))}")
+                secret = Secret(f"file:{self._reader.path(text.removeprefix('file:'), node.spot)}")
             return self._read(secret, node.spot, where)
         if name.lower() in _SECRET_HEADERS or looks_like_key(text):
             self._problems.add(
@@ -198,7 +198,10 @@ class Upstreams:
         if old is not None and old.pool is not None and old.shared == upstream.shared:
             return old.pool
         try:
-            return Pool(SessionTransport(self._paths(rules.pool)))
+            return Pool(open_transport(self._paths(rules.pool, _spot(node, "pool")), rules.transport))
+        except CannotServe as fault:
+            self._problems.add("E054", _spot(node, "transport"), f"{where}: {fault}", fault.hint)
+            return None
         except ValueError as fault:
             written = node.get("pool")
             key = re.split(r"\W", str(fault), maxsplit=1)[0]
@@ -206,9 +209,9 @@ class Upstreams:
             self._problems.add("E011", spot, f"{where}.pool.{fault}")
             return None
 
-    def _paths(self, pool: TransportOptions) -> TransportOptions:
+    def _paths(self, pool: TransportOptions, spot: Spot) -> TransportOptions:
         written = {name: getattr(pool, name) for name in ("ca_bundle", "client_cert", "client_key", "unix_socket")}
-        known = {name: self._reader.path(path) for name, path in written.items() if path is not None}
+        known = {name: self._reader.path(path, spot) for name, path in written.items() if path is not None}
         return msgspec.structs.replace(pool, **known)
 
     def _instance(

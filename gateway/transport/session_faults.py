@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import ssl
-from typing import Final
 
 import aiohttp
 from aiohttp.client_exceptions import UnixClientConnectorError
 from aiohttp.http_exceptions import ContentLengthError, HttpProcessingError
 
 from ..errors import ConnectFailed, Cut, GatewayError, HouseError, Malformed, upstream_error
-
-MAYBE_DONE: Final = "the request had been sent, so it may have been processed"
-NOT_WHOLE: Final = "the request had not been sent whole, so it was not processed"
-
-_CERT_ALERTS: Final = ("CERTIFICATE_REQUIRED", "HANDSHAKE_FAILURE", "BAD_CERTIFICATE", "UNKNOWN_CA")
-"""How servers say that they want a client certificate, or another one (RFC 8446, 6.2)."""
-
-_UNKNOWN_AUTHORITY: Final = frozenset({18, 19, 20, 21})
-"""OpenSSL's X509_V_ERR codes for a certificate, or a chain, whose root nobody here knows."""
+from .faults import MAYBE_DONE, NOT_WHOLE, first_line, reason, tls_reason, tls_refusal
 
 
 class NotRepeated(aiohttp.ClientError):
@@ -40,17 +30,17 @@ def submit_error(fault: BaseException, place: str, sent_whole: bool | None) -> G
     if isinstance(fault, aiohttp.ClientConnectorError):
         return _connect_error(fault, place)
     if isinstance(fault, aiohttp.ClientConnectorCertificateError):
-        return ConnectFailed(f"cannot connect to {place}: {_tls_reason(fault.certificate_error)}")
+        return ConnectFailed(f"cannot connect to {place}: {tls_reason(fault.certificate_error)}")
     if isinstance(fault, aiohttp.ClientHttpProxyError):
         return ConnectFailed(f"cannot connect to {place}: the proxy answered {fault.status} {fault.message}".rstrip())
     if isinstance(fault, aiohttp.ClientResponseError):
-        return Malformed(f"{place} does not answer in HTTP: {_first_line(fault.message)}")
+        return Malformed(f"{place} does not answer in HTTP: {first_line(fault.message)}")
     if isinstance(fault, (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError)):
         return HouseError("the URL of the upstream is not an http or https URL")
     if isinstance(fault, ValueError):
         return HouseError(f"the request to {place} cannot be written: {fault}")
-    if (refusal := _tls_refusal(fault)) is not None:
-        return ConnectFailed(f"cannot connect to {place}: {_tls_reason(refusal)}")
+    if (refusal := tls_refusal(fault)) is not None:
+        return ConnectFailed(f"cannot connect to {place}: {tls_reason(refusal)}")
     root = _root(fault)
     if sent_whole is None:
         sent_whole = not isinstance(root, aiohttp.ClientConnectionResetError)
@@ -68,7 +58,7 @@ def body_error(fault: BaseException, protocol_fault: BaseException | None, place
         if isinstance(seen, ContentLengthError):
             break
         if isinstance(seen, HttpProcessingError) and "Not enough data" not in str(seen.message):
-            return Malformed(f"the answer of {place} is malformed: {_first_line(str(seen.message))}")
+            return Malformed(f"the answer of {place} is malformed: {first_line(str(seen.message))}")
     return Cut(f"{place} closed the connection in the middle of its answer ({_reason(root)})")
 
 
@@ -86,53 +76,16 @@ def _connect_error(fault: aiohttp.ClientConnectorError, place: str) -> ConnectFa
 
 
 def _reason(fault: BaseException) -> str:
-    if isinstance(fault, ssl.SSLError):
-        return _tls_reason(fault)
-    if isinstance(fault, OSError) and fault.errno is not None and fault.errno > 0:
-        return os.strerror(fault.errno)
+    if isinstance(fault, ssl.SSLError) or (isinstance(fault, OSError) and fault.errno is not None and fault.errno > 0):
+        return reason(fault)
     if isinstance(fault, aiohttp.ClientError):
         return "connection lost"  # its text may hold the URL
     if isinstance(fault, HttpProcessingError):
-        return _first_line(fault.message)
-    if isinstance(fault, OSError) and fault.strerror:
-        return fault.strerror
-    return _first_line(str(fault)) or type(fault).__name__
-
-
-def _tls_reason(fault: BaseException) -> str:
-    if isinstance(fault, ssl.SSLCertVerificationError):
-        hint = ""
-        if fault.verify_code in _UNKNOWN_AUTHORITY:
-            hint = "; if its authority is to be trusted, name it in the transport's ca_bundle"
-        return f"certificate verify failed: {fault.verify_message.rstrip('.')}{hint}"
-    if isinstance(fault, ssl.CertificateError):
-        return f"certificate verify failed: {fault}"
-    if isinstance(fault, ssl.SSLError):
-        reason = fault.reason or "no reason given"
-        hint = "; does the server ask for a client certificate (client_cert)?" if reason.endswith(_CERT_ALERTS) else ""
-        return f"TLS failed ({reason}){hint}"
-    return str(fault)
-
-
-def _tls_refusal(fault: BaseException) -> ssl.SSLError | None:
-    """The TLS alert behind ``fault``, if there is one.
-
-    With TLS 1.3 a server refuses a missing client certificate only after our side is done with the handshake.
-    """
-    seen: BaseException | None = fault
-    while seen is not None:
-        if isinstance(seen, ssl.SSLError) and "ALERT" in (seen.reason or ""):
-            return seen
-        seen = seen.__cause__
-    return None
+        return first_line(fault.message)
+    return reason(fault)
 
 
 def _root(fault: BaseException) -> BaseException:
     while fault.__cause__ is not None:
         fault = fault.__cause__
     return fault
-
-
-def _first_line(text: str) -> str:
-    """The sentence of a parser's complaint, without the bytes that it quotes."""
-    return text.strip().split("\n", 1)[0].partition(": b'")[0].strip().rstrip(":")[:120]

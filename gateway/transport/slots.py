@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 
 from ..relay.scope import Scope
@@ -32,7 +33,7 @@ class Slots:
     async def wait(self, scope: Scope, timeout_s: float | None) -> None:
         """Stand in line for a slot. Raises UpstreamError ``timeout.pool`` after ``timeout_s`` seconds."""
         turn: asyncio.Future[None] = scope.loop.create_future()
-        self._waiting.append(turn)
+        self.join(turn)
         deadline = None if timeout_s is None else scope.loop.time() + timeout_s
         try:
             with scope.limit(deadline, "timeout.pool", "every connection to the provider is busy"):
@@ -41,8 +42,17 @@ class Slots:
             if turn.done() and not turn.cancelled():
                 self.give_back()  # it was ours already when the wait was cancelled
             else:
-                self._waiting.remove(turn)
+                self.leave(turn)
             raise
+
+    def join(self, turn: asyncio.Future[None]) -> None:
+        """Put ``turn`` at the end of the line. Its result means that the slot is its owner's."""
+        self._waiting.append(turn)
+
+    def leave(self, turn: asyncio.Future[None]) -> None:
+        """Take ``turn``, which has no result, out of the line."""
+        with contextlib.suppress(ValueError):  # give_back passes over what was cancelled, and forgets it
+            self._waiting.remove(turn)
 
     def give_back(self) -> None:
         """Hand a slot to the first in line, or put it back. Exactly once for each slot taken."""

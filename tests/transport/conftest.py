@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from headgate.gateway.relay.scope import Clock, Scope
 from headgate.gateway.transport.base import Transport
+from headgate.gateway.transport.lean import LeanTransport
 from headgate.gateway.transport.options import TransportOptions
 from headgate.gateway.transport.session import SessionTransport
 
@@ -45,6 +46,7 @@ CANDIDATES = [
     Candidate("session", SessionTransport, SESSION_FEATURES),
     # What versions of aiohttp get that the short way was not tried with.
     Candidate("session-long", partial(SessionTransport, short_way=False), SESSION_FEATURES),
+    Candidate("lean", LeanTransport, SESSION_FEATURES - {"proxy", "unix"}),
 ]
 
 

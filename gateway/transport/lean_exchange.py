@@ -1,0 +1,409 @@
+"""One conversation of the lean transport, from its place in the line to the last byte of its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import zlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from ..errors import Cancelled, ErrorKind, GatewayError, Malformed, upstream_error
+from ..relay.scope import Scope
+from ..relay.source import Sink
+from .base import Deadlines
+from .lean_coding import Inflate
+from .lean_connection import LeanConnection
+
+if TYPE_CHECKING:
+    from .lean_pool import LeanPool
+    from .lean_request import Target
+
+HIGH: Final = 64 * 1024
+"""Bytes of a body that nobody has asked for yet; above this the connection is not read."""
+
+_log = logging.getLogger("headgate.transport")
+
+
+class LeanExchange:
+    """See Exchange. Holds a slot of the pool until the body's end, an error or abort; the submission waits with it.
+
+    What the submission waits for is ``_waiter``: a slot, a connection, the response headers. Deadlines and abort end the
+    wait by an exception of the waiter, so nothing here cancels a task that is not its own.
+    """
+
+    __slots__ = (
+        "status",
+        "headers",
+        "place",
+        "bodiless",
+        "answered",
+        "_pool",
+        "_scope",
+        "_deadlines",
+        "_waiter",
+        "_late_at",
+        "_late",
+        "_dialling",
+        "_connection",
+        "_slot",
+        "_over",
+        "_sink",
+        "_paused",
+        "_busy",
+        "_held",
+        "_size",
+        "_ended",
+        "_error",
+        "_limit",
+        "_coding",
+    )
+
+    def __init__(self, pool: LeanPool, target: Target, method: str, deadlines: Deadlines, scope: Scope) -> None:
+        self.status = 0
+        self.headers: Mapping[str, str] = {}
+        self.place = target.place
+        self.bodiless = method == "HEAD"
+        self.answered = False
+        self._pool = pool
+        self._scope = scope
+        self._deadlines = deadlines
+        self._waiter: asyncio.Future[None] | None = None
+        self._late_at: float | None = None
+        self._late: tuple[ErrorKind, str] = ("timeout.pool", "")
+        self._dialling: asyncio.Task[LeanConnection] | None = None
+        self._connection: LeanConnection | None = None
+        self._slot = False
+        self._over = False
+        self._sink: Sink[bytes] | None = None
+        self._paused = False
+        self._busy = False
+        self._held: list[bytes] = []
+        self._size = 0
+        self._ended = False
+        self._error: GatewayError | None = None
+        self._limit = -1
+        self._coding: Inflate | None = None
+        scope.items.add(self)
+        scope.watched.append(self)
+
+    # -- before the response headers
+
+    async def send(self, target: Target, head: bytes, body: bytes) -> None:
+        """Take a slot and a connection, send the request, wait for the response headers. Raises as submit does."""
+        pool, loop = self._pool, self._scope.loop
+        try:
+            if pool.slots.take():
+                self._slot = True
+            else:
+                await self._stand_in_line()
+            connection = pool.take(target.origin)
+            if connection is None:
+                connection = await self._dial(target)
+            else:
+                self._connection = connection
+            self._waiter = waiter = loop.create_future()
+            connection.begin(self, head, body, target)
+            await waiter
+        except BaseException:
+            self._waiter = None  # nobody waits any more
+            self.abort()
+            raise
+
+    async def _stand_in_line(self) -> None:
+        pool, loop = self._pool, self._scope.loop
+        self._waiter = turn = loop.create_future()
+        self._late = ("timeout.pool", "every connection to the provider is busy")
+        self._late_at = None if self._deadlines.pool_s is None else loop.time() + self._deadlines.pool_s
+        pool.pending.add(self)
+        pool.slots.join(turn)
+        try:
+            await turn
+        except BaseException:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self._slot = True  # it came in the moment of the cancellation; abort gives it back
+            else:
+                pool.slots.leave(turn)
+            raise
+        finally:
+            pool.pending.discard(self)
+            self._late_at = None
+        if self._over:  # it came in the moment of an abort, which knew nothing of it
+            pool.slots.give_back()
+            raise Cancelled("the call is over")
+        self._slot = True
+
+    async def _dial(self, target: Target) -> LeanConnection:
+        pool, scope = self._pool, self._scope
+        self._waiter = waiter = scope.loop.create_future()
+        self._late = ("timeout.connect", f"cannot connect to {target.place}: no connection in time")
+        connect_s = self._deadlines.connect_s
+        self._late_at = None if connect_s is None else scope.loop.time() + connect_s
+        pool.pending.add(self)
+        self._dialling = task = scope.spawn(pool.connect(target, scope.loop), name="lean connect")
+        task.add_done_callback(self._dialled)
+        try:
+            await waiter
+        finally:
+            pool.pending.discard(self)
+            self._late_at = self._dialling = None
+            task.cancel()  # no more than a word if it is done
+        connection = self._connection
+        if connection is None:  # aborted in the moment of the connection
+            raise Cancelled("the call is over")
+        return connection
+
+    def _dialled(self, task: asyncio.Task[LeanConnection]) -> None:
+        """The attempt to connect is over: hand the connection to who waits for it, or keep it for the next."""
+        waiter = self._waiter
+        failed = task.cancelled() or task.exception() is not None
+        if self._over or waiter is None or waiter.done():
+            if not failed:
+                self._pool.put(task.result())
+        elif task.cancelled():
+            waiter.set_exception(Cancelled("the call is over"))
+        elif (fault := task.exception()) is not None:
+            waiter.set_exception(fault)
+        else:
+            self._connection = task.result()
+            waiter.set_result(None)
+
+    def tick(self, now: float, /) -> None:
+        """Give up once a deadline has passed. Only called until the response headers are there."""
+        deadlines, connection = self._deadlines, self._connection
+        if self._late_at is not None and now >= self._late_at:
+            self.fail(upstream_error(*self._late))
+        elif deadlines.head_at is not None and now >= deadlines.head_at:
+            self.fail(upstream_error(deadlines.head_kind, "the provider sent no response headers in time"))
+        elif deadlines.write_s is not None and connection is not None and connection.stalled(now, deadlines.write_s):
+            self.fail(upstream_error("timeout.write", "the provider stopped reading the request"))
+
+    def fail(self, error: GatewayError) -> None:
+        """End the submission with ``error``."""
+        waiter = self._waiter
+        self._close()
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(error)
+
+    def answer(self, status: int, headers: dict[str, str]) -> None:
+        """The response headers are there."""
+        headers.pop("set-cookie", None)  # it cannot be joined, and no provider's cookie is anybody's business here
+        if (coding := headers.get("content-encoding")) is not None and not self.bodiless:
+            if (folded := coding.lower()) in ("gzip", "deflate"):
+                del headers["content-encoding"]
+                headers.pop("content-length", None)
+                self._coding = Inflate(folded)
+            elif folded != "identity":
+                self.fail(Malformed(f"the answer is in a content-encoding that nobody asked for: {coding[:40]!r}"))
+                return
+        self.answered = True
+        self.status = status
+        self.headers = headers
+        scope, waiter = self._scope, self._waiter
+        if not scope.closed:
+            scope.watched.remove(self)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    # -- the body, as the connection brings it
+
+    def take(self, data: bytes, ended: bool, error: GatewayError | None) -> None:
+        """Take a piece of the body, not empty unless ``ended``; the last call has ``ended``."""
+        if self._over:
+            return
+        if ended:
+            self._ended, self._error = True, error
+        if self._coding is not None:
+            self._feed(self._coding, data)
+        elif data:
+            self._held.append(data)
+            self._size += len(data)
+        if self._sink is not None:
+            self._run()
+        elif self._limit < 0:
+            if not self._ended and self._waiting > HIGH:
+                self._hold()
+        elif self._ended or self._coding is not None or self._size > self._limit:
+            self._wake()
+
+    def _feed(self, coding: Inflate, data: bytes) -> None:
+        try:
+            coding.feed(data)
+        except zlib.error as fault:
+            self._miscoded(fault)
+
+    @property
+    def _waiting(self) -> int:
+        return self._size if self._coding is None else self._coding.waiting
+
+    def _next(self) -> bytes:
+        """Return some of the body that is here, b"" if there is none."""
+        if self._coding is None:
+            held = self._held
+            if not held:
+                return b""
+            data = held[0] if len(held) == 1 else b"".join(held)
+            held.clear()
+            self._size = 0
+            return data
+        try:
+            data = self._coding.next()
+        except zlib.error as fault:
+            self._miscoded(fault)
+            return b""
+        if not data and self._ended and self._error is None and not self._coding.complete:
+            self._error = Malformed(f"the answer of {self.place} is malformed: its content-encoding breaks off")
+        return data
+
+    def _miscoded(self, fault: zlib.error) -> None:
+        self._coding = None
+        self._held.clear()
+        self._ended = True
+        self._error = Malformed(f"the answer of {self.place} is malformed: {fault}")
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            connection.close()
+
+    # -- the body, as it goes on
+
+    def connect(self, sink: Sink[bytes], /) -> None:
+        """Start the flow of body bytes."""
+        assert self._sink is None, "connected twice"
+        if self._over:
+            return
+        self._sink = sink
+        self._run()
+
+    def pause(self) -> None:
+        """Push nothing more. The connection is read once more at the most."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Go on."""
+        if self._paused:
+            self._paused = False
+            if self._sink is not None:
+                self._run()
+
+    def _run(self) -> None:
+        """Push what is here, unless paused. Never inside itself: a sink may resume from inside push."""
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            while (sink := self._sink) is not None and not self._paused:
+                if data := self._next():
+                    sink.push(data)
+                elif self._ended:
+                    error = self._error
+                    self._finish()
+                    sink.end(error)
+                    return
+                else:
+                    break
+        except Exception:  # a sink's own fault must not end in the loop's hands, nor the answer stay open
+            _log.exception("a reader of an answer failed")
+            self.abort()
+            return
+        finally:
+            self._busy = False
+        if self._paused:
+            if self._waiting:
+                self._hold()
+        elif self._connection is not None:
+            self._connection.flow()
+
+    def _hold(self) -> None:
+        if self._connection is not None and not self._ended:
+            self._connection.hold()
+
+    async def read(self, max_bytes: int) -> bytes:
+        """Return the whole body. Raises Cut, or Malformed above ``max_bytes``; closed in any case."""
+        if self._over:
+            raise Cancelled("the exchange is over")
+        try:
+            if not self._ended and int(self.headers.get("content-length", 0)) > max_bytes:
+                raise self._too_large(max_bytes)
+            if self._coding is None:
+                self._limit = max_bytes
+                if not self._ended and self._size <= max_bytes:
+                    await self._more()
+                if self._size > max_bytes:
+                    raise self._too_large(max_bytes)
+                data = self._next()
+            else:
+                data = await self._decoded(max_bytes)
+        except BaseException:
+            self._waiter = None
+            self.abort()
+            raise
+        error = self._error
+        self._finish()
+        if error is not None:
+            raise error
+        return data
+
+    async def _decoded(self, max_bytes: int) -> bytes:
+        self._limit = max_bytes
+        pieces: list[bytes] = []
+        size = 0
+        while True:
+            while data := self._next():
+                pieces.append(data)
+                size += len(data)
+                if size > max_bytes:
+                    raise self._too_large(max_bytes)
+            if self._ended:
+                return b"".join(pieces)
+            await self._more()
+
+    async def _more(self) -> None:
+        """Wait until take says that there is something to look at."""
+        self._waiter = self._scope.loop.create_future()
+        if self._connection is not None:
+            self._connection.flow()
+        await self._waiter
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _too_large(self, max_bytes: int) -> Malformed:
+        return Malformed(f"the answer of {self.place} is larger than {max_bytes} bytes")
+
+    # -- the end
+
+    def abort(self) -> None:
+        """Close the connection now."""
+        if not self._over:
+            self.fail(Cancelled("the exchange was aborted" if self.answered else "the call is over"))
+
+    def _finish(self) -> None:
+        """The answer was taken to its end: the connection is free."""
+        if self._over:
+            return
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.release()
+        self._close()
+
+    def _close(self) -> None:
+        if self._over:
+            return
+        self._over = True
+        self._sink = None
+        self._held.clear()
+        self._coding = None
+        scope = self._scope
+        if not scope.closed:
+            scope.items.discard(self)
+            if not self.answered:
+                scope.watched.remove(self)
+        if self._dialling is not None:
+            self._dialling.cancel()
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            connection.close()
+        if self._slot:
+            self._slot = False
+            self._pool.slots.give_back()
