@@ -74,6 +74,7 @@ def plan_as_data(plan: Plan) -> dict[str, object]:
                 "name": route.name,
                 "line": route.line,
                 "match": _match(route),
+                "when": route.when,
                 "chain": list(route.chain_names),
                 "to": route.to,
                 "upstream": None if route.upstream is None else route.upstream.name,
@@ -97,7 +98,10 @@ def routes_table(plan: Plan) -> list[Sequence[str]]:
     """Return the routes in order as rows of text, headings first."""
     rows: list[Sequence[str]] = [_HEADINGS]
     for at, route in enumerate(plan.routes, 1):
-        match = "  ".join(f"{fact}: {_short(value)}" for fact, value in _match(route).items()) or "every request"
+        demands = [f"{fact}: {_short(value)}" for fact, value in _match(route).items()]
+        if route.when is not None:
+            demands.append(f"when: {' '.join(route.when.split())}")
+        match = "  ".join(demands) or "every request"
         state = "on" if route.off is None else f"off: {route.off}"
         rows.append((str(at), route.name, match, ", ".join(route.chain_names) or "-", route.to, state))
     return rows

@@ -3,6 +3,7 @@
 - ``document``, ``scalars``: YAML into nodes with positions; ``include``: several files as one; ``problems``: what is wrong
 - ``schema``: every key, as msgspec Structs; ``read``: nodes into Structs, all mistakes at once; ``listen``: addresses
 - ``read_match``, ``condition``, ``pattern``, ``regex``, ``match``: from ``match:`` to a closure over a request's WireFacts
+- ``cel``, ``cel_text``: the same for ``when:``
 - ``named``, ``chains``, ``upstreams``, ``targets``, ``routes``: the parts of a plan; ``build`` puts them together in order
 - ``coverage``: proof that a rule is never reached; ``exposure``: whether the network may reach the plan
 - ``upstream``, ``target``, ``plan``: the result

@@ -24,11 +24,24 @@ _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a PyYAML built
 
 
 class Scalar(Struct, frozen=True, eq=False):
-    """One value; ``text`` is how it is spelled."""
+    """One value; ``text`` is how it is spelled.
+
+    ``indent`` is how many characters the text stands right of ``spot``, where it stands on its line as it is; ``block`` that
+    it begins on the next line, after a ``|``.
+    """
 
     spot: Spot
     value: str | int | float | bool | None
     text: str
+    indent: int | None = None
+    block: bool = False
+
+    def at(self, line: int, column: int) -> Spot:
+        """Return where a place of the text stands in the file, as nearly as that is known. Both count from 1."""
+        source, first, start = self.spot
+        if self.block:
+            return Spot(source, first + line, 1)
+        return self.spot if self.indent is None else Spot(source, first, start + self.indent + column - 1)
 
 
 class Items(Struct, frozen=True, eq=False):
@@ -126,6 +139,15 @@ def _advice(text: str, spot: Spot, fault: yaml.MarkedYAMLError) -> str:
     return "look for a bracket, quote or indentation that is off, here or just above"
 
 
+def _indent(event: yaml.ScalarEvent) -> int | None:
+    """Return how far the text begins after the event; None if it is not written letter by letter on one line."""
+    start, end = event.start_mark, event.end_mark
+    if start is None or end is None or start.line != end.line or event.anchor is not None:
+        return None
+    quote = 1 if event.style in ("'", '"') else 0
+    return quote if end.column - start.column == len(event.value) + 2 * quote else None
+
+
 class _Refused(Exception):
     """Reading on makes no sense; the problem has been noted."""
 
@@ -205,13 +227,13 @@ class _Composer:
             )
             self._problems.silence(spot)
         if not event.implicit[0]:
-            return Scalar(spot, text, text)
+            return Scalar(spot, text, text, _indent(event), event.style == "|")
         value = resolve(text)
         if isinstance(value, Ambiguous):
             self._problems.add("E005", spot, f"{text} is ambiguous: {value.why}", value.hint)
             self._problems.silence(spot)
             value = text
-        return Scalar(spot, value, text)
+        return Scalar(spot, value, text, _indent(event))
 
     def _items(self, spot: Spot, depth: int) -> Items:
         items: list[Node] = []

@@ -48,6 +48,9 @@ CATALOGUE: Final[dict[str, str]] = {
     "E044": "a malformed regex",
     "E045": "a route that is never reached",
     "E046": "an unknown format",
+    "E047": "a malformed expression, or an unknown name in it",
+    "E048": "an expression without the cel extra",
+    "E049": "an expression of the wrong type",
     "E050": "a malformed address",
     "E051": "open to the network without auth",
     "E052": "settings that contradict each other",
@@ -162,7 +165,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint for a misspelt ``name``: the nearest of ``known``, else all of them if they are few, else nothing."""
     candidates = sorted(set(known))
     folded = {candidate.lower(): candidate for candidate in candidates}
-    close = get_close_matches(name.lower(), folded, n=1, cutoff=0.6)
+    # two letters the wrong way round are the commonest slip, and one that difflib rates low
+    swapped = [each for each in folded if sorted(each) == sorted(name.lower())]
+    close = swapped or get_close_matches(name.lower(), folded, n=1, cutoff=0.6)
     if close:
         return f'did you mean "{folded[close[0]]}"?'
     if 0 < len(candidates) <= 16:

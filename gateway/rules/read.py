@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from types import NoneType, UnionType
@@ -84,6 +85,8 @@ class Reader:
         fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
         if beside is not None:
             self._unknown(node, kind, where, [*fields, *beside])
+        else:
+            self._misspelt(node, [key for key, field in fields.items() if field.required], where)
         values: dict[str, Any] = {}
         whole = True
         for key, field in fields.items():
@@ -141,8 +144,17 @@ class Reader:
             else:
                 self.problems.add("E012", entry.spot, f'unknown key "{key}"{place}', nearest(key, known))
 
+    def _misspelt(self, node: Table, required: list[str], where: str) -> None:
+        """Note keys that look like a missing one, where nobody knows which others there may be."""
+        for key in required:
+            if key not in node.entries and (found := get_close_matches(key, node.entries, n=1)):
+                spot = node.entries[found[0]].spot
+                self.problems.add("E012", spot, f'unknown key "{found[0]}" in {where}', nearest(found[0], [key]))
+
     def _value(self, node: Node, kind: Any, where: str) -> Any:
         origin = get_origin(kind)
+        if kind is object or kind is Any:
+            return plain(node)
         if origin is UnionType or origin is Union:
             options = [option for option in get_args(kind) if option is not NoneType]
             if isinstance(node, Scalar) and node.value is None and len(options) < len(get_args(kind)):

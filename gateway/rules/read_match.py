@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Final
 
 from .. import registry
@@ -76,9 +77,11 @@ class _MatchReader:
             return None
         if group in ("header", "query", "metadata") and not key:
             hint = f"name one after a dot, such as {group}.{'user-agent' if group == 'header' else 'team'}"
-        elif group in _GROUPS and key:
-            hint = f'did you mean "{_GROUPS[group]}.{key}"?'
-        elif group in ("when", "and", "or", "any", "all"):
+        elif key and (meant := _GROUPS.get(group) or next(iter(get_close_matches(group, _GROUPS.values(), 1)), None)):
+            hint = f'did you mean "{meant}.{key}"?'
+        elif group == "when":
+            hint = "write when beside match, not in it"
+        elif group in ("and", "or", "any", "all"):
             hint = "all facts must hold; write a list for any of several values, a second route for either-or"
         else:
             hint = nearest(name, (*FACT_NAMES, *PRINCIPAL_FACTS) if self._principal else FACT_NAMES)

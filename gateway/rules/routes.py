@@ -7,6 +7,7 @@ from functools import partial
 from typing import TypeVar
 
 from ..chain import Middleware, compose
+from .cel import narrowed, read_when
 from .chains import Chains
 from .condition import Condition, literals
 from .coverage import all_covered
@@ -45,11 +46,13 @@ class Routes:
 
     def build(self, node: Node, where: str) -> Route | None:
         """Return the route, or None when something in it is wrong (and noted), or its upstream is."""
-        rules = self._reader.struct(node, RouteRules, where, keep=("match", "chain"))
+        rules = self._reader.struct(node, RouteRules, where, keep=("match", "when", "chain"))
         if not isinstance(node, Table):
             return None
         match = node.get("match")
         conditions = {} if match is None else read_match(match, f"{where}.match", self._problems)
+        condition = node.get("when")
+        when = None if condition is None else read_when(condition, f"{where}.when", self._problems)
         chain = self._chains.of(node.get("chain"), f"{where}.chain")
         if rules is None:
             return None
@@ -57,8 +60,8 @@ class Routes:
         aim = self._targets.aim(rules.to, node.entries["to"].value.spot, f"{where}.to")
         if conditions is None:
             return None
-        self._reachable(rules.name, node, conditions, may_be_off=aim is None or aim.optional)
-        if aim is None:
+        self._reachable(rules.name, node, conditions, hides=condition is None and aim is not None and not aim.optional)
+        if aim is None or (condition is not None and when is None):
             return None
         leaves = list(aim.leaves())
         middlewares = _each_once([*chain.middlewares, *(each for leaf in leaves for each in leaf.upstream.middlewares)])
@@ -68,7 +71,7 @@ class Routes:
         patience = [leaf.upstream.timeouts.total for leaf in leaves]
         return Route(
             rules.name,
-            compile_match(conditions),
+            narrowed(compile_match(conditions), when),
             compose(chain.middlewares, aim.serve if outright is None or aim.model is not None else outright.entry),
             rules.to,
             aim,
@@ -77,6 +80,7 @@ class Routes:
             chain.names if outright is None else chain.names + outright.chain_names,
             middlewares,
             conditions,
+            None if when is None else when.text,
             needs_usage=any(getattr(each, "needs_usage", False) for each in counted),
             authenticates=all(ways) and (bool(ways) or bool(_authenticators(chain.middlewares))),
             authenticators=_each_once(each for way in ways for each in way) if all(ways) else (),
@@ -94,7 +98,7 @@ class Routes:
             )
         self._names.setdefault(name, spot)
 
-    def _reachable(self, name: str, node: Table, conditions: Mapping[str, Condition], *, may_be_off: bool) -> None:
+    def _reachable(self, name: str, node: Table, conditions: Mapping[str, Condition], *, hides: bool) -> None:
         for at in self._index.covering(conditions):
             earlier, spot, wide = self._earlier[at]
             if all_covered(wide, conditions):
@@ -104,8 +108,8 @@ class Routes:
                 hint = "move it up, or remove it" if spot.source == node.spot.source else included
                 self._problems.add("E045", node.spot, said, hint)
                 break
-        # a route whose upstream may be off lets requests through to later ones
-        if not may_be_off:
+        # a route with a when, or whose upstream may be off, lets requests through to later ones
+        if hides:
             self._earlier.append((name, node.spot, conditions))
             self._index.add(conditions)
 

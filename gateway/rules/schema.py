@@ -312,6 +312,8 @@ class RouteRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What logs and headers call it."""
     match: dict[str, object] = {}
     """Conditions on facts of the request, all of which must hold; left out: every request."""
+    when: str | None = None
+    """A CEL expression over the same facts that must hold too, for what ``match`` cannot say. Needs the extra ``cel``."""
     chain: ChainRules | None = None
     """Middlewares around the call: the name of a chain, or a list."""
     to: str

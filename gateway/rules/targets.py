@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from ..facts import WireFacts
+from .cel import narrowed, read_when
 from .condition import Condition
 from .coverage import all_covered
 from .document import Entry, Items, Node, Table
@@ -17,7 +18,7 @@ from .schema import CaseRules, FailureRules, ShareRules, TargetRules
 from .target import Aim, Case, Fallback, Leaf, Share, Split, Target
 from .upstream import Upstream
 
-_STICKY: Final = ("text", "number", "any")
+STICKY: Final = ("text", "number", "any")
 
 
 class Targets:
@@ -129,9 +130,12 @@ class Targets:
         match = node.get("match")
         conditions = {} if match is None else read_match(match, f"{where}.match", self._problems, principal=True)
         goes = self._goes(node, rules, where)
-        if conditions is None or goes is None or rules is None:
+        expression = node.get("when")
+        when = None if expression is None else read_when(expression, f"{where}.when", self._problems, principal=True)
+        if conditions is None or goes is None or rules is None or (expression is not None and when is None):
             return None
-        return Case(place, compile_match(conditions), goes, conditions)
+        matches = narrowed(compile_match(conditions), when)
+        return Case(place, matches, goes, conditions, None if when is None else when.text)
 
     def _goes(self, node: Table, rules: CaseRules | None, where: str) -> Aim | Split | None:
         use, split = node.entries.get("use"), node.entries.get("split")
@@ -170,7 +174,7 @@ class Targets:
         if name is None:
             return None
         fact = find_fact(name)
-        if fact is None or fact.kind not in _STICKY:
+        if fact is None or fact.kind not in STICKY:
             spot = case.entries["sticky"].value.spot
             known = (*FACT_NAMES, *PRINCIPAL_FACTS)
             self._problems.add(

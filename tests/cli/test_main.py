@@ -88,6 +88,18 @@ def test_routes_are_listed_in_order(here, capsys):
     ]
 
 
+def test_routes_show_their_when(here, capsys):
+    when = "when: |\n      request.tokens > 9\n      || request.has_image\n    to: sim"
+    (here / "routes.yaml").write_text(
+        GOOD.replace("  - {name: rest, to: sim}", f"  - name: rest\n    match: {{model: m}}\n    {when}")
+    )
+    assert main(["routes"]) == 0
+    assert "rest   model: m  when: request.tokens > 9 || request.has_image " in capsys.readouterr().out
+    assert main(["routes", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["routes"][1]["when"] == "request.tokens > 9\n|| request.has_image\n"
+
+
 def test_routes_for_programs(here, capsys):
     (here / "routes.yaml").write_text(GOOD)
     assert main(["routes", "--json"]) == 0
@@ -97,6 +109,7 @@ def test_routes_for_programs(here, capsys):
         "name": "big",
         "line": 7,
         "match": {"model": ["big-*", "huge"], "request.tokens": {"gt": 9}, "request.stream": True},
+        "when": None,
         "chain": ["log"],
         "to": "paid/x",
         "upstream": "paid",

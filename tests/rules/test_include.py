@@ -148,7 +148,8 @@ def test_a_section_of_the_wrong_kind_in_one_of_the_files(section, tree):
 
 def test_paths_are_relative_to_the_file_in_which_they_stand(tree, tmp_path):
     path = tree(
-        routes=f"version: 1\ninclude: team/a.yaml\n{SIM}routes: [{{name: r, match: {{model: r}}, to: sim}}, {{name: q, to: own}}]\n",
+        routes=f"version: 1\ninclude: team/a.yaml\n{SIM}"
+        "routes: [{name: r, match: {model: r}, to: sim}, {name: q, to: own}]\n",
         team__a="""\
             server: {tls: {cert: cert.pem, key: key.pem}}
             upstreams:

@@ -199,10 +199,24 @@ MISTAKES = [
     ("E033", "targets: {smart: {select: [use: sim]}}\nroutes: [{name: a, to: §smrt}]\n", "smrt", '"smart"'),
     ("E040", "targets: {a: {select: [{split: [use: sim], sticky: §principal.kee}]}}\n", "kee", '"principal.key"'),
     ("E040", "targets: {a: {select: [{match: {§principal.teem: x}, use: sim}]}}\n", "teem", '"principal.team"'),
+    ("E047", "targets: {a: {select: [{when: '§modle == 1', use: sim}]}}\n", "modle", '"model"'),
     ("E045", "targets:\n  a:\n    select:\n      - use: sim\n      - §use: sim\n", "never reached", "move it up"),
     ("E052", "targets: {a: {select: [{use: sim, §split: [use: sim]}]}}\n", "both", "remove one"),
     ("E052", "targets: {a: {select: [{use: sim, §sticky: principal.key}]}}\n", "sticky", "remove it"),
     ("E046", "routes: [{name: a, match: {format: §openai.chats}, to: sim}]\n", "openai.chats", '"openai.chat"'),
+    ("E044", "routes: [{name: a, when: model.matches(§'(a'), to: sim}]\n", "routes[0].when: malformed regex", "RE2"),
+    ("E047", "routes: [{name: a, when: model == 'x' && §modle == 'y', to: sim}]\n", '"modle"', '"model"'),
+    (
+        "E047",
+        "routes:\n  - name: a\n    when: |\n      model == 'x' ||\n§      modle == 'y'\n    to: sim\n",
+        "",
+        '"model"',
+    ),
+    ("E047", "routes: [{name: a, when: request.tokens >§, to: sim}]\n", "ends too early", ""),
+    ("E049", "routes: [{name: a, when: model §> 3, to: sim}]\n", '">" does not fit', "quote"),
+    ("E011", "routes: [{name: a, when: §true, to: sim}]\n", "routes[0].when: expected a CEL expression", "such as"),
+    ("E012", "routes: [{name: a, §whne: 'true', to: sim}]\n", '"whne"', '"when"'),
+    ("E040", "routes: [{name: a, match: {§when: 'true'}, to: sim}]\n", "unknown fact", "beside match"),
     ("E050", 'server: {listen: §"8080"}\n', 'expected "host:port"', "127.0.0.1:8080"),
     ("E050", 'server: {listen: §"::1:8080"}\n', "brackets", "[::1]:8080"),
     (
@@ -251,7 +265,7 @@ MISTAKES = [
     ("W104", f"{SIM}targets:\n  a: §{{select: [{{match: {{model: x}}, use: sim}}]}}\n{ROUTE}", "no case", "no match"),
     ("W103", f"§version: 1\n{SIM}routes: []\n", "no routes", "add"),
 ]
-ELSEWHERE = {"E001", "E043", "E044", "E051", "E053"}
+ELSEWHERE = {"E001", "E043", "E048", "E051", "E053"}
 """Codes whose mistake is not in the text alone: each has a test of its own below."""
 
 
@@ -345,6 +359,15 @@ def test_a_regex_without_the_extra_names_it(tmp_path, monkeypatch):
     (problem,) = found(whole, tmp_path)
     assert (problem.code, problem.line, problem.column) == ("E043", line, column)
     assert "headgate[re2]" in problem.hint
+
+
+def test_an_expression_without_the_extra_names_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cel_expr_python", None)
+    monkeypatch.setitem(sys.modules, "cel_expr_python.cel", None)
+    whole, line, column = planted("routes: [{name: a, when: §request.stream, to: sim}]\n")
+    (problem,) = found(whole, tmp_path)
+    assert (problem.code, problem.line, problem.column) == ("E048", line, column)
+    assert "headgate[cel]" in problem.hint
 
 
 @pytest.mark.parametrize("pattern", ["(", "(?=a)", "(((a{100}){100}){100})", "x" * 1001])

@@ -81,6 +81,19 @@ def test_cases_see_who_calls(ask):
     assert ask(text)[0].model == "m"
 
 
+def test_cases_ask_by_expression_too(ask):
+    text = route(
+        "    select:\n"
+        "      - {when: 'principal.team == \"red\" && request.tokens < 1000', use: two}\n"
+        '      - {match: {model: m}, when: \'header["x-a"] == "b"\', use: one/b}\n'
+        "      - {use: one}"
+    )
+    assert ask(text, principal=rules_principal(team="red"))[0].upstream == "two"
+    assert ask(text, headers={"x-a": "b"})[0].model == "b"
+    assert ask(text, headers={"x-a": "c"})[0].model == "m"
+    assert ask(text, headers={"x-a": "b"}, model="other")[0].model == "other"
+
+
 def rules_principal(key="k", team=None, tenant="", tags=()):
     return Principal(key, team, tenant, tuple(tags))
 

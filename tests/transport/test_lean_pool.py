@@ -12,6 +12,7 @@ from headgate.gateway.errors import Cancelled, GatewayError, HouseError
 from headgate.gateway.relay.scope import Scope
 from headgate.gateway.transport import lean_pool
 from headgate.gateway.transport.lean import URL_LIMIT, LeanTransport
+from headgate.gateway.transport.lean_connection import LeanConnection
 from headgate.gateway.transport.lean_request import Target
 from headgate.gateway.transport.options import TransportOptions
 from headgate.gateway.units import Duration
@@ -427,3 +428,17 @@ async def test_message_of_a_lost_scope(lean: LeanTransport, scope: Scope) -> Non
     with pytest.raises(GatewayError) as caught:
         await send(lean, scope, "http://127.0.0.1:1/")
     assert not isinstance(caught.value, HouseError) and caught.value.kind == "cancelled"
+
+
+def test_transports_of_other_loops_will_do() -> None:
+    """uvloop's transports are no asyncio.Transport by class."""
+
+    class Transport:
+        def is_closing(self) -> bool:
+            return False
+
+    loop = asyncio.new_event_loop()
+    connection = LeanConnection(lean_pool.LeanPool(TransportOptions()), "here", loop, memoryview(bytearray(9)))
+    connection.connection_made(Transport())  # type: ignore[arg-type]
+    assert connection.usable
+    loop.close()
