@@ -13,9 +13,10 @@ from typing import Annotated, ClassVar, Final
 
 from msgspec import Meta, Struct
 
-from ..gateway.call import Call, Principal, presented_key
+from ..gateway.call import Call, presented_key
 from ..gateway.chain import Next
 from ..gateway.errors import AuthError
+from ..gateway.facts import Principal
 from ..gateway.relay.reply import Reply
 from ..gateway.units import Secret
 

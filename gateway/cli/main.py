@@ -12,7 +12,7 @@ from typing import Final
 
 from .. import rules
 from ..version import VERSION
-from . import trials
+from . import fmt, schema, trials
 from .show import Screen, plan_as_data, problems_as_data, routes_table
 
 _FILE: Final = "routes.yaml"
@@ -48,6 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     routes.set_defaults(run=_routes)
 
     trials.add(commands)
+    schema.add(commands)
+    fmt.add(commands)
 
     for command in (serve, check, init, routes):
         command.add_argument("file", metavar="FILE", nargs="?", default=_FILE, help=f"the rule file (default: {_FILE})")

@@ -7,6 +7,7 @@
 - ``named``, ``chains``, ``upstreams``, ``targets``, ``routes``: the parts of a plan; ``build`` puts them together in order
 - ``coverage``: proof that a rule is never reached; ``exposure``: whether the network may reach the plan
 - ``upstream``, ``target``, ``plan``: the result
+- ``layout``: a file in canonical layout; ``json_schema``, ``json_types``, ``json_match``, ``docstrings``: for editors
 - ``decide``: what a plan decides about a request; ``given``, ``trials``: the tests in the file
 """
 
