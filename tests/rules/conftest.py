@@ -48,3 +48,18 @@ def facts():
         return rules.WireFacts(format, Peek(model=model, **peek), RequestFacts(path, query or {}, headers or {}), body)
 
     return make
+
+
+@pytest.fixture
+def problems_of(tmp_path, monkeypatch, parts):
+    """Return a function from a rule file's text to its problems; ``parts/a.yaml`` is there to be included."""
+    monkeypatch.setenv("HEADGATE_TEST_KEY", "a-secret")
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "a.yaml").write_text("version: 1\n")
+
+    def found(text):
+        path = tmp_path / "routes.yaml"
+        path.write_text(text)
+        return rules.check(path)
+
+    return found

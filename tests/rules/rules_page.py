@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
-import re
 import sys
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from types import NoneType, UnionType
@@ -14,6 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import msgspec
 from headgate.gateway.rules import schema
+from headgate.gateway.rules.docstrings import field_docs
 from headgate.gateway.transport.options import TransportOptions
 from headgate.gateway.units import Duration, Secret, Size
 from msgspec import UNSET, Struct, UnsetType
@@ -64,28 +62,14 @@ def _section(title: str, kind: type[Struct]) -> Iterator[str]:
     restart = getattr(kind, "restart", ())
     yield "| Key | Value | Default | |"
     yield "|---|---|---|---|"
-    docs, types = _docs(kind), get_type_hints(kind, include_extras=True)
+    docs, types = field_docs(kind), get_type_hints(kind, include_extras=True)
     for field in msgspec.structs.fields(kind):
         name = field.encode_name
-        words = docs[name] + (" A change needs a restart." if name in restart else "")
+        words = docs[name].replace("``", "`").replace("|", "\\|") + (
+            " A change needs a restart." if name in restart else ""
+        )
         yield f"| `{name}` | {_type(types[field.name])} | {_default(field)} | {words} |"
     yield ""
-
-
-def _docs(kind: type[Struct]) -> dict[str, str]:
-    """Return what stands below each field of a Struct, the convention for attribute docstrings."""
-    (body,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
-    assert isinstance(body, ast.ClassDef)
-    found: dict[str, str] = {}
-    for field, words in zip(body.body, body.body[1:], strict=False):
-        if (
-            isinstance(field, ast.AnnAssign)
-            and isinstance(field.target, ast.Name)
-            and isinstance(words, ast.Expr)
-            and isinstance(words.value, ast.Constant)
-        ):
-            found[field.target.id] = re.sub(r"``", "`", " ".join(str(words.value.value).split())).replace("|", "\\|")
-    return found
 
 
 def _type(kind: Any) -> str:
@@ -96,7 +80,7 @@ def _type(kind: Any) -> str:
         return " or ".join(_type(each) for each in arguments if each not in (NoneType, UnsetType))
     if origin is Literal:
         if len(arguments) > 8:
-            return "[kind of error](errors.md)" if Path(PAGE.with_name("errors.md")).exists() else "kind of error"
+            return "[kind of error](troubleshooting.md)"
         return ", ".join(f"`{each}`" for each in arguments)
     if origin in (list, tuple):
         return f"list of {_type(arguments[0])}"

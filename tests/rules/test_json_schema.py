@@ -8,7 +8,7 @@ from pathlib import Path
 import jsonschema
 import msgspec
 import pytest
-from headgate.gateway import registry, rules
+from headgate.gateway import registry
 from headgate.gateway.rules import schema
 from headgate.gateway.rules.docstrings import field_docs
 from headgate.gateway.rules.document import parse, plain
@@ -57,18 +57,9 @@ def validator():
 
 
 @pytest.fixture
-def errors_of(tmp_path, monkeypatch, parts):
+def errors_of(problems_of):
     """Return a function from a rule file's text to the codes of its errors."""
-    monkeypatch.setenv("HEADGATE_TEST_KEY", "a-secret")
-    (tmp_path / "parts").mkdir()
-    (tmp_path / "parts" / "a.yaml").write_text("version: 1\n")
-
-    def found(text):
-        path = tmp_path / "routes.yaml"
-        path.write_text(text)
-        return {each.code for each in rules.check(path) if each.severity == "error"}
-
-    return found
+    return lambda text: {each.code for each in problems_of(text) if each.severity == "error"}
 
 
 def data_of(text):

@@ -1,7 +1,6 @@
 """Every mistake of shape that one slip makes of a whole rule file is found at its place, and told with the right name."""
 
 import pytest
-from headgate.gateway import rules
 
 from .emit import emit
 from .mutants import WHOLE, missing_keys, missing_units, misspelt_keys, mutants, wrong_types
@@ -9,21 +8,6 @@ from .mutants import WHOLE, missing_keys, missing_units, misspelt_keys, mutants,
 # What one slip brings about elsewhere: the key is missing, its names are, and what had conditions has none.
 CONSEQUENCES = {"E010", "E033", "E045", "E052"}
 STYLES = {"block": 99, "flow": 2}
-
-
-@pytest.fixture
-def problems_of(tmp_path, monkeypatch, parts):
-    """Return a function from a rule file's text to its problems."""
-    monkeypatch.setenv("HEADGATE_TEST_KEY", "a-secret")
-    (tmp_path / "parts").mkdir()
-    (tmp_path / "parts" / "a.yaml").write_text("version: 1\n")
-
-    def found(text):
-        path = tmp_path / "routes.yaml"
-        path.write_text(text)
-        return rules.check(path)
-
-    return found
 
 
 @pytest.mark.parametrize("style", STYLES)
