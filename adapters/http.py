@@ -18,14 +18,14 @@ from msgspec import Meta, Raw, Struct
 from msgspec.structs import replace
 
 from ..gateway.call import Attempt, Call, presented_key
-from ..gateway.chain import AdapterContext
+from ..gateway.chain import AdapterContext, Preview
 from ..gateway.codecs.base import Codec, UpstreamFacts
 from ..gateway.errors import ErrorKind, GatewayError, Malformed, Unsupported, UpstreamError
 from ..gateway.ir.event import Chunk
 from ..gateway.relay.decoding import Decoding, StreamDeadlines
 from ..gateway.relay.reply import Reply
-from ..gateway.transport.base import Deadlines, Exchange, RequestHead
-from ..gateway.wire.surrogates import mend_halves
+from ..gateway.transport.base import Deadlines, Exchange, RequestHead, Standing
+from ..gateway.wire.outline import NULL, outline
 
 _log = logging.getLogger("headgate.upstream")
 MAX_ERROR_BYTES: Final = 1024 * 1024
@@ -35,16 +35,6 @@ _NO_SECRETS_IN_QUERY: Final = frozenset({"key", "api_key", "api-key", "access_to
 _RESPONSE_HEADERS: Final = frozenset({"retry-after", "retry-after-ms", "x-should-retry", "request-id"})
 _RESPONSE_PREFIXES: Final = ("openai-", "x-ratelimit-", "anthropic-")
 _COMMON_REQUEST_HEADERS: Final = frozenset({"idempotency-key", "traceparent", "tracestate"})
-_NULL: Final = Raw(b"null")
-
-
-class _Whole(Struct):
-    """Skips every member but one: a syntax check of a whole body at a third of the price of decoding it."""
-
-    error: Raw = _NULL
-
-
-_WHOLE: Final = msgspec.json.Decoder(_Whole)
 
 
 class HttpOptions(Struct, frozen=True, forbid_unknown_fields=True):
@@ -79,8 +69,9 @@ class HttpAdapter(ABC):
         fixed.update({name.lower(): value for name, value in context.headers.items()})
         if context.credential is not None and not context.pass_credential:
             fixed.update(self.credential_headers(context.credential))
-        self._whole_headers = {"accept": "application/json", **fixed}
-        self._stream_headers = {"accept": "text/event-stream", **fixed}
+        fixed.pop("x-request-id", None)  # each call has its own
+        self._whole = Standing({"accept": "application/json", **fixed})
+        self._stream = Standing({"accept": "text/event-stream", **fixed})
         self._passing: dict[str, bool] = {}
 
     @abstractmethod
@@ -95,14 +86,16 @@ class HttpAdapter(ABC):
 
     async def __call__(self, call: Call, /) -> Reply:
         """Send ``call``; return at the provider's response headers. Raises UpstreamError, or CallerError on refusal."""
-        headers, body, path, hide_usage = self._write(call)
+        headers, standing, body, path, hide_usage = self._write(call)
         context = self.context
         credential = context.credential
         if context.pass_credential:
             # Without auth in the chain nobody has looked for the caller's key yet.
             credential = call.credential or presented_key(call.headers) or credential
             if credential is not None:
+                headers = {**({} if standing is None else standing.headers), **headers}
                 headers.update(self.credential_headers(credential))
+                standing = None
         headers["x-request-id"] = call.request_id
 
         loop, timeouts = call.scope.loop, context.timeouts
@@ -120,7 +113,7 @@ class HttpAdapter(ABC):
         call.decision.attempts.append(attempt)
         try:
             exchange = await context.transport.submit(
-                RequestHead("POST", self.base_url + path, headers), body, deadlines, call.scope
+                RequestHead("POST", self.base_url + path, headers, standing), body, deadlines, call.scope
             )
             attempt.status = status = exchange.status
             attempt.request_id = _provider_request_id(exchange.headers)
@@ -132,14 +125,14 @@ class HttpAdapter(ABC):
                 noted = partial(_note, attempt, credential)
                 source = Decoding(exchange, decoder, call.scope, limits, noted)
                 return Reply(source, call.scope, status, _passed_back(exchange.headers))
-            with call.scope.limit(total_at, "timeout.total", self._overdue):
-                whole = await exchange.read(context.max_answer_bytes)
-            codec = self.codec
+            whole = exchange.ready(context.max_answer_bytes)
+            if whole is None:
+                with call.scope.limit(total_at, "timeout.total", self._overdue):
+                    whole = await exchange.read(context.max_answer_bytes)
+            codec, usage = self.codec, self._told_usage(whole, exchange, credential)
             # Across formats the events will be decoded in any case, and usage with them.
             read_usage = codec.read_usage if call.codec.format == codec.format else None
-            chunk = Chunk(
-                None, self._checked(whole, exchange, credential), codec.whole, codec.decode_response, read_usage
-            )
+            chunk = Chunk(None, whole, codec.whole, codec.decode_response, read_usage, usage)
             return Reply.whole(chunk, call.scope, status, _passed_back(exchange.headers))
         except GatewayError as error:
             attempt.error = error.kind
@@ -156,12 +149,30 @@ class HttpAdapter(ABC):
                     (attempt.ended_s - attempt.started_s) * 1000,
                 )
 
+    def preview(self, call: Call, /) -> Preview:
+        """Return the request that ``call`` would become. Raises CallerError on refusal."""
+        headers, standing, body, path, _ = self._write(call)
+        if standing is not None:
+            headers = {**standing.headers, **headers}
+        context = self.context
+        shown: dict[str, str] = {}
+        if context.pass_credential:
+            credential = call.credential or presented_key(call.headers) or context.credential
+            if credential is not None:
+                headers.update(shown := self.credential_headers(credential))
+        elif context.credential is not None:
+            shown = self.credential_headers(context.credential)
+        headers["x-request-id"] = call.request_id
+        return Preview("POST", self.base_url + path, headers, body, frozenset(shown))
+
     # -- the way out
 
-    def _write(self, call: Call) -> tuple[dict[str, str], bytes, str, bool]:
-        """Return headers, body, path, and whether the usage that comes back in a stream was asked for by us alone."""
+    def _write(self, call: Call) -> tuple[dict[str, str], Standing | None, bytes, str, bool]:
+        """Return headers, those they stand beside, body, path, and whether only we asked for usage in the stream."""
         codec, peek, given = self.codec, call.peek, call.facts.headers
-        headers = (self._stream_headers if peek.stream else self._whole_headers).copy()
+        common = self._stream if peek.stream else self._whole
+        standing: Standing | None = common
+        headers: dict[str, str] = {}
         passing = self._passing
         for name in given:
             passes = passing.get(name)
@@ -174,14 +185,18 @@ class HttpAdapter(ABC):
             body = codec.patch_request(call.body, peek, model=model, stream_usage=call.wants_usage)
             path = codec.request_path(call.model, peek.stream)
             for name, value in self.same_format_headers.items():
-                headers.setdefault(name, value)
+                if name not in common.headers:
+                    headers.setdefault(name, value)
         else:
             request = call.request
             if request.model != call.model:
                 request = replace(request, model=call.model)
-            encoded = codec.encode_request(request, self.upstream_facts(call, headers))
-            headers.update(encoded.headers)
+            sent = {**common.headers, **headers}
+            encoded = codec.encode_request(request, self.upstream_facts(call, sent))
             body, path = encoded.body, encoded.path
+            if not common.headers.keys().isdisjoint(encoded.headers):
+                headers, standing = sent, None
+            headers.update(encoded.headers)
             if encoded.losses:
                 call.ledger.add_request(encoded.losses)
                 if call.refuse_loss and (lost := call.ledger.lost):
@@ -194,13 +209,13 @@ class HttpAdapter(ABC):
             kept = {name: value for name, value in call.facts.query.items() if name.lower() not in _NO_SECRETS_IN_QUERY}
             if kept:
                 path += ("&" if "?" in path else "?") + urlencode(kept)
-        return headers, body, path, hide_usage
+        return headers, standing, body, path, hide_usage
 
     def _learn(self, name: str) -> bool:
         """Return whether a request header may pass, and remember it: clients send the same few names again and again."""
         passes = name in _COMMON_REQUEST_HEADERS or name in self.request_headers
         passes = passes or (bool(self.request_prefixes) and name.startswith(self.request_prefixes))
-        passes = passes and name not in self._whole_headers  # what the rule file says is not the caller's to change
+        passes = passes and name not in self._whole.headers  # what the rule file says is not the caller's to change
         if len(self._passing) < _MAX_LEARNT:
             self._passing[name] = passes
         return passes
@@ -222,18 +237,18 @@ class HttpAdapter(ABC):
         error.headers = _passed_back(exchange.headers)
         return error
 
-    def _checked(self, body: bytes, exchange: Exchange, credential: str | None) -> bytes:
-        """Return ``body`` if it is a JSON object that tells no error. Raises that error, or Malformed for anything else."""
+    def _told_usage(self, body: bytes, exchange: Exchange, credential: str | None) -> Raw:
+        """Return what an answer says of its usage. Raises the error that it tells, Malformed if it is no JSON object."""
         try:
-            told = _error_member(body)
+            told = outline(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             content_type = exchange.headers.get("content-type", "no content type")
             what = f"{len(body)} bytes of {content_type}" if body else "an empty body"
             raise Malformed(f"upstream {self.context.name} answered {exchange.status} with {what}, not JSON") from None
-        if bytes(told) != b"null":
+        if told.error is not NULL and bytes(told.error) != b"null":
             # An error inside a 200, as routers of providers send them: reading the body raises it.
             self.codec.decode_response(_without(credential, body))
-        return body
+        return told.usage
 
 
 def _note(attempt: Attempt, credential: str | None, error: GatewayError) -> None:
@@ -254,17 +269,6 @@ def _without(credential: str | None, body: bytes) -> bytes:
     if credential is not None and (secret := credential.encode()) in body:
         return body.replace(secret, b"***")
     return body
-
-
-def _error_member(body: bytes) -> Raw:
-    """Return what a whole body says under ``error``, null if nothing. Raises for what is no JSON object."""
-    try:
-        return _WHOLE.decode(body).error
-    except msgspec.DecodeError:
-        mended = mend_halves(body)
-        if mended is body:
-            raise
-        return _WHOLE.decode(mended).error
 
 
 def _provider_request_id(headers: Mapping[str, str]) -> str | None:

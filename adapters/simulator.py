@@ -146,6 +146,10 @@ class SimulatorAdapter:
         self.options = options
         self.context = context
 
+    def preview(self, call: Call, /) -> None:
+        """Nothing is sent: it answers in process. Raises CallerError for what it could not answer."""
+        _read(call.request, self.options)
+
     async def __call__(self, call: Call, /) -> Reply:
         """Answer ``call``. Raises what its directives ask for."""
         loop = call.scope.loop

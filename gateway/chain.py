@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 from msgspec import Struct
 
@@ -45,6 +45,20 @@ class Middleware(Protocol):
         ...
 
 
+@runtime_checkable
+class CarriesOver(Protocol):
+    """A middleware or adapter that goes on where its predecessor was when the rules are reloaded: counts, caches, tokens."""
+
+    def carry_over(self, old: Any, /) -> None:
+        """Share what ``old`` holds: the instance of the same class in the same place of the rules in force.
+
+        Called before ``start``, and only when there is such an instance; its options may be others. ``old`` goes on with the
+        calls that it has, and with all of them if the new rules do not start: so share, and take nothing away. Must not
+        block. An error refuses the new rules.
+        """
+        ...
+
+
 class AdapterContext(Struct, frozen=True):
     """What an adapter is built with, next to its options.
 
@@ -76,6 +90,31 @@ class Adapter(Protocol):
 
     async def __call__(self, call: Call, /) -> Reply:
         """Send the call to the provider; return at its response headers."""
+        ...
+
+
+class Preview(Struct, frozen=True):
+    """The request that an adapter would send. ``secret_headers`` are the headers, in lower case, that show a credential."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+    secret_headers: frozenset[str] = frozenset()
+
+    def __repr__(self) -> str:
+        return f"Preview({self.method} {self.url.partition('?')[0]!r})"  # a Struct would show the credential
+
+
+@runtime_checkable
+class Previews(Protocol):
+    """An adapter that can say what it would send."""
+
+    def preview(self, call: Call, /) -> Preview | None:
+        """Return the request that ``call`` would become, and send nothing; None if it answers in process.
+
+        Losses go to the ledger of ``call``. Raises what the adapter would raise before it sends.
+        """
         ...
 
 

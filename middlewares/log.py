@@ -47,7 +47,9 @@ class LogOptions(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Line(Struct, omit_defaults=True):
-    """What is said of a call. ``time`` is Unix seconds, ``outcome`` is ``ok``, ``cancelled`` or the kind of the error."""
+    """What is said of a call. ``time`` is Unix seconds, ``outcome`` is ``ok``, ``cancelled`` or the kind of the error.
+    ``tokens`` is the size of the request as rules count it, ``team`` and ``tags`` are the caller's: with them ``headgate
+    replay`` can decide about the call once more."""
 
     time: float
     request_id: str
@@ -70,9 +72,13 @@ class Line(Struct, omit_defaults=True):
     reasoning_output_tokens: int | None = None
     usage_estimated: bool = False
     upstream_model: str | None = None
+    chain: tuple[str, ...] = ()
     tenant: str = ""
     remote: str | None = None
     attempts: list[Attempt] = []
+    tokens: int = 0
+    team: str | None = None
+    tags: tuple[str, ...] = ()
     loss: list[Loss] = []
     answer_loss: list[Loss] = []
     error: str | None = None
@@ -152,9 +158,13 @@ class Log:
             spent.reasoning_output_tokens,
             spent.estimated,
             None if call.model == peek.model else call.model,
+            decision.chain,
             call.principal.tenant,
             call.remote,
             decision.attempts,
+            0 if call.wire is None else call.wire.tokens,
+            call.principal.team,
+            call.principal.tags,
             ledger.request,
             ledger.answer,
             None if error is None else mask_secrets(error.message)[:500],

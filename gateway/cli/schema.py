@@ -23,6 +23,7 @@ def add(commands: Any) -> None:
         "with a YAML language server completes and checks by it, once the first line of the rule file says "
         "'# yaml-language-server: $schema=./routes.schema.json'.",
     )
+    parser.add_argument("--part", action="store_true", help="of files that others include: they need no version")
     parser.add_argument("--write", metavar="FILE", help="write it to FILE, in place of what is there")
     parser.set_defaults(run=run)
 
@@ -31,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     """Print or write the schema."""
     from ..rules.json_schema import json_schema  # imports every middleware and adapter: for this command alone
 
-    text = msgspec.json.format(msgspec.json.encode(json_schema()), indent=2).decode() + "\n"
+    text = msgspec.json.format(msgspec.json.encode(json_schema(part=options.part)), indent=2).decode() + "\n"
     if options.write is None:
         sys.stdout.write(text)
         return 0

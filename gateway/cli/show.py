@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from io import TextIOWrapper
 from typing import Final, TextIO
 
 import msgspec
 
 from ..rules import Plan, Problem, Route
-from ..rules.condition import spell
+from ..rules.condition import Condition, spell
 
 _COLOURS: Final = {"good": "32", "error": "31", "warning": "33", "bold": "1", "faint": "2"}
 _HEADINGS: Final = ("#", "route", "match", "chain", "to", "state")
@@ -27,27 +27,27 @@ class Screen:
 
     def line(self, text: str) -> None:
         """Print one line; what a terminal would obey instead of showing is shown escaped."""
-        print(_visible(text), file=self._stream)
+        print(visible(text), file=self._stream)
 
     def failure(self, text: str) -> None:
         """Print why a command gave up."""
-        print(f"headgate: {self._paint('error', 'error')}: {_visible(text)}", file=self._stream)
+        print(f"headgate: {self._paint('error', 'error')}: {visible(text)}", file=self._stream)
 
     def problems(self, problems: Iterable[Problem]) -> None:
         """Print findings as a compiler does, one a line."""
         for problem in problems:
-            text = _visible(str(problem))
+            text = visible(str(problem))
             mark = f"{problem.severity} {problem.code}"
             print(text.replace(mark, self._paint(mark, problem.severity), 1), file=self._stream)
 
     def verdict(self, good: bool, text: str) -> None:
         """Print that something holds, or does not."""
         mark = self._paint("ok", "good") if good else self._paint("FAIL", "error")
-        print(f"{mark}{' ' * (4 if good else 2)}{_visible(text)}", file=self._stream)
+        print(f"{mark}{' ' * (4 if good else 2)}{visible(text)}", file=self._stream)
 
     def table(self, rows: Sequence[Sequence[str]]) -> None:
         """Print rows in aligned columns, the first row as headings."""
-        rows = [[_visible(cell) for cell in row] for row in rows]
+        rows = [[visible(cell) for cell in row] for row in rows]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for at, row in enumerate(rows):
             text = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -72,6 +72,7 @@ def plan_as_data(plan: Plan) -> dict[str, object]:
         "routes": [
             {
                 "name": route.name,
+                "source": route.source,
                 "line": route.line,
                 "match": _match(route),
                 "when": route.when,
@@ -98,26 +99,31 @@ def routes_table(plan: Plan) -> list[Sequence[str]]:
     """Return the routes in order as rows of text, headings first."""
     rows: list[Sequence[str]] = [_HEADINGS]
     for at, route in enumerate(plan.routes, 1):
-        demands = [f"{fact}: {_short(value)}" for fact, value in _match(route).items()]
-        if route.when is not None:
-            demands.append(f"when: {' '.join(route.when.split())}")
-        match = "  ".join(demands) or "every request"
+        match = "  ".join(demands(route.conditions, route.when)) or "every request"
         state = "on" if route.off is None else f"off: {route.off}"
         rows.append((str(at), route.name, match, ", ".join(route.chain_names) or "-", route.to, state))
     return rows
+
+
+def demands(conditions: Mapping[str, Condition], when: str | None) -> list[str]:
+    """Return what a ``match`` and a ``when`` ask for, one short text for each condition."""
+    said = [f"{fact}: {short(spell(condition))}" for fact, condition in conditions.items()]
+    return said if when is None else [*said, f"when: {' '.join(when.split())}"]
 
 
 def _match(route: Route) -> dict[str, object]:
     return {fact: spell(condition) for fact, condition in route.conditions.items()}
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """Return what a condition demands, or a value, in the file's own spelling."""
     if isinstance(value, list):
-        return f"[{', '.join(map(_short, value))}]"
+        return f"[{', '.join(map(short, value))}]"
     if isinstance(value, dict):
-        return f"{{{', '.join(f'{key}: {_short(inner)}' for key, inner in value.items())}}}"
+        return f"{{{', '.join(f'{key}: {short(inner)}' for key, inner in value.items())}}}"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
+    """Return ``text`` with what a terminal would obey instead of showing it escaped."""
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)

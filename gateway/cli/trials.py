@@ -17,7 +17,7 @@ def add(commands: Any) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "test",
         help="run the tests in a rule file",
-        description="Run the tests in a rule file. Nothing is sent: no network, no provider and no optional key is needed. "
+        description="Run the tests in a rule file. Nothing is sent: no network, no provider and no secret is needed. "
         "Every upstream counts as on, and of a split the heaviest branch is taken, unless a test says otherwise.",
     )
     parser.add_argument("--json", action="store_true", help="for scripts")

@@ -156,8 +156,8 @@ class Codec(Protocol):
         """Read a provider's whole answer as the events of a stream. Raises UpstreamError(malformed)."""
         ...
 
-    def read_usage(self, body: bytes) -> Usage | None:
-        """Read the usage of a provider's whole answer and skip the rest; None when there is none to be read."""
+    def read_usage(self, usage: Raw) -> Usage | None:
+        """Read the member that tells the usage of a whole answer; None when there is none to be read."""
         ...
 
     def encode_response(self, events: Sequence[Event], context: AnswerContext) -> Encoded:

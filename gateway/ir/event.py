@@ -185,14 +185,16 @@ class Chunk(Struct, gc=False):
     """The events of one network read, with the bytes they were read from.
 
     ``raw`` is whole frames only and None once anything was changed; ``wire`` says how ``raw`` is spelled. Never mutated by
-    anyone but itself: ``events`` of a whole JSON body are decoded on first use, since often nobody reads them.
+    anyone but itself: ``events`` of a whole JSON body are decoded on first use, since often nobody reads them, and usage is
+    read from the one member that tells it.
     """
 
     _events: tuple[Event, ...] | None
     raw: bytes | None = None
     wire: Wire | None = None
     _decode: Callable[[bytes], tuple[Event, ...]] | None = None
-    _read_usage: Callable[[bytes], Usage | None] | None = None
+    _read_usage: Callable[[Raw], Usage | None] | None = None
+    _usage: Raw | None = None
 
     @property
     def events(self) -> tuple[Event, ...]:
@@ -207,8 +209,8 @@ class Chunk(Struct, gc=False):
     @property
     def usage(self) -> Usage | None:
         """The last usage reported here; of a whole body that nobody decoded yet, read without decoding the rest."""
-        if self._events is None and self._read_usage is not None and self.raw is not None:
-            return self._read_usage(self.raw)
+        if self._events is None and self._read_usage is not None and self._usage is not None:
+            return self._read_usage(self._usage)
         for event in reversed(self.events):
             if isinstance(event, UsageReport):
                 return event.usage

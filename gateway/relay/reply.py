@@ -405,10 +405,16 @@ class Reply:
 
         return iterate(self)
 
-    async def collect(self) -> list[Chunk]:
-        """Return every chunk. Raises the error the stream ended with."""
+    def gathered(self) -> list[Chunk] | None:
+        """Return every chunk if the answer is complete already, None if it must be waited for: see ``collect``."""
         if self._whole is not None and self._state is _NEW and not self._paused:
             return self._collect_whole(self._whole)
+        return None
+
+    async def collect(self) -> list[Chunk]:
+        """Return every chunk. Raises the error the stream ended with."""
+        if (chunks := self.gathered()) is not None:
+            return chunks
         from .pull import collect
 
         return await collect(self)
@@ -418,42 +424,28 @@ class Reply:
             self._state = _OVER
             return [chunk]
         # What connect and a source of one chunk would do, without either.
-        sink = ListSink()
-        self._sink, self._whole, self._state = sink, None, _FLOWING
-        self.push(chunk)
-        if self._state is _FLOWING:
-            self._finish(None, 0)
-        return sink.result()
-
-
-class ListSink:
-    """Takes everything into a list."""
-
-    __slots__ = ("chunks", "error", "over")
-
-    def __init__(self) -> None:
-        self.chunks: list[Chunk] = []
-        self.error: GatewayError | None = None
-        self.over = False
-
-    def push(self, chunk: Chunk, /) -> None:
-        """Keep it."""
-        self.chunks.append(chunk)
-
-    def end(self, error: GatewayError | None, /) -> None:
-        """Note the end."""
-        self.over = True
-        self.error = error
-
-    def result(self) -> list[Chunk]:
-        """Return the chunks; raises the error of the end, once (an error that stays here would hold its own frame)."""
-        error, self.error = self.error, None
-        if error is None:
-            return self.chunks
+        self._whole, self._state = None, _FLOWING
+        error: GatewayError | None = None
+        passed: Chunk | Stop | None = chunk
         try:
-            raise error
-        finally:
-            del error
+            for stage in self._stages:
+                passed = stage.feed(passed)  # type: ignore[arg-type]  # a Chunk: the two others do not get here
+                if type(passed) is Stop:
+                    passed = passed.chunk
+                if passed is None:
+                    break
+        except Exception as fault:
+            error, passed = as_gateway_error(fault), None
+        chunks: list[Chunk] = [] if passed is None else [passed]  # type: ignore[list-item]  # as above
+        if self._state is _FLOWING:
+            self._state, self._holding = _OVER, True
+            error = self._close_stages(error, 0, len(self._stages), chunks.append)
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # it holds this frame: a cycle otherwise
+        return chunks
 
 
 class _GoneSink:

@@ -4,11 +4,15 @@
 - ``schema``: every key, as msgspec Structs; ``read``: nodes into Structs, all mistakes at once; ``listen``: addresses
 - ``read_match``, ``condition``, ``pattern``, ``regex``, ``match``: from ``match:`` to a closure over a request's WireFacts
 - ``cel``, ``cel_text``: the same for ``when:``
+- ``assumed``: secrets that count as there where rules are only looked at or tested
 - ``named``, ``chains``, ``upstreams``, ``targets``, ``routes``: the parts of a plan; ``build`` puts them together in order
 - ``coverage``: proof that a rule is never reached; ``exposure``: whether the network may reach the plan
 - ``upstream``, ``target``, ``plan``: the result
 - ``layout``: a file in canonical layout; ``json_schema``, ``json_types``, ``json_match``, ``docstrings``: for editors
+- ``migrations``: files of an earlier version into the present one
 - ``decide``: what a plan decides about a request; ``given``, ``trials``: the tests in the file
+- ``explain``, ``why_not``, ``tries``, ``preview``: the same for people: why, what else may be tried, what would be sent
+- ``logged``: decisions about calls in the access log, made once more
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import os
 from pathlib import Path
 
 from ..facts import WireFacts
+from .assumed import Assumed
 from .build import Built, build_plan
 from .exposure import check_exposure
 from .listen import Listen, parse_listen
@@ -32,6 +37,7 @@ __all__ = [
     "check",
     "check_exposure",
     "try_out",
+    "outline",
     "Plan",
     "Route",
     "Upstream",
@@ -80,16 +86,30 @@ def check(path: str | os.PathLike[str]) -> list[Problem]:
     return [*problems, exposed] if exposed is not None else list(problems)
 
 
+def outline(path: str | os.PathLike[str], *, all_on: bool = False, tested: bool = True) -> Plan:
+    """Return the plan of the rule file at ``path`` for looking at it, not for serving. Raises RulesError.
+
+    Secrets that are missing count as there, but for optional ones: what they switch off is off, unless ``all_on``.
+    Without ``tested`` the file's own tests need not pass.
+    """
+    built, problems = _compile(Path(path), None, "all" if all_on else "required")
+    plan = built.plan if tested else built.untested
+    if plan is None:
+        raise RulesError(problems, built.sources)
+    return plan
+
+
 def try_out(path: str | os.PathLike[str]) -> tuple[tuple[Trial, ...], list[Problem]]:
     """Run the tests in the rule file at ``path``; return how they went, and every error and warning.
 
-    There are no results when the file has errors of another kind. Needs neither network nor the providers' optional keys.
+    There are no results when the file has errors of another kind. Needs neither network nor any secret: those that are
+    missing count as there, which only ``check`` and ``load`` complain about.
     """
-    built, problems = _compile(Path(path), None)
+    built, problems = _compile(Path(path), None, "required")
     return built.trials, list(problems)
 
 
-def _compile(path: Path, previous: Plan | None) -> tuple[Built, tuple[Problem, ...]]:
+def _compile(path: Path, previous: Plan | None, assumed: Assumed = "none") -> tuple[Built, tuple[Problem, ...]]:
     problems = Problems()
     nothing = Built(None, (), (path.absolute(),))
     source = str(path)
@@ -102,5 +122,5 @@ def _compile(path: Path, previous: Plan | None) -> tuple[Built, tuple[Problem, .
     except UnicodeDecodeError as fault:
         problems.add("E001", Spot(source, 1, 1), f"not UTF-8: byte {fault.start} cannot be read", "save it as UTF-8")
         return nothing, problems.sorted()
-    built = build_plan(text, source, path.absolute().parent, problems, previous, path.absolute())
+    built = build_plan(text, source, path.absolute().parent, problems, previous, path.absolute(), assumed)
     return built, problems.sorted()

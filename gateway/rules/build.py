@@ -5,17 +5,20 @@ This is the one place that knows the order: chains, upstreams, targets, routes, 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
+from ..units import Size
+from .assumed import Assumed
 from .chains import Chains
 from .document import Entry, Node, Scalar, Table, plain
 from .include import Parts, merge, numbered, read_parts
 from .named import NAME
-from .plan import Plan, Route, has_lifecycle
+from .plan import Place, Plan, Route
 from .problems import Problems, Spot
 from .read import Reader
 from .routes import Routes, note_unused, served_models
@@ -27,11 +30,14 @@ from .upstreams import Upstreams
 
 
 class Built(NamedTuple):
-    """A plan, or None when there are errors; how the tests of its files went; and its files, see ``Plan.sources``."""
+    """A plan, or None when there are errors; how the tests of its files went; and its files, see ``Plan.sources``.
+
+    ``untested`` is the plan whatever its tests say."""
 
     plan: Plan | None
     trials: tuple[Trial, ...]
     sources: tuple[Path, ...]
+    untested: Plan | None = None
 
 
 def build_plan(
@@ -41,31 +47,33 @@ def build_plan(
     problems: Problems,
     previous: Plan | None = None,
     path: Path | None = None,
+    assumed: Assumed = "none",
 ) -> Built:
     """Return the plan of ``text`` and what it includes; it is None when there is an error among ``problems``.
 
     ``source`` is what messages call the file, ``directory`` what its paths are relative to, ``path`` where it stands, if
-    anywhere. Pools whose upstream is configured as in ``previous`` are taken over.
+    anywhere. Pools whose upstream is configured as in ``previous`` are taken over. A plan with ``assumed`` secrets is for
+    looking at, not for serving.
     """
     parts = read_parts(text, source, directory, path, problems)
     if not parts.whole:
         return Built(None, (), parts.sources)
     directories = {part.source: part.directory for part in parts.parts}
-    reader = Reader(problems, directories)
+    reader = Reader(problems, directories, assumed)
     build = _Build(parts, reader, previous)
     plan = build.plan(source)
     trials = read_trials(reader, reader.items(build.root.get("tests"), "tests"))
     if problems.failed:
-        return Built(None, (), parts.sources)
+        return Built(None, (), build.sources)
 
     def rehearse(off: frozenset[str]) -> Plan | None:
         unheard = Problems()
-        staged = _Build(parts, Reader(unheard, directories), None, off).plan(source)
+        staged = _Build(parts, Reader(unheard, directories, "all"), None, off).plan(source)
         return None if unheard.failed else staged
 
     tried = tuple(run_trials(trials, plan, rehearse))
     note_failures(tried, problems)
-    return Built(plan if all(trial.passed for trial in tried) else None, tried, parts.sources)
+    return Built(plan if all(trial.passed for trial in tried) else None, tried, build.sources, plan)
 
 
 class _Build:
@@ -76,6 +84,10 @@ class _Build:
         self._problems = reader.problems
         self._previous = previous
         self._off = off
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        return tuple(dict.fromkeys([*self._parts.sources, *self._reader.files]))
 
     def plan(self, source: str) -> Plan:
         problems, reader, root = self._problems, self._reader, self.root
@@ -114,9 +126,9 @@ class _Build:
             made,
             upstreams,
             served_models(made),
-            _lifecycle(made, upstreams),
+            _members(chains, upstreams, made),
             problems.sorted(),
-            self._parts.sources,
+            self.sources,
         )
 
     def _versions(self) -> None:
@@ -129,7 +141,11 @@ class _Build:
             if node is None or (isinstance(node, Scalar) and node.value == VERSION and node.value is not True):
                 continue
             said = node.text if isinstance(node, Scalar) else str(plain(node))
-            self._problems.add("E014", node.spot, f"version {said} is not known here", f'write "version: {VERSION}"')
+            newer = isinstance(node, Scalar) and type(node.value) is int and node.value > VERSION
+            hint = f'write "version: {VERSION}", or run headgate migrate'
+            if newer:
+                hint = f'this build knows "version: {VERSION}": update Headgate'
+            self._problems.add("E014", node.spot, f"version {said} is not known here", hint)
 
     def _section(self, name: str, kind: type[Defaults]) -> Defaults:
         node = self.root.get(name)
@@ -151,7 +167,8 @@ class _Build:
         at = _spot_in(self.root, node, "tls")
         tls = Tls(cert=self._reader.path(server.tls.cert, at), key=self._reader.path(server.tls.key, at))
         for key, path in (("cert", tls.cert), ("key", tls.key)):
-            if not Path(path).is_file():
+            self._reader.files.append(Path(path))
+            if self._reader.assumed == "none" and not Path(path).is_file():
                 spot = _spot_in(self.root, node, "tls", key)
                 self._problems.add(
                     "E011", spot, f"server.tls.{key}: there is no file {path}", "paths start at the rule file"
@@ -161,11 +178,12 @@ class _Build:
     def _unchanged(self, server: ServerOptions, before: ServerOptions, node: Node | None) -> None:
         for key in ServerOptions.restart:
             if getattr(server, key) != getattr(before, key):
+                change = f"{_spelled(getattr(before, key))} → {_spelled(getattr(server, key))}"
                 self._problems.add(
                     "E053",
                     _spot_in(self.root, node, key),
-                    f"server.{key} cannot change while the server runs",
-                    "restart it",
+                    f"server.{key} cannot change while the server runs: {change}",
+                    "restart to apply it",
                 )
 
     def _names(self, sections: Mapping[str, Mapping[str, Entry]]) -> None:
@@ -181,6 +199,13 @@ class _Build:
                     said = f'"{name}" is {_a(other)} {spot.seen_from(entry.spot)} already'
                     self._problems.add("E016", entry.spot, said, "upstreams, targets and chains share names")
                 taken.setdefault(name, (kind, entry.spot))
+
+
+def _spelled(value: object) -> str:
+    """Return an option as a message says it."""
+    if isinstance(value, Tls):
+        return f"{value.cert} and {value.key}"
+    return "nothing" if value is None else f"{value} bytes" if isinstance(value, Size) else str(value)
 
 
 def _a(kind: str) -> str:
@@ -202,13 +227,27 @@ def _spot_in(root: Table, node: Node | None, *keys: str) -> Spot:
     return spot
 
 
-def _lifecycle(routes: Iterable[Route], upstreams: Mapping[str, Upstream]) -> list[object]:
-    """Return what wants to be started, each once: upstreams and their adapters before the routes that use them."""
-    members: dict[int, object] = {}
-    for upstream in upstreams.values():
-        for member in (upstream.adapter, *upstream.middlewares):
-            members.setdefault(id(member), member)
-    for route in routes:
-        for middleware in route.middlewares:
-            members.setdefault(id(middleware), middleware)
-    return [member for member in members.values() if has_lifecycle(member)]
+def _members(chains: Chains, upstreams: Mapping[str, Upstream], routes: Iterable[Route]) -> dict[Place, object]:
+    """Return the middlewares and adapters that upstreams and routes lead to, upstreams' first, each with its place."""
+    owners: dict[int, str] = {}
+    for name, chain in chains.named.items():
+        for middleware in chain.middlewares:
+            owners.setdefault(id(middleware), f"chains.{name}")
+    owned = [
+        (f"upstreams.{name}", member)
+        for name, upstream in upstreams.items()
+        for member in (upstream.adapter, *upstream.middlewares)
+        if member is not None
+    ]
+    owned += [(f"routes.{route.name}", middleware) for route in routes for middleware in route.middlewares]
+    members: dict[Place, object] = {}
+    seen: set[int] = set()
+    counts: Counter[tuple[str, type]] = Counter()
+    for owner, member in owned:
+        if id(member) in seen:
+            continue
+        seen.add(id(member))
+        owner, kind = owners.get(id(member), owner), type(member)
+        counts[owner, kind] += 1
+        members[Place(owner, kind, counts[owner, kind])] = member
+    return members

@@ -21,10 +21,11 @@ from .read import Reader
 
 
 class Chain(Struct, frozen=True, eq=False):
-    """Middlewares in order, and what the file calls them."""
+    """Middlewares in order, and what the file calls them; ``name`` is that of the whole, if it has one."""
 
     names: tuple[str, ...] = ()
     middlewares: tuple[Middleware, ...] = ()
+    name: str = ""
 
     def __add__(self, other: Chain) -> Chain:
         return Chain(self.names + other.names, self.middlewares + other.middlewares)
@@ -48,6 +49,11 @@ class Chains:
         """Build every chain, so that mistakes in unused ones are found too."""
         for name, entry in self._entries.items():
             self._named(name, entry.spot)
+
+    @property
+    def named(self) -> Mapping[str, Chain]:
+        """The named chains that were built; one that others contain comes before them."""
+        return self._built
 
     def of(self, node: Node | None, where: str) -> Chain:
         """Return the chain that ``node`` names or lists; what is wrong in it is noted and left out."""
@@ -83,7 +89,8 @@ class Chains:
         if name not in self._built:
             self._building.append(name)
             where = f"chains.{name}"
-            self._built[name] = self._list(self._reader.items(self._entries[name].value, where), where)
+            chain = self._list(self._reader.items(self._entries[name].value, where), where)
+            self._built[name] = Chain(chain.names, chain.middlewares, name)
             self._building.pop()
         return self._built[name]
 

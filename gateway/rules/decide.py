@@ -32,9 +32,7 @@ class Verdict(Struct, frozen=True, eq=False):
         """The middlewares in order, the upstream's last."""
         if self.route is None:
             return ()
-        if self.leaf is None or self.route.upstream is not None:
-            return self.route.chain_names
-        return self.route.chain_names + self.leaf.upstream.chain_names
+        return self.route.chain_names if self.leaf is None else self.route.chains[self.leaf.upstream.name]
 
     def model(self, asked: str) -> str:
         """Return what the upstream is asked for when the caller ``asked``."""

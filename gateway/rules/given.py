@@ -8,11 +8,12 @@ import msgspec
 
 from .. import registry
 from ..codecs.base import Codec, RequestFacts, UpstreamFacts
-from ..facts import Principal, WireFacts
+from ..facts import ANONYMOUS, Principal, WireFacts
 from ..ir.message import Media, Message, Request, Text, Tool
 from .schema import GivenRules
 
-_PATHS: Final = {"openai.chat": "/v1/chat/completions", "anthropic.messages": "/v1/messages"}
+PATHS: Final = {"openai.chat": "/v1/chat/completions", "anthropic.messages": "/v1/messages"}
+"""Where a caller of each format sends its requests."""
 _PIXEL: Final = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
 
 
@@ -29,13 +30,20 @@ def pose(given: GivenRules) -> Posed:
     """Return the request that ``given`` describes. Raises UnknownName for its format, DecodeError for its body."""
     codec = registry.codec(given.format)
     body = msgspec.json.encode(given.body) if given.body is not None else _body(codec, given)
-    path = given.path if given.path is not None else _PATHS.get(codec.format, "")
+    path = given.path if given.path is not None else PATHS.get(codec.format, "")
     facts = RequestFacts(path, given.query, {name.lower(): value for name, value in given.headers.items()})
-    wire = WireFacts(codec.format, codec.peek(body, facts), facts, body)
-    if given.tokens is not None:
-        wire.tokens = given.tokens
     who = given.principal
-    wire.principal = Principal(who.key, who.team, who.tenant, who.tags)
+    return pose_bytes(codec, body, facts, Principal(who.key, who.team, who.tenant, who.tags), given.tokens)
+
+
+def pose_bytes(
+    codec: Codec, body: bytes, facts: RequestFacts, principal: Principal = ANONYMOUS, tokens: int | None = None
+) -> Posed:
+    """Return the request whose bytes are ``body``; ``tokens`` stands in for its size. Raises DecodeError."""
+    wire = WireFacts(codec.format, codec.peek(body, facts), facts, body)
+    if tokens is not None:
+        wire.tokens = tokens
+    wire.principal = principal
     return Posed(codec, body, facts, wire)
 
 

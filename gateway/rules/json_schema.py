@@ -30,8 +30,11 @@ is due, not where a text merely looks like a key."""
 _PYTHON: Final = f"^{PYTHON_NAME.pattern}$".replace("\\w", "[A-Za-z0-9_]")
 
 
-def json_schema() -> Schema:
-    """Return the schema of a rule file as JSON-able data. What is installed but broken is left out."""
+def json_schema(*, part: bool = False) -> Schema:
+    """Return the schema of a rule file as JSON-able data. What is installed but broken is left out.
+
+    ``part``: of a file that others include. It need not say its version, and may be empty.
+    """
     types = Types()
     chain = types.define("chain", {"type": "array", "items": _chain_item(types)})
     chain_or_name = {"anyOf": [{"type": "string"}, chain]}
@@ -54,7 +57,12 @@ def json_schema() -> Schema:
             "tests": {"type": "array", "items": types.define("test", trial)},
         },
     )
-    return {"$schema": DRAFT, "title": "A rule file of Headgate", **file, "$defs": types.definitions}
+    title = "A rule file of Headgate"
+    if part:
+        title += " that others include"
+        file["type"] = [file["type"], "null"]
+        file["required"].remove("version")
+    return {"$schema": DRAFT, "title": title, **file, "$defs": types.definitions}
 
 
 def _some(items: Schema) -> Schema:

@@ -14,7 +14,7 @@ from typing import Final, Literal, NamedTuple, Protocol, runtime_checkable
 from msgspec import Struct
 
 from ..call import Call
-from ..chain import Middleware, Next
+from ..chain import CarriesOver, Middleware, Next
 from ..facts import Principal, WireFacts
 from .condition import Condition
 from .index import Index
@@ -41,8 +41,10 @@ class Route(Struct, frozen=True, eq=False):
     """One rule, compiled. ``entry`` runs the route's chain, then what ``aim`` leads to.
 
     ``to`` is what the file says after ``to:``; ``total_s`` seconds for the whole call. ``chain_names`` are the middlewares
-    in order, the upstream's last if ``to:`` names one outright; ``middlewares`` are those of every upstream it may lead to.
-    ``conditions`` and ``when`` are what ``matches`` was compiled from.
+    in order, the upstream's last if ``to:`` names one outright; ``chains`` the same by the name of each upstream it may lead
+    to; ``own_chain`` the route's alone, ``chain_name`` what the file calls them, if anything. ``middlewares`` are those of
+    every upstream it may lead to. ``conditions`` and ``when`` are what ``matches`` was compiled from. ``source`` and ``line``
+    are where it stands.
     """
 
     name: str
@@ -60,6 +62,10 @@ class Route(Struct, frozen=True, eq=False):
     authenticates: bool = False
     authenticators: tuple[Authenticator, ...] = ()
     line: int = 0
+    source: str = ""
+    chain_name: str = ""
+    own_chain: tuple[str, ...] = ()
+    chains: Mapping[str, tuple[str, ...]] = {}
 
     @property
     def off(self) -> str | None:
@@ -77,6 +83,17 @@ class Route(Struct, frozen=True, eq=False):
         return self.aim.model
 
 
+class Place(NamedTuple):
+    """Where a middleware or adapter stands: the ``nth`` of its class in a chain, or of an upstream or route.
+
+    ``owner`` is the section and the name there, such as ``chains.base``: what other items stand beside it does not matter.
+    """
+
+    owner: str
+    kind: type
+    nth: int = 1
+
+
 class ServedModel(NamedTuple):
     """A name that a caller may ask for, and a route that serves it."""
 
@@ -87,8 +104,9 @@ class ServedModel(NamedTuple):
 class Plan:
     """A compiled rule file. ``source`` is its name; ``warnings`` are what ``check`` would say of it.
 
-    ``sources`` are its files, included ones too, and the directories where globs looked for them: a change of any of these
-    may change the plan.
+    ``sources`` are its files, included ones too, those that it refers to for secrets and certificates, and the directories
+    where globs looked for files: a change of any of these may change the plan. ``members`` are its middlewares and adapters,
+    each once, upstreams' before the routes' that use them.
     """
 
     def __init__(
@@ -98,7 +116,7 @@ class Plan:
         routes: Iterable[Route],
         upstreams: Mapping[str, Upstream],
         models: Iterable[ServedModel],
-        lifecycle: Iterable[object],
+        members: Mapping[Place, object],
         warnings: Iterable[Problem],
         sources: Iterable[Path] = (),
     ) -> None:
@@ -106,7 +124,8 @@ class Plan:
         self.server = server
         self.routes = tuple(routes)
         self.upstreams = dict(upstreams)
-        self.lifecycle = tuple(lifecycle)
+        self.members = dict(members)
+        self.lifecycle = tuple(member for member in self.members.values() if has_lifecycle(member))
         self.warnings = tuple(warnings)
         self.sources = tuple(sources)
         self._models = tuple(models)
@@ -135,6 +154,15 @@ class Plan:
         """Return the models that can be listed without guessing, in the order of the file; a name may be there twice."""
         return self._models
 
+    def carry_over(self, old: Plan) -> None:
+        """Let each middleware and adapter take over what the one in its place in ``old`` holds, where it can.
+
+        Call it before ``start``, while ``old`` serves. Raises what they raise.
+        """
+        for place, member in self.members.items():
+            if place in old.members and isinstance(member, CarriesOver):
+                member.carry_over(old.members[place])
+
     async def start(self) -> None:
         """Start what must be started, in order. When one fails, those before it are stopped and its error is raised."""
         async with AsyncExitStack() as stack:
@@ -156,7 +184,7 @@ class Plan:
         """
         if self._state == "new":
             self._state = "closed"
-            await self._close(pool for pool in self._pools if pool.holders == 0)
+            await self._close(self._unheld())
         await self._started.aclose()
 
     async def retire(self, successor: Plan) -> None:
@@ -172,7 +200,10 @@ class Plan:
         self._state = "closed"
         for pool in self._pools:
             pool.holders -= 1
-        await self._close(pool for pool in self._pools if pool.holders == 0 and id(pool) not in self._spared)
+        await self._close(self._unheld())
+
+    def _unheld(self) -> Iterable[Pool]:
+        return [pool for pool in self._pools if pool.holders == 0 and id(pool) not in self._spared]
 
     @staticmethod
     async def _close(pools: Iterable[Pool]) -> None:

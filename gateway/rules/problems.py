@@ -81,6 +81,11 @@ def looks_like_key(text: str) -> bool:
     return _KEY.search(text) is not None
 
 
+def mask_keys(text: str, mask: str) -> str:
+    """Return ``text`` with ``mask`` in place of what providers' keys look like."""
+    return _KEY.sub(mask, text)
+
+
 class Spot(NamedTuple):
     """A place in a rule file. ``line`` and ``column`` count from 1."""
 

@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from ..units import Secret, decode_unit
+from .assumed import Assumed, assume
 from .document import Entry, Items, Node, Scalar, Table, kind_of, plain
 from .problems import Problems, Spot, nearest
 
@@ -44,14 +45,18 @@ class _InlineSecret(ValueError):
 class Reader:
     """Reads sections; what is wrong goes to ``problems``.
 
-    ``directories``: what paths are relative to, by the source of the spot where they stand.
+    ``directories``: what paths are relative to, by the source of the spot where they stand. ``assumed`` are the secrets
+    that count as there even if they are not.
     """
 
-    def __init__(self, problems: Problems, directories: Mapping[str, Path]) -> None:
+    def __init__(self, problems: Problems, directories: Mapping[str, Path], assumed: Assumed = "none") -> None:
         self.problems = problems
+        self.assumed = assumed
         self._directories = directories
         self.references: list[tuple[Secret, Spot, str]] = []
         """Every reference to a secret that was read, and where it stands."""
+        self.files: list[Path] = []
+        """Files beside the rules: of secrets and certificates."""
 
     def table(self, node: Node | None, where: str) -> Mapping[str, Entry]:
         """Return the entries of a mapping; none, and a note, if it is something else."""
@@ -118,8 +123,10 @@ class Reader:
 
         ``unless_set`` says in the hint what an optional one would mean.
         """
+        if secret.reference.startswith("file:"):
+            self.files.append(Path(secret.reference.removeprefix("file:")).expanduser().absolute())
         try:
-            value = secret.read()
+            value = assume(secret, self.assumed).read()
         except (LookupError, OSError, UnicodeDecodeError) as fault:
             self.problems.add("E021", spot, f"{where}: {_missing(secret, fault)}", _how_to_give(secret, unless_set))
             return None, None
@@ -204,8 +211,8 @@ class Reader:
         except ValueError as fault:
             raise _InlineSecret(str(fault)) from None
         if secret.reference.startswith("file:"):
-            return Secret(f"file:{self.path(secret.reference.removeprefix('file:'), spot)}")
-        return secret
+            secret = Secret(f"file:{self.path(secret.reference.removeprefix('file:'), spot)}")
+        return assume(secret, self.assumed)
 
     def _note(self, node: Node, fault: msgspec.ValidationError, where: str) -> None:
         message = str(fault)

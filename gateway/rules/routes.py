@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
-from ..chain import Middleware, compose
+from ..chain import Middleware, Next, compose
 from .cel import narrowed, read_when
 from .chains import Chains
 from .condition import Condition, literals
@@ -19,7 +19,7 @@ from .problems import Problems, Spot
 from .read import Reader
 from .read_match import read_match
 from .schema import Defaults, RouteRules
-from .target import Leaf
+from .target import Leaf, Target
 from .targets import Targets
 
 T = TypeVar("T")
@@ -69,10 +69,15 @@ class Routes:
         counted = chain.middlewares if outright is None else middlewares
         ways = [_authenticators([*chain.middlewares, *leaf.upstream.middlewares]) for leaf in leaves]
         patience = [leaf.upstream.timeouts.total for leaf in leaves]
+        chains = {leaf.upstream.name: chain.names + leaf.upstream.chain_names for leaf in leaves}
+        if isinstance(aim, Target):
+            serve: Next = partial(aim.serve, chains=chains)
+        else:
+            serve = aim.upstream.entry if aim.model is None else aim.serve
         return Route(
             rules.name,
             narrowed(compile_match(conditions), when),
-            compose(chain.middlewares, aim.serve if outright is None or aim.model is not None else outright.entry),
+            compose(chain.middlewares, serve),
             rules.to,
             aim,
             rules.loss or self._defaults.loss,
@@ -85,6 +90,10 @@ class Routes:
             authenticates=all(ways) and (bool(ways) or bool(_authenticators(chain.middlewares))),
             authenticators=_each_once(each for way in ways for each in way) if all(ways) else (),
             line=node.spot.line,
+            source=node.spot.source,
+            chain_name=chain.name,
+            own_chain=chain.names,
+            chains=chains,
         )
 
     def _unique(self, name: str, node: Table) -> None:

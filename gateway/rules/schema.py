@@ -40,6 +40,10 @@ OUR_HEADERS: Final = (
 """Response headers of ours, which ``server.response_headers`` can switch off."""
 
 
+_WATCH_S: Final = 2.0
+_WATCH_AT_LEAST_S: Final = 0.1
+
+
 class Cors(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Browsers of which origins may call."""
 
@@ -90,6 +94,9 @@ class ServerOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Plain HTTP unless given."""
     workers: Annotated[int, Meta(ge=1, le=256)] = 1
     """Processes that share the port."""
+    watch: bool | str = True
+    """Whether ``headgate serve`` reloads when a file of the rules changed, and how often it looks, such as ``5s``; true is
+    every 2 s."""
     response_headers: bool | tuple[str, ...] = True
     """False switches off every response header of ours, a list those in it."""
 
@@ -98,6 +105,13 @@ class ServerOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     def __post_init__(self) -> None:
         parse_listen(self.listen)
+        if isinstance(self.watch, str):
+            try:
+                every_s = Duration.parse(self.watch)
+            except ValueError as fault:
+                raise ValueError(f"watch: {fault}") from fault
+            if every_s < _WATCH_AT_LEAST_S:
+                raise ValueError(f"watch: expected at least {_WATCH_AT_LEAST_S * 1000:g}ms, got {self.watch}")
         for network in self.trusted_proxies:
             try:
                 ipaddress.ip_network(network)
@@ -112,6 +126,13 @@ class ServerOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                     raise ValueError(
                         f'response_headers: "{header}" is none of ours, which are {", ".join(OUR_HEADERS)}'
                     )
+
+    @cached_property
+    def watch_s(self) -> float | None:
+        """Seconds between looks at the files, or None."""
+        if isinstance(self.watch, bool):
+            return _WATCH_S if self.watch else None
+        return Duration.parse(self.watch)
 
     @cached_property
     def networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:

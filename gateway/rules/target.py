@@ -116,12 +116,14 @@ class Fallback(Struct, frozen=True, eq=False):
 
 class Target(Struct, frozen=True, eq=False):
     """A named choice between upstreams. ``cases`` and ``fallbacks`` are those that are on; ``dormant`` the cases that
-    lead only to upstreams that are off."""
+    lead only to upstreams that are off. ``select`` and ``on_failure`` are all as the file has them, for pictures."""
 
     spelled: str
     cases: tuple[Case, ...]
     fallbacks: tuple[Fallback, ...] = ()
     dormant: tuple[Case, ...] = ()
+    select: tuple[Case, ...] = ()
+    on_failure: tuple[Fallback, ...] = ()
     model: None = None
     upstream_name: str = ""
 
@@ -146,8 +148,11 @@ class Target(Struct, frozen=True, eq=False):
         for fallback in self.fallbacks:
             yield from fallback.aim.leaves()
 
-    async def serve(self, call: Call) -> Reply:
-        """Send the call where the cases say; while nothing reached the caller, go on as ``on_failure`` says."""
+    async def serve(self, call: Call, chains: Mapping[str, tuple[str, ...]]) -> Reply:
+        """Send the call where the cases say; while nothing reached the caller, go on as ``on_failure`` says.
+
+        ``chains`` are the names of all middlewares around a try, by the upstream's name: the record says those of the last.
+        """
         facts = call.wire
         assert facts is not None, "a call without its wire facts cannot be aimed"
         facts.principal = call.principal
@@ -158,6 +163,7 @@ class Target(Struct, frozen=True, eq=False):
             raise NotFound(f"no case of the target {self.spelled} applies to this request", param="model")
         while True:
             decision.upstream, decision.model = leaf.upstream.name, leaf.model or call.model
+            decision.chain = chains[leaf.upstream.name]
             if leaf.upstream.needs_usage and not call.wants_usage:
                 call = call.replace(wants_usage=True)
             try:

@@ -96,11 +96,14 @@ class Targets:
             return None
         self._judge(name, node, known)
         live = [lit for case in known if (lit := _lit(case)) is not None]
+        entries = tuple(each for each in fallbacks if each is not None)
         return Target(
             name,
             tuple(live),
-            tuple(each for each in fallbacks if each is not None and each.aim.off is None),
+            tuple(each for each in entries if each.aim.off is None),
             tuple(case for case in known if _lit(case) is None),
+            tuple(known),
+            entries,
         )
 
     def _judge(self, name: str, node: Table, cases: Sequence[Case]) -> None:

@@ -23,6 +23,7 @@ class Upstream(Struct, frozen=True, eq=False):
 
     ``off`` says why it is off, or None; it then has neither adapter nor pool. ``optional`` says that its key or a header is,
     so that it may be off another time. ``shared`` is what must be alike for a reload to keep the connections.
+    ``secret_headers`` are the configured headers, in lower case, whose value is a secret.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Upstream(Struct, frozen=True, eq=False):
     middlewares: tuple[Middleware, ...] = ()
     models: tuple[str, ...] = ()
     shared: object = None
+    secret_headers: frozenset[str] = frozenset()
 
     @property
     def transport(self) -> Transport | None:

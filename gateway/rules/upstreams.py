@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Collection, Mapping
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -83,6 +84,7 @@ class Upstreams:
             credential, headers, off = None, {}, str(why)
         if self._off is not None:
             off = "the test takes it as off" if name in self._off else None
+        pool_options = self._paths(rules.pool, _spot(node, "pool"))
         optional = [rules.key, *map(_reference, rules.headers.values())]
         upstream = Upstream(
             name,
@@ -95,7 +97,8 @@ class Upstreams:
             chain_names=chain.names,
             middlewares=chain.middlewares,
             models=rules.models,
-            shared=(rules.base_url, rules.adapter, self._paths(rules.pool, _spot(node, "pool")), rules.transport),
+            shared=(rules.base_url, rules.adapter, pool_options, rules.transport, self._stamps(pool_options)),
+            secret_headers=frozenset(header.lower() for header, text in rules.headers.items() if _reference(text)),
         )
         if off is not None:
             self._problems.add("W102", entry.spot, f"the upstream {name} is off: {off}", "routes to it do not match")
@@ -214,6 +217,12 @@ class Upstreams:
         known = {name: self._reader.path(path, spot) for name, path in written.items() if path is not None}
         return msgspec.structs.replace(pool, **known)
 
+    def _stamps(self, pool: TransportOptions) -> tuple[object, ...]:
+        """Return what tells one content of the pool's certificates from another: new ones need new connections."""
+        paths = [Path(path) for path in (pool.ca_bundle, pool.client_cert, pool.client_key) if path is not None]
+        self._reader.files += paths
+        return tuple(map(_stamp, paths))
+
     def _instance(
         self, kind: type[Adapter], options: Struct, context: AdapterContext, node: Table, where: str
     ) -> Adapter | None:
@@ -227,6 +236,14 @@ class Upstreams:
 def _spot(node: Table, key: str) -> Spot:
     value = node.get(key)
     return node.spot if value is None else value.spot
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    try:
+        state = path.stat()
+    except OSError:
+        return ()
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
 
 
 def _reference(text: str) -> Secret | None:

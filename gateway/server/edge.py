@@ -8,7 +8,7 @@ handlers), writes keep-alives into the silence, and ends what is over its deadli
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from aiohttp import HttpVersion11, web
@@ -19,6 +19,7 @@ from ..errors import Cancelled, GatewayError, UpstreamTimeout
 from ..ir.event import Chunk
 from ..relay.reply import Reply
 from ..relay.scope import Scope
+from .intake import Arrived
 
 HIGH_BYTES: Final = 64 * 1024
 """What may wait in the client's socket buffer before the provider is paused."""
@@ -45,7 +46,7 @@ class Presence:
 
     __slots__ = ("transport", "deadline", "overdue", "edge", "_task")
 
-    def __init__(self, request: web.BaseRequest, scope: Scope) -> None:
+    def __init__(self, request: web.BaseRequest | Arrived, scope: Scope) -> None:
         transport, task = request.transport, asyncio.current_task(scope.loop)
         assert task is not None
         if transport is None:
@@ -114,7 +115,8 @@ class Edge:
         self.scope = scope
         self.encoder = encoder
         self.response: StreamedAnswer | None = None
-        self.early_headers: Mapping[str, str] = {}
+        self.early_headers: Callable[[], Mapping[str, str]] = dict
+        """Says the headers, if a keep-alive must send them before the provider's are there."""
         self.early_content_type = ""
         self.closes = False
         self.keep_alive_s = keep_alive_s
@@ -277,7 +279,7 @@ class Edge:
             await asyncio.wait((self._committing,))
 
     async def _commit_in_silence(self) -> None:
-        await self._prepare(200, self.early_headers, self.early_content_type)
+        await self._prepare(200, self.early_headers(), self.early_content_type)
         self._write(self.encoder.ping)
 
     def expire(self) -> bool:

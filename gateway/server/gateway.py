@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from .. import registry, rules
 from ..call import Call, Decision
-from ..codecs.base import Codec, RequestFacts
+from ..codecs.base import Codec, Peek, RequestFacts
 from ..errors import GatewayError, NotFound
 from ..facts import WireFacts
 from ..ir.event import Chunk
@@ -26,7 +26,9 @@ from ..ir.loss import Ledger
 from ..relay.reply import Reply
 from ..relay.scope import Clock, Scope
 from ..rules.plan import Plan, Route
+from .generation import Generation, Reloads
 from .intake import request_id_of
+from .watch import Watch
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -37,33 +39,16 @@ FORMATS: Final = ("openai.chat", "anthropic.messages")
 
 
 class Health(Struct, frozen=True, omit_defaults=True):
-    """What ``/healthz`` says. Times are Unix seconds; ``reload_error`` is why the last reload kept the old rules."""
+    """What ``/healthz`` says, to anybody: no text of the rules, no path. Times are Unix seconds."""
 
     status: str
     version: str
+    generation: int
     loaded_at: float
     routes: int
     upstreams: Mapping[str, str]
     in_flight: int
-    reload_error: str | None = None
-
-
-class _Generation:
-    """A plan and the calls that run on it. A plan that was replaced is retired when its last call is over."""
-
-    __slots__ = ("plan", "active", "successor", "_retire")
-
-    def __init__(self, plan: Plan, retire: Callable[[_Generation], None]) -> None:
-        self.plan = plan
-        self.active = 0
-        self.successor: Plan | None = None
-        self._retire = retire
-
-    def leave(self) -> None:
-        """One call less."""
-        self.active -= 1
-        if self.successor is not None and self.active == 0:
-            self._retire(self)
+    reloads: Reloads
 
 
 class Gateway:
@@ -74,11 +59,20 @@ class Gateway:
         self.clock = Clock()
         self.codecs: dict[str, Codec] = {name: registry.codec(name) for name in FORMATS}
         self.draining = False
+        self.generation = 1
+        """Which rules are in force: the first are 1, each reload adds one."""
         self.loaded_at = time.time()
+        self.reloads = Reloads()
+        """How reloads went."""
         self.reload_error: str | None = None
+        """Why the last reload kept the old rules; None if it did not."""
         self.listening: str | None = None
         """Where a server of ours listens, so that a reload cannot open it to strangers."""
-        self._generation = _Generation(plan, self._retire)
+        self.adopting: list[Callable[[Plan], object]] = []
+        """Asked about new rules before they are in force; who raises an OSError or a ValueError refuses them."""
+        self._generation = Generation(plan, self._retire)
+        self._watch: Watch | None = None
+        self._keeper: asyncio.Task[None] | None = None
         self._started = False
         self._closed = False
         self._starting = asyncio.Lock()
@@ -86,9 +80,16 @@ class Gateway:
         self._retiring: set[asyncio.Task[None]] = set()
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str] = "routes.yaml") -> Gateway:
-        """Return a gateway for the rule file at ``path``. Opens no connection. Raises RulesError, OSError."""
-        return cls(rules.load(path), Path(path))
+    def load(cls, path: str | os.PathLike[str] = "routes.yaml", *, watch: bool = False) -> Gateway:
+        """Return a gateway for the rule file at ``path``. Opens no connection. Raises RulesError, OSError.
+
+        With ``watch``, once started it reloads when a file of the rules changed, as ``server.watch`` in them says.
+        """
+        began_unix = time.time()
+        gateway = cls(rules.load(path), Path(path))
+        if watch:
+            gateway._watch = Watch(gateway.plan.sources, began_unix)
+        return gateway
 
     @property
     def plan(self) -> Plan:
@@ -107,17 +108,26 @@ class Gateway:
             if not self._started:
                 await self.plan.start()
                 self._started = True
+                if self._watch is not None:
+                    self._keeper = asyncio.get_running_loop().create_task(
+                        self._keep(self._watch), name="headgate reloads"
+                    )
 
     async def aclose(self) -> None:
         """End every call, close every connection. For good."""
         self._closed = True
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            keeper.cancel()
+            await asyncio.wait((keeper,))
         self.clock.close()
         await asyncio.sleep(0)
-        if self._retiring:
-            await asyncio.gather(*self._retiring, return_exceptions=True)
-        if self._started:
-            self._started = False
-            await self.plan.aclose()
+        async with self._reloading:  # one under way sees that it comes too late
+            if self._retiring:
+                await asyncio.gather(*self._retiring, return_exceptions=True)
+            if self._started:
+                self._started = False
+                await self.plan.aclose()
 
     async def __aenter__(self) -> Gateway:
         await self.start()
@@ -128,38 +138,88 @@ class Gateway:
     ) -> None:
         await self.aclose()
 
+    # -- reload
+
     async def reload(self) -> None:
         """Read the rule file again and swap the rules at once; calls under way keep the old ones.
 
-        Raises RulesError or OSError and keeps the old rules when the file is not in order.
+        The file is checked, its tests run, and what it names is started before that. When anything of it fails, the old
+        rules stay and the error is raised: RulesError, OSError, or what a part of the rules raised.
         """
         if self.path is None:
             raise ValueError("this gateway was not loaded from a file")
         async with self._reloading:
+            if self._closed:
+                raise RuntimeError("this gateway was closed: load another")
+            began_unix = time.time()
+            looks = {} if self._watch is None else await self._watch.look()
+            sources = self.plan.sources
             try:
                 plan = await asyncio.to_thread(rules.load, self.path, previous=self.plan)
-                exposed = None if self.listening is None else rules.check_exposure(plan, self.listening)
-                if exposed is not None:
-                    raise rules.RulesError([exposed])
-                if self._started:
-                    await plan.start()
+                sources = plan.sources
+                await self._adopt(plan)
             except Exception as fault:
+                if isinstance(fault, rules.RulesError):
+                    sources += fault.sources
                 self.reload_error = str(fault)
+                self.reloads = self.reloads.after(time.time(), fault)
+                _log.warning("the rules could not be reloaded from %s, the old rules stay:\n%s", self.path, fault)
                 raise
-            old, self._generation = self._generation, _Generation(plan, self._retire)
-            old.successor = plan
-            self.loaded_at = time.time()
-            self.reload_error = None
-            if old.active == 0:
-                self._retire(old)
-        _log.info("rules reloaded from %s: %d routes", self.path, len(plan.routes))
+            finally:
+                if self._watch is not None:
+                    await self._watch.took(looks, sources, began_unix)
 
-    def _retire(self, generation: _Generation) -> None:
-        successor = generation.successor
-        if successor is not None and self._started:
-            task = asyncio.get_running_loop().create_task(generation.plan.retire(successor))
+    async def _adopt(self, plan: Plan) -> None:
+        """Put ``plan`` in force, or close it and raise what is against it."""
+        try:
+            exposed = None if self.listening is None else rules.check_exposure(plan, self.listening)
+            if exposed is not None:
+                raise rules.RulesError([exposed], plan.sources)
+            async with self._starting:
+                if self._closed:
+                    raise RuntimeError("this gateway was closed meanwhile")
+                for adopt in self.adopting:
+                    adopt(plan)
+                if self._started:
+                    plan.carry_over(self.plan)
+                    await plan.start()
+                old, self._generation = self._generation, Generation(plan, self._retire)
+                self.generation += 1
+        except BaseException:
+            await plan.retire(self.plan)
+            raise
+        self.loaded_at = time.time()
+        self.reload_error = None
+        self.reloads = self.reloads.after(self.loaded_at, None)
+        _log.info("rules reloaded from %s: generation %d, %d routes", self.path, self.generation, len(plan.routes))
+        old.replace()
+
+    def reload_soon(self) -> None:
+        """Have a gateway that watches reload, whether a file changed or not. How it went is logged."""
+        if self._watch is None:
+            raise ValueError("this gateway does not watch its files: await reload()")
+        self._watch.ask()
+
+    async def _keep(self, watch: Watch) -> None:
+        while True:
+            await watch.due(lambda: self.plan.server.watch_s)
+            if self.draining:
+                continue  # the file may be that of the next version already
+            try:
+                await self.reload()
+            except Exception:  # noqa: S112  # whatever a stranger's part raised: it is logged, and the next change comes
+                continue
+
+    def _retire(self, generation: Generation) -> None:
+        if self._started:  # else nothing of it was; and what the plan in force was started with stays open
+            task = asyncio.get_running_loop().create_task(generation.plan.aclose())
             self._retiring.add(task)
-            task.add_done_callback(self._retiring.discard)
+            task.add_done_callback(self._retired)
+
+    def _retired(self, task: asyncio.Task[None]) -> None:
+        self._retiring.discard(task)
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            _log.warning("rules that were replaced could not be closed cleanly: %r", fault)
 
     # -- calls
 
@@ -184,9 +244,11 @@ class Gateway:
         request_id: str,
         began: float,
         remote: str | None = None,
+        peek: Peek | None = None,
     ) -> tuple[Call, Route]:
-        """Read what routing needs and choose the route. Raises DecodeError, NotFound."""
-        peek = codec.peek(body, facts)
+        """Read what routing needs, unless that is done, and choose the route. Raises DecodeError, NotFound."""
+        if peek is None:
+            peek = codec.peek(body, facts)
         wire = WireFacts(codec.format, peek, facts, body)
         route = plan.match(wire)
         if route is None:
@@ -246,11 +308,12 @@ class Gateway:
         return Health(
             "draining" if self.draining else "ok",
             VERSION,
+            self.generation,
             self.loaded_at,
             len(plan.routes),
             {name: upstream.off or "on" for name, upstream in plan.upstreams.items()},
             self.in_flight,
-            self.reload_error,
+            self.reloads,
         )
 
     def mount(self, app: web.Application, prefix: str = "/llm") -> web.Application:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import random
 import re
@@ -11,7 +12,9 @@ from typing import Final, TypeAlias
 import aiohttp
 from aiohttp import web
 from aiohttp.http_exceptions import ContentEncodingError
+from msgspec import Struct
 
+from ..codecs.base import Peek
 from ..errors import CallerError, TooLarge, Unsupported
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -19,6 +22,18 @@ _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:\-]{0,127}")
 _ENCODINGS: Final = frozenset({"", "identity", "gzip", "deflate", "br", "zstd"})
 _SINGLE: Final = frozenset({"authorization", "x-api-key", "api-key", "x-goog-api-key", "content-type", "x-request-id"})
 """Headers whose meaning a repetition would leave to chance."""
+
+
+class Arrived(Struct):
+    """A request that was here, whole, when it was first looked at. ``headers`` have lower-case names."""
+
+    transport: asyncio.Transport
+    path: str
+    headers: dict[str, str]
+    body: bytes
+    remote: str | None
+    method: str = "POST"
+    peek: Peek | None = None
 
 
 def request_id_of(presented: str | None) -> str:
@@ -53,12 +68,22 @@ def _joined(given: Mapping[str, str]) -> dict[str, str]:
     return headers
 
 
+def is_oddly_framed(request: web.BaseRequest) -> bool:
+    """Whether the body came in a transfer coding other than chunked alone.
+
+    aiohttp takes "gzip, chunked" and ",chunked" for chunked, and undoes no gzip. What stands before us may see no chunks
+    there, and another request in the body.
+    """
+    coding = request.headers.get("Transfer-Encoding")
+    return coding is not None and coding.lower() != "chunked"
+
+
 def buffered_body(request: web.BaseRequest, headers: dict[str, str], max_bytes: int) -> bytes | None:
     """Return the body of the commonest request, plain JSON that is here already; None: see ``read_body``."""
     content = request.content
     if not content.is_eof() or headers.get("content-type") != "application/json" or "content-encoding" in headers:
         return None
-    if (request.content_length or 0) > max_bytes or content.exception() is not None:
+    if content.exception() is not None:
         return None
     body = content.read_nowait()
     if len(body) > max_bytes:
@@ -117,10 +142,12 @@ def _too_large(max_bytes: int) -> TooLarge:
     return TooLarge(f"the request body is larger than {max_bytes} bytes, the limit of this gateway (server.max_body)")
 
 
-def remote_of(request: web.BaseRequest, headers: dict[str, str], trusted: Sequence[Network]) -> str | None:
+def remote_of(request: web.BaseRequest | Arrived, headers: dict[str, str], trusted: Sequence[Network]) -> str | None:
     """Return the caller's address; X-Forwarded-For counts only as far as trusted proxies wrote it."""
     peer = request.remote
-    if not trusted or peer is None or "x-forwarded-for" not in headers or not _inside(peer, trusted):
+    if not trusted:
+        return peer
+    if peer is None or "x-forwarded-for" not in headers or not _inside(peer, trusted):
         return peer
     for hop in reversed([hop.strip() for hop in headers["x-forwarded-for"].split(",")]):
         if not _is_address(hop):

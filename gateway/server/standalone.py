@@ -1,7 +1,7 @@
 """A process of its own: sockets, TLS, several workers on one port, signals, drain.
 
 SIGTERM and SIGINT drain: no new connections, readiness 503, calls under way may finish within ``server.drain``. A second
-one ends at once. SIGHUP reloads the rule file.
+one ends at once. SIGHUP reloads the rule file, as a change of it does.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +29,7 @@ from ..rules.listen import Listen, parse_listen
 from ..rules.plan import Plan
 from ..version import VERSION
 from .gateway import Gateway
-from .handlers import make_app
+from .handlers import make_server
 
 _log = logging.getLogger("headgate.server")
 _WORKER: Final = "HEADGATE_WORKER"
@@ -44,7 +45,7 @@ see, and refuse in the caller's format."""
 def run(path: str | os.PathLike[str], listen: str | None = None) -> int:
     """Serve the rule file at ``path`` until a signal ends it. Returns the exit code. Raises RulesError, OSError."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # one that comes before there is anything to reload must not end us
-    gateway = Gateway.load(path)
+    gateway = Gateway.load(path, watch=True)
     where = parse_listen(listen or gateway.plan.server.listen)
     gateway.listening = str(where)
     exposed = rules.check_exposure(gateway.plan, where)
@@ -65,25 +66,23 @@ def run(path: str | os.PathLike[str], listen: str | None = None) -> int:
 async def _serve(gateway: Gateway, where: Listen, *, shared: bool) -> None:
     options = gateway.plan.server
     limit = options.max_header * _PROTOCOL_HEADROOM
-    runner = web.AppRunner(
-        make_app(gateway),
-        access_log=None,
-        handler_cancellation=True,
-        max_line_size=limit,
-        max_field_size=limit,
-        shutdown_timeout=1.0,
-        lingering_time=2.0,
-    )
-    await runner.setup()
+    await gateway.start()
+    server = make_server(gateway, max_line_size=limit, max_field_size=limit, lingering_time=2.0)
+    runner = web.ServerRunner(server, shutdown_timeout=1.0)
     _tune_memory()
     try:
-        site = await _listen(runner, where, _tls(gateway.plan), shared=shared)
+        await runner.setup()
+        tls = _tls(gateway.plan)
+        if tls is not None:
+            gateway.adopting.append(partial(_renew, tls))
+        site = await _listen(runner, where, tls, shared=shared)
         _announce(gateway, site.name if not where.path else str(where))
         await _until_signalled(gateway)
         await site.stop()
-        await _drain(gateway, options.drain)
+        await _drain(gateway, gateway.plan.server.drain)
     finally:
         await runner.cleanup()
+        await gateway.aclose()
 
 
 def _tune_memory() -> None:
@@ -99,7 +98,7 @@ def _tune_memory() -> None:
     bytearray(_LARGER_THAN_ANY_READ)
 
 
-async def _listen(runner: web.AppRunner, where: Listen, tls: ssl.SSLContext | None, *, shared: bool) -> web.BaseSite:
+async def _listen(runner: web.ServerRunner, where: Listen, tls: ssl.SSLContext | None, *, shared: bool) -> web.BaseSite:
     site: web.BaseSite
     if where.path:
         site = web.UnixSite(runner, where.path, ssl_context=tls)
@@ -119,6 +118,13 @@ def _tls(plan: Plan) -> ssl.SSLContext | None:
     return context
 
 
+def _renew(context: ssl.SSLContext, plan: Plan) -> None:
+    """Take the certificate's present files for new connections; raises OSError for files that are none."""
+    _tls(plan)  # first on its own: a certificate that does not fit its key must not replace one that does
+    if plan.server.tls is not None:
+        context.load_cert_chain(plan.server.tls.cert, plan.server.tls.key)
+
+
 def _announce(gateway: Gateway, address: str) -> None:
     plan = gateway.plan
     _log.info("headgate %s serves %s on %s: %d routes", VERSION, gateway.path, address, len(plan.routes))
@@ -130,7 +136,6 @@ def _announce(gateway: Gateway, address: str) -> None:
 async def _until_signalled(gateway: Gateway) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    reloads: set[asyncio.Task[None]] = set()
 
     def ask_to_stop() -> None:
         if stop.is_set():
@@ -138,22 +143,10 @@ async def _until_signalled(gateway: Gateway) -> None:
             gateway.clock.close()
         stop.set()
 
-    def ask_to_reload() -> None:
-        task = loop.create_task(_reload(gateway))
-        reloads.add(task)
-        task.add_done_callback(reloads.discard)
-
     loop.add_signal_handler(signal.SIGTERM, ask_to_stop)
     loop.add_signal_handler(signal.SIGINT, ask_to_stop)
-    loop.add_signal_handler(signal.SIGHUP, ask_to_reload)
+    loop.add_signal_handler(signal.SIGHUP, gateway.reload_soon)
     await stop.wait()
-
-
-async def _reload(gateway: Gateway) -> None:
-    try:
-        await gateway.reload()
-    except (rules.RulesError, OSError) as fault:
-        _log.error("the rule file is not in order, the old rules stay:\n%s", fault)
 
 
 async def _drain(gateway: Gateway, drain_s: float) -> None:
@@ -205,18 +198,23 @@ def _supervise(path: Path, where: str, workers: int) -> int:
     if stopping:  # meanwhile: they have not all heard of it
         pass_on(signal.SIGTERM, None)
     born = [time.monotonic()] * workers
+    replaced: set[int] = set()
     while True:
         time.sleep(0.2)
         for index, process in enumerate(processes):
             code = process.poll()
             if code is None or stopping:
                 continue
-            if code > 0 and time.monotonic() - born[index] < _START_S:
+            early = code > 0 and time.monotonic() - born[index] < _START_S
+            if early and index in replaced and any(each.poll() is None for each in processes):
+                continue  # the rule file may be broken at present: the others go on by what it said before
+            if early:
                 _log.error("worker %d ended right after its start with code %d: giving up", process.pid, code)
                 pass_on(signal.SIGTERM, None)
                 break
             _log.error("worker %d ended with code %d: starting another", process.pid, code)
             processes[index], born[index] = start(), time.monotonic()
+            replaced.add(index)
         if stopping and all(process.poll() is not None for process in processes):
             asked = (-signal.SIGTERM, -signal.SIGINT)  # one that was still starting dies of the signal itself
             return max(0 if process.returncode in asked else abs(process.returncode) for process in processes)

@@ -1,9 +1,9 @@
 """A whole answer in one write.
 
 aiohttp prepares a response in several steps, for the sake of everything a response might be. Most answers here are a
-status, a few headers and a body that is complete. ``WholeAnswer`` is a web.Response in every respect that a host's
-middlewares and access log can see, until it is prepared: then it writes itself, by public API, or lets aiohttp do it
-wherever something stands in the way that this short way would skip.
+status, a few headers and a body that is complete. ``WholeAnswer`` writes itself, by public API, or lets aiohttp do it
+wherever something stands in the way that this short way would skip. Whatever of a host looks at answers before they go
+out, a middleware or a signal, is given an ordinary web.Response instead: see ``opened``.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from __future__ import annotations
 import asyncio
 import time
 from email.utils import formatdate
+from http import HTTPStatus
 from typing import Final
 
-from aiohttp import HttpVersion11, hdrs, web
+from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import SERVER_SOFTWARE
+from multidict import CIMultiDict
 
 _MAX_BYTES: Final = 64 * 1024
 """Above this the body waits for the client to read, which is aiohttp's to arrange."""
@@ -23,105 +25,171 @@ _GRACE_S: Final = 30.0
 _SLOWEST_READER: Final = 8 * 1024
 """Bytes a second, after the grace: a client that reads slower than this has its connection closed."""
 _NO_BODY: Final = frozenset({204, 304})
-_OURS: Final = (hdrs.CONTENT_LENGTH, hdrs.DATE, hdrs.SERVER, hdrs.CONNECTION, hdrs.TRANSFER_ENCODING)
-_dates: dict[int, str] = {}
+_starts: dict[int, str] = {}
+"""Status lines."""
+_ends: dict[int, str] = {}
+"""What the headers of this second end with."""
 
 
-class WholeAnswer(web.Response):
-    """``body`` must be bytes, ``headers`` complete but for Content-Length, Date, Server and Connection."""
+class WholeAnswer(web.StreamResponse):
+    """``content`` is the body; ``headers`` are complete but for Content-Length, Date, Server and Connection."""
 
-    _written: int | None = None
+    _written = False
+    _stays_open = False
+    closes = False
+    _opened: OpenAnswer | None = None
+    _multi: CIMultiDict[str] | None = None
+
+    def __init__(self, content: bytes, status: int, headers: dict[str, str]) -> None:
+        # Not StreamResponse's: all that it sets up is for what aiohttp does when it prepares a response.
+        self.content = content
+        self._code = status
+        self._given = headers
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         """Write the answer if nothing stands in the way; else as aiohttp does."""
-        self._transport = transport = request.transport
-        body = self.body
+        transport, body = request.transport, self.content
         if (
-            self._written is not None
-            or transport is None
+            transport is None
             or transport.is_closing()
-            or transport.get_write_buffer_size()  # a client that does not read: aiohttp waits for it
-            or not isinstance(body, bytes)
             or len(body) > _MAX_BYTES
+            or transport.get_write_buffer_size()  # a client that does not read: aiohttp waits for it
             or request.version != HttpVersion11
             or request.method == "HEAD"
-            or self.status in _NO_BODY
-            or self.compression
-            or self.chunked
-            or self.cookies
-            or _has_signals(request)
+            or self._code in _NO_BODY
+            or self._written
         ):
-            return await super().prepare(request)
-        headers = self.headers
-        for ours in _OURS:
-            if ours in headers:  # a middleware of the host set it
-                return await super().prepare(request)
-        lines = [f"HTTP/1.1 {self.status} {self.reason}\r\n"]
-        for name, value in headers.items():
-            lines.append(f"{name}: {value}\r\n")
-        head, count = "".join(lines), len(lines)
-        if head.count("\n") != count or head.count("\r") != count or "\0" in head:
-            return await super().prepare(request)  # which refuses it
-        head += f"Content-Length: {len(body)}\r\nDate: {_date()}\r\nServer: {SERVER_SOFTWARE}\r\n"
-        if not request.keep_alive or self.keep_alive is False:
-            self.force_close()
-            head += "Connection: close\r\n\r\n"
-        else:
-            self._stays_open = True
-            head += "\r\n"
-        transport.write(head.encode("utf-8", "surrogateescape") + body)
-        self._written = len(body)
+            return await self.opened().prepare(request)
+        self._stays_open = stays_open = request.keep_alive and not self.closes
+        transport.write(self.written(stays_open))
+        self._written = True
         return None
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.status}>"  # aiohttp's wants the request that its own prepare() remembers
+    def written(self, stays_open: bool) -> bytes:
+        """Return all the bytes of the answer, for a client of HTTP/1.1 that may have a body."""
+        given, body = self._given, self.content
+        lines = "".join([f"{name}: {value}\r\n" for name, value in given.items()])
+        count = len(given)
+        if lines.count("\n") != count or lines.count("\r") != count or "\0" in lines:
+            raise ValueError("a header of the answer has a line break or a NUL in it")
+        start = _starts.get(self._code) or _start(self._code)
+        if self._code in _NO_BODY:
+            return f"{start}{lines}{_end()}connection: close\r\n\r\n".encode("utf-8", "surrogateescape")
+        close = "" if stays_open else "connection: close\r\n"
+        head = f"{start}{lines}content-length: {len(body)}\r\n{_end()}{close}\r\n"
+        return head.encode("utf-8", "surrogateescape") + body
 
-    _stays_open = False
-    _transport: asyncio.Transport | None = None
+    def opened(self) -> OpenAnswer:
+        """Return the same answer as a response that may be looked at and changed, and is written by aiohttp."""
+        response = self._opened
+        if response is None:
+            self._opened = response = OpenAnswer(body=self.content, status=self._code, headers=self._given)
+            if self.closes:
+                response.force_close()
+        return response
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._code}>"
+
+    def force_close(self) -> None:
+        """End the connection with this answer."""
+        self.closes = True
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Nothing is owed after one write."""
+        if self._opened is not None:
+            await self._opened.write_eof(data)
+
+    # -- what aiohttp and access logs ask for
 
     @property
     def prepared(self) -> bool:
         """Whether the headers are out."""
-        return self._written is not None or super().prepared
+        return self._written or (self._opened is not None and self._opened.prepared)
 
     @property
     def keep_alive(self) -> bool | None:
         """Whether the connection may serve another request."""
-        return True if self._stays_open else super().keep_alive
+        return self._stays_open if self._opened is None else self._opened.keep_alive
 
     @property
     def body_length(self) -> int:
-        """Bytes of the body that were sent, for access logs."""
-        return super().body_length if self._written is None else self._written
+        """Bytes of the body that were sent."""
+        return len(self.content) if self._opened is None else self._opened.body_length
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return self._code
+
+    @property
+    def reason(self) -> str:
+        """What the status is called."""
+        return _phrase(self._code)
+
+    @property
+    def headers(self) -> CIMultiDict[str]:
+        """The headers that were given; once aiohttp writes them, its own too."""
+        if self._opened is not None:
+            return self._opened.headers
+        if self._multi is None:
+            self._multi = CIMultiDict(self._given)
+        return self._multi
+
+
+class OpenAnswer(web.Response):
+    """A whole answer that aiohttp writes: a longer body waits for its reader, but not for one that stands still."""
+
+    _transport: asyncio.Transport | None = None
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Prepare as aiohttp does."""
+        self._transport = request.transport
+        return await super().prepare(request)
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """Nothing is owed after one write; a longer body waits for its reader, but not for one that stands still."""
-        if self._written is not None:
-            return
-        size = len(self.body) if isinstance(self.body, bytes) else 0
+        """Write the body, in bounded time."""
         try:
-            async with asyncio.timeout(_GRACE_S + size / _SLOWEST_READER):
+            async with asyncio.timeout(grace_s(len(self.body) if isinstance(self.body, bytes) else 0)):
                 await super().write_eof(data)
         except TimeoutError:
             if self._transport is not None:
                 self._transport.abort()
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.status}>"  # aiohttp's wants the request that its own prepare() remembers
 
-def _has_signals(request: web.BaseRequest) -> bool:
+
+def grace_s(size: int) -> float:
+    """Return how long a client may take to read ``size`` bytes."""
+    return _GRACE_S + size / _SLOWEST_READER
+
+
+def is_looked_at(request: web.Request) -> bool:
     """Whether any application around this request wants to see responses before they go out."""
-    if not isinstance(request, web.Request):
-        return False
     for app in request.match_info.apps:  # noqa: SIM110  # any() of a generator costs twice as much
-        if app.on_response_prepare:
+        if app.middlewares or app.on_response_prepare:
             return True
     return False
 
 
-def _date() -> str:
-    """Return the Date header's value, made once a second."""
+def _start(status: int) -> str:
+    _starts[status] = start = f"HTTP/1.1 {status} {_phrase(status)}\r\n"
+    return start
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:  # a provider's own, such as 529
+        return ""
+
+
+def _end() -> str:
+    """Return the headers that every answer of a second has, made once."""
     now = int(time.time())
-    date = _dates.get(now)
-    if date is None:
-        _dates.clear()
-        _dates[now] = date = formatdate(now, usegmt=True)
-    return date
+    end = _ends.get(now)
+    if end is None:
+        _ends.clear()
+        _ends[now] = end = f"date: {formatdate(now, usegmt=True)}\r\nserver: {SERVER_SOFTWARE}\r\n"
+    return end

@@ -6,7 +6,7 @@ Exchange, which is a source of the body's bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Protocol
 
 from msgspec import Struct
@@ -16,12 +16,23 @@ from ..relay.scope import Scope
 from ..relay.source import Sink
 
 
+class Standing:
+    """Headers that many requests have in common: checked and written once. Names are lower case."""
+
+    __slots__ = ("headers",)
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self.headers = headers
+
+
 class RequestHead(Struct, frozen=True):
-    """``url`` is absolute and already encoded. ``headers`` carry neither Host nor Content-Length."""
+    """``url`` is absolute and already encoded. ``headers`` carry neither Host nor Content-Length, and no name that
+    ``standing`` has."""
 
     method: str
     url: str
     headers: Mapping[str, str]
+    standing: Standing | None = None
 
     def __repr__(self) -> str:
         return f"RequestHead({self.method}, {self.url.partition('?')[0]})"  # the headers show the credential
@@ -67,6 +78,10 @@ class Exchange(Protocol):
         """Close the connection now."""
         ...
 
+    def ready(self, max_bytes: int) -> bytes | None:
+        """Return the whole body if it is here already, and the exchange is over; None: see ``read``."""
+        ...
+
     async def read(self, max_bytes: int) -> bytes:
         """Return the whole body instead of connecting. Raises Cut, or Malformed above ``max_bytes``; closed then."""
         ...
@@ -75,7 +90,7 @@ class Exchange(Protocol):
 class Transport(Protocol):
     """A pool of connections to one upstream."""
 
-    async def submit(self, head: RequestHead, body: bytes, deadlines: Deadlines, scope: Scope) -> Exchange:
+    def submit(self, head: RequestHead, body: bytes, deadlines: Deadlines, scope: Scope) -> Awaitable[Exchange]:
         """Send a request; return at the response headers. ``scope`` owns the exchange.
 
         Raises UpstreamError: connect (nothing was sent), timeout.connect, timeout.pool, timeout.write, head_kind, cut

@@ -5,6 +5,7 @@ Plain and TLS connections straight to the provider. Forward proxies and unix soc
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Final
 
 from ..errors import Cancelled, ConnectFailed
@@ -30,18 +31,15 @@ class LeanTransport:
         self._pool = LeanPool(options)
         self._targets: dict[str, Target] = {}
 
-    async def submit(self, head: RequestHead, body: bytes, deadlines: Deadlines, scope: Scope) -> LeanExchange:
+    def submit(self, head: RequestHead, body: bytes, deadlines: Deadlines, scope: Scope) -> Awaitable[LeanExchange]:
         """Send a request; return at the response headers. See Transport.submit for what is raised."""
         if scope.closed:
             raise Cancelled("the call is over")
         if self._pool.is_closed:
             raise ConnectFailed("this transport is closed")
         target = self._targets.get(head.url) or self._target(head.url)
-        method = head.method
-        text = target.head(method, head.headers, len(body))
-        exchange = LeanExchange(self._pool, target, method, deadlines, scope)
-        await exchange.send(target, text, body)
-        return exchange
+        text = target.head(head.method, head.headers, len(body), head.standing)
+        return LeanExchange(self._pool, target, head.method, deadlines, scope).send(text, body)
 
     async def aclose(self) -> None:
         """Abort what is still running and close every connection. Idempotent."""

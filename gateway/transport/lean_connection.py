@@ -67,6 +67,7 @@ class LeanConnection(asyncio.BufferedProtocol):
         "_interim",
         "_ended",
         "_chunked",
+        "_bounded",
         "_counted",
         "_keep",
         "_spoilt",
@@ -91,8 +92,8 @@ class LeanConnection(asyncio.BufferedProtocol):
         self._parser = HttpResponseParser(self)
         self._headers: dict[str, str] = {}
         self._status = self._doubles = self._trailers = self._read = self._framing = 0
-        self._headed = self._interim = self._ended = self._chunked = self._counted = self._keep = False
-        self._spoilt = False
+        self._headed = self._interim = self._ended = self._chunked = self._bounded = self._counted = False
+        self._keep = self._spoilt = False
         self._complaint = ""
         self._fault: Exception | None = None
         self._holding = False
@@ -272,7 +273,7 @@ class LeanConnection(asyncio.BufferedProtocol):
         self._ended = True
         if not self._headed:
             exchange.fail(self._unanswered(exchange, exc))
-        elif exc is None and not self._chunked and "content-length" not in self._headers:
+        elif exc is None and not self._bounded:
             exchange.take(b"", True, None)
         else:
             why = f"{exchange.place} closed the connection in the middle of its answer ({_why(exc)})"
@@ -335,6 +336,8 @@ class LeanConnection(asyncio.BufferedProtocol):
         if status < 200:
             if status == 101:
                 raise self._refuse("it switched protocols, which nobody asked for")
+            if status < 100:
+                raise self._refuse(f"a status of {status:03}")
             self._interim = True
             self._headers = {}
             self._doubles = 0
@@ -343,6 +346,7 @@ class LeanConnection(asyncio.BufferedProtocol):
             if coding.lower() != "chunked":
                 raise self._refuse(f"a transfer-encoding of {coding[:40]!r}")
             self._chunked = True
+        self._bounded = self._chunked or "content-length" in headers  # which the exchange takes off with a coding
         self._keep = parser.should_keep_alive()
         self._headed = True
         if self._unsent is not None and status >= 400:
@@ -360,6 +364,8 @@ class LeanConnection(asyncio.BufferedProtocol):
             self._interim = False
         else:
             self._ended = True
+            if self._trailers:  # one may say Connection: close, and the parser believes it
+                self._keep = self._keep and self._parser.should_keep_alive()
 
 
 def _learn(name: bytes) -> str:

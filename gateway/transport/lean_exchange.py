@@ -39,6 +39,7 @@ class LeanExchange:
         "bodiless",
         "answered",
         "_pool",
+        "_target",
         "_scope",
         "_deadlines",
         "_waiter",
@@ -66,6 +67,7 @@ class LeanExchange:
         self.bodiless = method == "HEAD"
         self.answered = False
         self._pool = pool
+        self._target = target
         self._scope = scope
         self._deadlines = deadlines
         self._waiter: asyncio.Future[None] | None = None
@@ -89,9 +91,9 @@ class LeanExchange:
 
     # -- before the response headers
 
-    async def send(self, target: Target, head: bytes, body: bytes) -> None:
+    async def send(self, head: bytes, body: bytes) -> LeanExchange:
         """Take a slot and a connection, send the request, wait for the response headers. Raises as submit does."""
-        pool, loop = self._pool, self._scope.loop
+        pool, target = self._pool, self._target
         try:
             if pool.slots.take():
                 self._slot = True
@@ -102,13 +104,14 @@ class LeanExchange:
                 connection = await self._dial(target)
             else:
                 self._connection = connection
-            self._waiter = waiter = loop.create_future()
+            self._waiter = waiter = self._scope.loop.create_future()
             connection.begin(self, head, body, target)
             await waiter
         except BaseException:
             self._waiter = None  # nobody waits any more
             self.abort()
             raise
+        return self
 
     async def _stand_in_line(self) -> None:
         pool, loop = self._pool, self._scope.loop
@@ -316,6 +319,16 @@ class LeanExchange:
     def _hold(self) -> None:
         if self._connection is not None and not self._ended:
             self._connection.hold()
+
+    def ready(self, max_bytes: int) -> bytes | None:
+        """Return the whole body if it is here already, which takes no deadline and no waiting. None: see ``read``."""
+        if not self._ended or self._over or self._error is not None or self._coding is not None:
+            return None
+        if self._size > max_bytes:
+            return None
+        data = self._next()
+        self._finish()
+        return data
 
     async def read(self, max_bytes: int) -> bytes:
         """Return the whole body. Raises Cut, or Malformed above ``max_bytes``; closed in any case."""

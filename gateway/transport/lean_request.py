@@ -9,6 +9,7 @@ from typing import Final
 from yarl import URL
 
 from ..errors import HouseError
+from .base import Standing
 
 _TARGET: Final = re.compile(r"[!-~]+")
 _BLANK: Final = re.compile(r"[\x00-\x20\x7f]")
@@ -17,6 +18,7 @@ _FRAMING: Final = frozenset({"host", "content-length", "transfer-encoding", "con
 _MEANT_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 """Their requests say their length even if it is zero (RFC 9110, 8.6)."""
 _MAX_LEARNT: Final = 1000
+_MAX_STARTS: Final = 16
 
 _known: Final[set[str]] = set()
 """Header names seen to be well-formed. Clients and rule files use the same few again and again."""
@@ -47,17 +49,13 @@ class Target:
         self.place = f"{host}:{port}"
         self.origin = (self.tls, host, port)
         self._rest = f" {path} HTTP/1.1\r\nhost: {url.host_port_subcomponent}\r\n"
-        self._starts: dict[str, str] = {}
+        self._starts: dict[tuple[str, Standing | None], str] = {}
 
-    def head(self, method: str, headers: Mapping[str, str], length: int) -> bytes:
+    def head(self, method: str, headers: Mapping[str, str], length: int, standing: Standing | None = None) -> bytes:
         """Return the head of a request. Raises HouseError for one that could be read as something else."""
-        start = self._starts.get(method) or self._start(method)
+        start = self._starts.get((method, standing)) or self._start(method, standing)
         text = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-        if not _known.issuperset(headers):
-            self._learn(headers)
-        lines = len(headers)
-        if text.count("\n") != lines or text.count("\r") != lines or "\0" in text:
-            raise self._refusal("a header's value has a line break or a NUL in it")
+        self._check(headers, text)
         try:
             if not length and method not in _MEANT_WITH_BODY:
                 return f"{start}{text}\r\n".encode()
@@ -65,11 +63,25 @@ class Target:
         except UnicodeEncodeError as fault:
             raise self._refusal("a header's value is no text") from fault
 
-    def _start(self, method: str) -> str:
+    def _start(self, method: str, standing: Standing | None) -> str:
         if not _TOKEN.fullmatch(method) or method == "CONNECT":
             raise self._refusal("not a method")
-        self._starts[method] = start = method + self._rest
+        start = method + self._rest
+        if standing is not None:
+            text = "".join([f"{name}: {value}\r\n" for name, value in standing.headers.items()])
+            self._check(standing.headers, text)
+            start += text
+        if len(self._starts) >= _MAX_STARTS:
+            self._starts.clear()  # reloads bring new ones
+        self._starts[(method, standing)] = start
         return start
+
+    def _check(self, headers: Mapping[str, str], text: str) -> None:
+        if not _known.issuperset(headers):
+            self._learn(headers)
+        lines = len(headers)
+        if text.count("\n") != lines or text.count("\r") != lines or "\0" in text:
+            raise self._refusal("a header's value has a line break or a NUL in it")
 
     def _learn(self, headers: Mapping[str, str]) -> None:
         for name in headers:

@@ -64,7 +64,7 @@ class SessionTransport:
         session = self._session or self._open()
         url = self._urls.get(head.url) or self._parse(head.url)
         timeout = self._timeouts.get(deadlines.connect_s) or self._timeout(deadlines.connect_s)
-        headers = head.headers
+        headers = head.headers if head.standing is None else {**head.standing.headers, **head.headers}
         if self._proxy_headers is not None and url.scheme == "http":
             headers = {**headers, **self._proxy_headers}  # no tunnel: the proxy reads the request itself
         upload = _Upload(body, scope.loop) if len(body) > PIECE else None

@@ -100,6 +100,10 @@ class SessionExchange:
             self._close()
             self._wake_up()
 
+    def ready(self, max_bytes: int) -> bytes | None:
+        """Never: aiohttp's reader is asked."""
+        return None
+
     async def read(self, max_bytes: int) -> bytes:
         """Return the whole body. Raises Cut, or Malformed above ``max_bytes``; closed in any case."""
         if self._over:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from msgspec import Raw
+
 _ESCAPE: Final = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
 )
@@ -21,3 +23,9 @@ def mend_halves(data: bytes) -> bytes:
         return data
     mended = _ESCAPE.sub(lambda escape: rb"\ufffd" if escape[1] else escape[0], data)
     return data if mended == data else mended
+
+
+def mend_raw(raw: Raw) -> Raw:
+    """The same for a member that was skipped, not read."""
+    spelled = bytes(raw)
+    return raw if b"\\" not in spelled else Raw(mend_halves(spelled))

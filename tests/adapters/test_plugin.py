@@ -87,6 +87,52 @@ def test_an_installed_distribution(installed: Path) -> None:
     assert {"echo", "openai", "anthropic"} <= set(adapters)
 
 
+COUNTED = """
+version: 1
+upstreams: {echo: {adapter: echo}}
+routes: [{name: ROUTE, chain: [{shout: {mark: MARK}}, {tally: {to: FILE}}], to: echo}]
+"""
+COUNT = """
+import asyncio, json
+from pathlib import Path
+from headgate import Gateway
+
+BODY = json.dumps({"model": "abc", "messages": [{"role": "user", "content": "x"}]}).encode()
+
+async def main():
+    said = []
+    async with Gateway.load("routes.yaml") as gateway:
+        slow = await gateway.handle("openai.chat", BODY)
+        for mark, file, route in (("a", "one", "all"), ("b", "one", "all"), ("c", "two", "all"), ("d", "two", "other")):
+            Path("routes.yaml").write_text(TEXT.replace("MARK", mark).replace("FILE", file).replace("ROUTE", route))
+            await gateway.reload()
+            reply = await gateway.handle("openai.chat", BODY)
+            await reply.collect()
+            said.append(reply.headers["x-shout"] + ": " + reply.headers["x-tally"])
+        await slow.collect()
+    print(json.dumps([said, Path("one").read_text(), Path("two").read_text()]))
+
+asyncio.run(main())
+"""
+
+
+def test_what_it_holds_outlives_a_reload(installed: Path) -> None:
+    text = COUNTED.replace("MARK", "z").replace("FILE", "one").replace("ROUTE", "all")
+    (installed / "routes.yaml").write_text(text)
+    (installed / "count.py").write_text(f"TEXT = {COUNTED!r}\n{COUNT}")
+    done = run(installed, "-W", "error", "count.py")  # a file left open is a warning
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    said, one, two = json.loads(done.stdout)
+    assert said == [
+        "a: 2 calls, opened 1 times",
+        "b: 3 calls, opened 1 times",
+        "c: 1 calls, opened 1 times",
+        "d: 1 calls, opened 1 times",
+    ]
+    assert (one, two) == ("...", "..")
+
+
 def test_its_options_are_checked_where_they_stand(installed: Path) -> None:
     (installed / "routes.yaml").write_text(BY_NAME.replace("times: 2", "times: two").replace("mark:", "mrk:"))
     done = run(installed, "-m", "headgate", "check")

@@ -98,6 +98,17 @@ def test_the_schema_is_printed(capsys):
     assert printed["$schema"].endswith("2020-12/schema") and "routes" in printed["properties"]
 
 
+def test_the_schema_of_a_part_asks_for_no_version(capsys):
+    assert main(["schema", "--part"]) == 0
+    part = json.loads(capsys.readouterr().out)
+    assert main(["schema"]) == 0
+    whole = json.loads(capsys.readouterr().out)
+    assert whole.pop("required") == ["version"] and part.pop("required") == []
+    assert (whole.pop("type"), part.pop("type")) == ("object", ["object", "null"])
+    assert part.pop("title") == whole.pop("title") + " that others include"
+    assert part == whole
+
+
 def test_the_schema_is_written_with_what_to_do_next(here, capsys):
     assert main(["schema", "--write", "routes.schema.json"]) == 0
     assert "# yaml-language-server: $schema=./routes.schema.json" in capsys.readouterr().out

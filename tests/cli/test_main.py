@@ -107,6 +107,7 @@ def test_routes_for_programs(here, capsys):
     assert data["ok"] and [route["name"] for route in data["routes"]] == ["big", "rest"]
     assert data["routes"][0] == {
         "name": "big",
+        "source": "routes.yaml",
         "line": 7,
         "match": {"model": ["big-*", "huge"], "request.tokens": {"gt": 9}, "request.stream": True},
         "when": None,
@@ -119,6 +120,18 @@ def test_routes_for_programs(here, capsys):
         "off": "HEADGATE_NOT_SET is not set",
     }
     assert data["upstreams"][0] == {"name": "sim", "adapter": "simulator", "off": None}
+
+
+def test_routes_say_in_which_file_they_stand(here, capsys):
+    (here / "parts").mkdir()
+    (here / "parts" / "a.yaml").write_text("# one\nroutes:\n  - {name: a, to: sim}\n")
+    text = GOOD.replace("version: 1\n", "version: 1\ninclude: parts/a.yaml\n").replace(
+        "  - {name: rest, to: sim}\n", ""
+    )
+    (here / "routes.yaml").write_text(text)
+    assert main(["routes", "--json"]) == 0
+    found = [(route["name"], route["source"], route["line"]) for route in json.loads(capsys.readouterr().out)["routes"]]
+    assert found == [("big", "routes.yaml", 8), ("a", "parts/a.yaml", 3)]
 
 
 def test_routes_of_a_file_with_mistakes(here, capsys):

@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 from aiohttp import web
 from headgate.gateway.server.gateway import Gateway
-from headgate.gateway.server.handlers import make_app
+from headgate.gateway.server.handlers import make_server
 
 from .provider import KEY, FakeProvider
 
@@ -95,17 +95,20 @@ async def serving(
         }
     )
     gateway = Gateway.load(path)
+    runner: web.BaseRunner
     if mode == "standalone":
-        app = make_app(gateway)
+        await gateway.start()
+        runner = web.ServerRunner(make_server(gateway), shutdown_timeout=0.1)
         prefix = ""
     else:
         app = web.Application()
         gateway.mount(app, "/llm")
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         prefix = "/llm"
-    runner = web.AppRunner(app, handler_cancellation=mode == "standalone", access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         yield Served(f"http://127.0.0.1:{runner.addresses[0][1]}{prefix}", gateway, mode, runner)
     finally:
         await runner.cleanup()
+        await gateway.aclose()

@@ -93,9 +93,14 @@ class FakeProvider:
 
     @property
     def connections(self) -> int:
-        """Open connections."""
+        """How many connections are open."""
+        return len(self.open_connections)
+
+    @property
+    def open_connections(self) -> list[object]:
+        """The open connections, each an object of its own."""
         assert self._runner is not None and self._runner.server is not None
-        return len(self._runner.server.connections)
+        return list(self._runner.server.connections)
 
     @property
     def unanswered(self) -> int:

@@ -118,6 +118,7 @@ def test_record_headers_and_log_line_agree(
         assert decision.upstream == answer.headers["headgate-upstream"] == line["upstream"]
         assert len(decision.attempts) == int(answer.headers["headgate-attempts"]) == len(line["attempts"])
         assert json.loads(msgspec.json.encode(decision.attempts)) == line["attempts"]
+        assert list(decision.chain) == line["chain"]
         assert (line["format"], line["stream"], line["model"]) == (caller, stream, model)
         assert line.get("upstream_model", model) == decision.model == seen.model
         assert line["path"] == PATHS[caller]

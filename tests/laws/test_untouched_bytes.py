@@ -14,6 +14,7 @@ from headgate.gateway.relay.decoding import Decoding
 from headgate.gateway.relay.reply import Reply
 from headgate.gateway.relay.scope import Clock, Scope
 from headgate.gateway.relay.source import Listed
+from headgate.gateway.wire.outline import outline
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -133,7 +134,7 @@ def test_a_whole_answer_that_nobody_changed_is_read_without_being_changed(format
     codec = CODECS[format]
     body = codec.encode_response(answer.events, CONTEXT).body
     spelled = json.dumps(json.loads(body, parse_float=str), indent=data.draw(st.sampled_from([None, 1]))).encode()
-    chunk = Chunk(None, spelled, codec.whole, codec.decode_response, codec.read_usage)
+    chunk = Chunk(None, spelled, codec.whole, codec.decode_response, codec.read_usage, outline(spelled).usage)
     assert chunk.usage is not None or b'"usage"' not in spelled
     assert chunk.events
     assert chunk.raw == spelled

@@ -6,10 +6,14 @@ import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
+from headgate.gateway import rules
+from headgate.gateway.cli.drawing import draw
+from headgate.gateway.cli.mermaid import mermaid
 from headgate.gateway.rules import schema
 from headgate.gateway.rules.docstrings import field_docs
 from headgate.gateway.transport.options import TransportOptions
@@ -106,10 +110,21 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
     return f"`{value}`" if value != "" else ""
 
 
+def picture(text: str) -> str:
+    """Return what ``headgate graph`` draws of a rule file, with all of its upstreams on."""
+    with TemporaryDirectory() as directory:
+        path = Path(directory) / "routes.yaml"
+        path.write_text(text.replace('?"', '"'), encoding="utf-8")  # only optional keys can be missing in a picture
+        return mermaid(draw(rules.outline(path)))
+
+
 def page() -> str:
-    """Return the whole page as it should be."""
+    """Return the whole page as it should be: the picture is that of the step before it."""
     written, mark, _ = PAGE.read_text(encoding="utf-8").partition(MARK)
     assert mark, f"{PAGE} lacks the line {MARK!r}"
+    before, fence, after = written.partition("```mermaid\n")
+    step = before.rpartition("```yaml\n")[2].partition("```")[0]
+    written = before + fence + picture(step) + "```" + after.partition("```")[2]
     return written + MARK + "\n" + reference()
 
 

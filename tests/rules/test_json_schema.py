@@ -94,6 +94,54 @@ def test_what_the_loader_refuses_for_its_shape_the_schema_refuses(validator, err
     assert wrong == []
 
 
+@pytest.fixture(scope="module")
+def part_validator():
+    return jsonschema.Draft202012Validator(json_schema(part=True))
+
+
+@pytest.fixture
+def part_errors_of(tmp_path, problems_of):
+    """Return a function from an included file's text to the codes of all errors; what it leaves out stands elsewhere."""
+
+    def errors(text):
+        (tmp_path / "part.yaml").write_text(text)
+        found = problems_of("version: 1\ninclude: part.yaml\n")
+        return {each.code for each in found if each.severity == "error"}
+
+    return errors
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n", "{}\n", "version: 1\n", "x-a: 1\n", "routes: []\n"])
+def test_a_part_needs_no_version_nor_anything(text, part_validator, part_errors_of):
+    assert part_errors_of(text) == set()
+    assert part_validator.is_valid(data_of(text))
+
+
+@pytest.mark.parametrize("text", ["version: 2\n", "version: true\n", "- a\n", "text\n", "routes: {}\n", "vresion: 1\n"])
+def test_what_a_part_must_not_say(text, part_validator, part_errors_of):
+    assert part_errors_of(text) & VISIBLE
+    assert not part_validator.is_valid(data_of(text))
+
+
+def test_the_schema_of_parts_and_the_loader_agree_on_the_whole_language(part_validator, part_errors_of):
+    whole = {key: each for key, each in WHOLE.items() if key != "version"}
+    assert part_errors_of(emit(whole).text) == set()
+    assert part_validator.is_valid(whole) and part_validator.is_valid(WHOLE)
+    wrong = []
+    for at, mutant in enumerate(mutants()):
+        if at % 4 and mutant.path[:1] != ("version",):
+            continue  # a file with its version is the same to both schemas: these have none
+        data = {key: each for key, each in mutant.data.items() if key != "version"}
+        if mutant.path[:1] == ("version",):
+            data = mutant.data
+        codes = part_errors_of(emit(data).text)
+        own = OWN_OPTIONS.fullmatch(".".join(map(str, mutant.path)))
+        seen = (bool(codes & VISIBLE) or mutant.code == "E020") and own is None
+        if seen == part_validator.is_valid(data):
+            wrong.append((mutant.title, sorted(codes)))
+    assert wrong == []
+
+
 @pytest.mark.parametrize(
     ("code", "text"), [case[:2] for case in MISTAKES], ids=[f"{case[0]}-{at}" for at, case in enumerate(MISTAKES)]
 )

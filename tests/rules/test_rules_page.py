@@ -16,6 +16,10 @@ def test_the_reference_is_what_the_types_say():
     assert PAGE.read_text(encoding="utf-8") == page(), "write it anew: python -m tests.rules.rules_page"
 
 
+def test_the_picture_is_in_the_page():
+    assert page().count("```mermaid\nflowchart LR\n") == 1
+
+
 def test_every_struct_of_a_rule_file_has_its_section():
     structs = {each for each in vars(schema).values() if isinstance(each, type) and issubclass(each, msgspec.Struct)}
     missing = structs - {kind for _, kind in SECTIONS} - {msgspec.Struct}

@@ -122,6 +122,42 @@ def test_a_failure_goes_where_its_kind_says_and_every_try_is_in_the_record(ask, 
     ]
 
 
+@pytest.mark.parametrize(
+    ("model", "chain"),
+    [
+        ("first", ("log", "retry", "retry")),
+        ("inner", ("log",)),
+        ("fails", ("log", "retry")),
+        ("nobody", ("log",)),
+        ("outright", ("log", "retry", "retry")),
+    ],
+)
+def test_the_record_names_the_chain_of_the_route_and_of_the_upstream_that_was_tried_last(
+    model, chain, ask, plan_of, facts
+):
+    text = """
+chains: {twice: [retry, retry]}
+targets:
+  smart:
+    select:
+      - {match: {model: first}, use: steady}
+      - {match: {model: inner}, use: plain}
+      - {match: {model: fails}, use: failing}
+    on_failure: [{kinds: [rate_limit], use: once}]
+  plain: {select: [use: one]}
+  failing: {select: [use: busy]}
+routes:
+  - {name: outright, match: {model: outright}, chain: [log], to: steady}
+  - {name: r, chain: [log], to: smart}
+"""
+    more = "  steady: {adapter: simulator, chain: twice}\n  once: {adapter: simulator, chain: [retry]}\n"
+    decision, _ = ask(more + text, model=model)
+    assert decision.chain == chain
+    failures = ["rate_limit"] if model == "fails" else []
+    assert decide(plan_of(UPSTREAMS + more + text), facts(model=model), failures=failures).chain == chain
+    assert msgspec.json.decode(msgspec.json.encode(decision), type=type(decision)) == decision
+
+
 def test_an_error_that_no_entry_names_is_the_callers(ask):
     decision, error = ask(route("    select: [use: busy]\n    on_failure: [{kinds: [connect], use: one}]"))
     assert (error.kind, len(decision.attempts)) == ("rate_limit", 1)

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 
 from aiohttp import web
 from headgate.gateway.server.gateway import Gateway
-from headgate.gateway.server.handlers import make_app
+from headgate.gateway.server.handlers import make_app, make_server
 
 T = TypeVar("T")
 CHAT: Final = "/v1/chat/completions"
@@ -75,15 +75,24 @@ async def serving(
     cancels: bool = True,
     **runner_options: Any,
 ) -> AsyncIterator[House]:
-    """Serve the rules ``text``, mounted in ``host`` if there is one. ``cancels``: as handler_cancellation of aiohttp."""
+    """Serve the rules ``text``, mounted in ``host`` if there is one, else as ``headgate serve`` does.
+
+    ``cancels``: as handler_cancellation of aiohttp; False where nobody but an application can say so.
+    """
     gateway = load(directory, text)
-    if host is None:
-        app, prefix = make_app(gateway), ""
+    runner: web.BaseRunner
+    prefix = ""
+    if host is None and cancels:
+        await gateway.start()
+        runner = web.ServerRunner(make_server(gateway, **runner_options), shutdown_timeout=0.1)
     else:
-        app, prefix = host, "/llm"
-        gateway.mount(host, prefix)
-    options: dict[str, Any] = {"access_log": None, "shutdown_timeout": 0.1, **runner_options}
-    runner = web.AppRunner(app, handler_cancellation=cancels, **options)
+        options: dict[str, Any] = {"access_log": None, "shutdown_timeout": 0.1, **runner_options}
+        if host is None:
+            host = make_app(gateway)
+        else:
+            prefix = "/llm"
+            gateway.mount(host, prefix)
+        runner = web.AppRunner(host, handler_cancellation=cancels, **options)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -91,6 +100,7 @@ async def serving(
         yield House(base, gateway, runner, directory / "routes.yaml")
     finally:
         await runner.cleanup()
+        await gateway.aclose()
 
 
 def begin(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

@@ -8,6 +8,7 @@ import aiohttp
 import msgspec
 import pytest
 from headgate.gateway.server.gateway import Health
+from headgate.gateway.server.generation import Reloads
 from headgate.gateway.version import VERSION
 
 from ..fakes.provider import FakeProvider
@@ -41,7 +42,7 @@ async def test_health(
         assert health.loaded_at == house.gateway.loaded_at
         assert health.upstreams["here"] == "on"
         assert "TEST_UNSET_KEY" in health.upstreams["gone"]
-        assert health.reload_error is None
+        assert (health.generation, health.reloads) == (1, Reloads())
         body = body_of(stream=True)
         client.send(head_of(house, len(body)) + body)
         await client.head()

@@ -196,7 +196,8 @@ async def test_sighup_reloads(tmp_path: Path, http: aiohttp.ClientSession) -> No
         await running.says("old rules stay")
         assert (await ask(http, base)).headers["headgate-route"] == "after"
         health = await (await http.get(base + "/healthz")).json()
-        assert "version" in health["reload_error"]
+        assert (health["reloads"]["succeeded"], health["reloads"]["failed"]) == (1, 1)
+        assert health["reloads"]["last"]["codes"] == ["E014"]
 
 
 async def test_it_refuses_to_be_open_to_the_network(tmp_path: Path) -> None:

@@ -288,8 +288,8 @@ def _connections(house: House) -> list[Any]:
 
 @pytest.mark.parametrize("status", [204, 304])
 async def test_a_status_without_a_body(status: int) -> None:
-    async def handler(request: web.Request) -> web.Response:
-        return WholeAnswer(body=b"{}", status=status)
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return WholeAnswer(b"{}", status, {})
 
     app = web.Application()
     app.router.add_get("/", handler)

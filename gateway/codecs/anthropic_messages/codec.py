@@ -10,14 +10,15 @@ from msgspec import Raw, Struct
 
 from ...errors import DecodeError, GatewayError, UpstreamError
 from ...ir.event import Event, Usage, Wire
-from ...ir.message import Request
+from ...ir.message import NO_EXTRA, Request
 from ...wire.patch import set_member
+from ...wire.surrogates import mend_raw
 from ..base import AnswerContext, Encoded, Peek, RequestFacts, UpstreamFacts
 from . import compose, errors, request, response
 from .encoder import MessagesStreamEncoder
 from .members import BAD_JSON, FORMAT, NULL
 from .stream import WIRE, MessagesStreamDecoder
-from .usage import usage_of
+from .usage import read_usage
 
 _NOTHING: Final = Raw()
 
@@ -71,8 +72,8 @@ class AnthropicMessages:
     def decode_response(self, body: bytes) -> tuple[Event, ...]:
         return response.decode_response(body)
 
-    def read_usage(self, body: bytes) -> Usage | None:
-        return usage_of(body)
+    def read_usage(self, usage: Raw) -> Usage | None:
+        return read_usage(mend_raw(usage), NO_EXTRA)
 
     def encode_response(self, events: Sequence[Event], context: AnswerContext) -> Encoded:
         return response.encode_response(events, context)

@@ -12,8 +12,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from ...ir.event import StopReason, Usage
-from ...ir.message import NO_EXTRA, Extra
-from ...wire.surrogates import mend_halves
+from ...ir.message import Extra
 from .members import BAD_JSON, FORMAT, NULL
 
 STOP_REASONS: Final[Mapping[str, StopReason]] = {
@@ -90,29 +89,6 @@ def read_usage(raw: bytes | Raw, before: Extra) -> Usage | None:
         format=FORMAT,
         raw=members,
     )
-
-
-class _Whole(Struct):
-    usage: Raw = Raw(b"null")
-
-
-_WHOLE: Final = msgspec.json.Decoder(_Whole)
-
-
-def usage_of(body: bytes) -> Usage | None:
-    """Return the usage of a whole answer, read without the rest of it."""
-    raw: Raw | None
-    try:
-        raw = _WHOLE.decode(body).usage
-    except BAD_JSON:
-        raw = None
-    if raw is None or b"\\" in bytes(raw):
-        # Hardly ever: not worth a search through every body.
-        try:
-            raw = _WHOLE.decode(mend_halves(body)).usage
-        except BAD_JSON:
-            return None
-    return read_usage(raw, NO_EXTRA)
 
 
 def write_usage(usage: Usage | None) -> dict[str, object]:

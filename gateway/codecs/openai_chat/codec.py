@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from msgspec import Raw
+
 from ...errors import GatewayError, UpstreamError
 from ...ir.event import Event, Usage, Wire
 from ...ir.message import Request
+from ...wire.surrogates import mend_raw
 from ..base import AnswerContext, Encoded, Peek, RequestFacts, UpstreamFacts
 from . import errors, request_reader, request_writer, response
 from .members import FORMAT
 from .peek import patch_request, peek_request
 from .stream_decoder import STREAMED, ChatStreamDecoder
 from .stream_encoder import ChatStreamEncoder
-from .usage import usage_of
+from .usage import read_usage
 
 PATH: Final = "/chat/completions"
 
@@ -47,8 +50,8 @@ class OpenAIChat:
     def decode_response(self, body: bytes) -> tuple[Event, ...]:
         return response.decode_response(body)
 
-    def read_usage(self, body: bytes) -> Usage | None:
-        return usage_of(body)
+    def read_usage(self, usage: Raw) -> Usage | None:
+        return read_usage(mend_raw(usage))
 
     def encode_response(self, events: Sequence[Event], context: AnswerContext) -> Encoded:
         return response.encode_response(events, context)

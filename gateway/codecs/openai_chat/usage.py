@@ -13,7 +13,6 @@ from msgspec import Raw, Struct
 
 from ...ir.event import Usage
 from ...ir.loss import Loss
-from ...wire.surrogates import mend_halves
 from .members import BAD_JSON, FORMAT, OBJECT
 
 
@@ -64,29 +63,6 @@ def read_usage(raw: Raw) -> Usage | None:
         written += reasoning
     uncached = None if read is None else max(0, read - (cached or 0) - (cache_written or 0))
     return Usage(read, uncached, cached, cache_written, written, reasoning, False, FORMAT, members)
-
-
-class _Whole(Struct):
-    usage: Raw = Raw(b"null")
-
-
-_WHOLE: Final = msgspec.json.Decoder(_Whole)
-
-
-def usage_of(body: bytes) -> Usage | None:
-    """Return the usage of a whole answer, read without the rest of it."""
-    raw: Raw | None
-    try:
-        raw = _WHOLE.decode(body).usage
-    except BAD_JSON:
-        raw = None
-    if raw is None or b"\\" in bytes(raw):
-        # Hardly ever: not worth a search through every body.
-        try:
-            raw = _WHOLE.decode(mend_halves(body)).usage
-        except BAD_JSON:
-            return None
-    return read_usage(raw)
 
 
 def write_usage(usage: Usage, losses: list[Loss]) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, TextIO
 
 from headgate import Adapter, AdapterContext, Call, Chunk, Middleware, Next, Reply
 from headgate.gateway.ir.event import (
@@ -53,6 +54,57 @@ class _Louder:
 
     def close(self, error: Exception | None, /) -> None:
         pass
+
+
+class TallyOptions(Struct, frozen=True, forbid_unknown_fields=True):
+    """``to``: the file that each call adds a dot to."""
+
+    to: str
+
+
+class Tally:
+    """Counts calls, over reloads too, and writes to one file that it never opens twice."""
+
+    Options: ClassVar[type[Struct]] = TallyOptions
+
+    def __init__(self, options: TallyOptions) -> None:
+        self.options = options
+        self.book = _Book(options.to)
+
+    def carry_over(self, old: Tally) -> None:
+        if old.options.to == self.options.to:
+            self.book = old.book
+
+    async def start(self) -> None:
+        self.book.users += 1
+        if self.book.file is None:
+            self.book.opened += 1
+            self.book.file = Path(self.options.to).open("a")  # noqa: SIM115  # until the last user stops
+
+    async def stop(self) -> None:
+        self.book.users -= 1
+        if self.book.users == 0 and self.book.file is not None:
+            self.book.file.close()
+            self.book.file = None
+
+    async def __call__(self, call: Call, call_next: Next, /) -> Reply:
+        assert self.book.file is not None
+        self.book.calls += 1
+        self.book.file.write(".")
+        reply = await call_next(call)
+        reply.headers = {**reply.headers, "x-tally": f"{self.book.calls} calls, opened {self.book.opened} times"}
+        return reply
+
+
+class _Book:
+    """What one Tally hands to the next."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.file: TextIO | None = None
+        self.users = 0
+        self.calls = 0
+        self.opened = 0
 
 
 class EchoOptions(Struct, frozen=True, forbid_unknown_fields=True):

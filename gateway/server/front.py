@@ -1,0 +1,335 @@
+"""The front: connections on which small requests are read and answered without a web server's machinery.
+
+A request that is as nearly all of them are, a POST of plain JSON to one of our paths, whole and in one piece, is parsed by
+llhttp and given to the handler as it is. Anything else, a stream, another path or method, a chunked or packed or large
+body, ``Expect``, two headers of one name, a second request before the first is answered, a parse error, is aiohttp's: the
+connection is handed over to its server with every byte of the request, for good. So there is one behaviour, and this file
+knows only the case in which nothing is odd.
+
+The handler must answer what is given to it here with a WholeAnswer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final, TypeAlias, cast
+
+from aiohttp import web
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+
+from .intake import Arrived
+from .whole import WholeAnswer, grace_s
+
+PATIENCE: Final = 128 * 1024
+"""Bytes of a request that may come in pieces; a larger one is aiohttp's to receive."""
+HEADER_LIMIT: Final = 64
+"""Headers of a request."""
+KEEP_ALIVE_S: Final = 75.0
+"""How long a connection may be idle."""
+SWEEP_S: Final = 1.0
+"""A request that is not whole when the next sweep finds it goes to aiohttp, whose readers have their deadlines."""
+_log: Final = logging.getLogger("headgate.server")
+_MAX_LEARNT: Final = 1000
+_ODD: Final = frozenset(
+    {
+        "transfer-encoding",
+        "expect",
+        "upgrade",
+        "te",
+        "trailer",
+        "content-encoding",
+        "origin",
+        "proxy-connection",
+        "access-control-request-method",
+    }
+)
+"""Headers of requests that are not for here."""
+
+_names: Final[dict[bytes, str]] = {}
+"""Header names as they came, to the same in lower case; "" for the odd ones."""
+
+
+Serve: TypeAlias = Callable[[Arrived], Awaitable[WholeAnswer]]
+Route: TypeAlias = Callable[[Arrived], "Serve | None"]
+"""Returns what serves a request, None if it is not for here."""
+
+
+class FrontServer(web.Server):
+    """aiohttp's server with a front before it. ``paths`` are served here if ``route`` finds somebody to do it.
+
+    ``max_head`` is in bytes.
+    """
+
+    def __init__(self, handler: Any, *, paths: Iterable[str], route: Route, max_head: int, **options: Any) -> None:
+        super().__init__(handler, **options)
+        self.paths = {path.encode(): path for path in paths}
+        self.route = route
+        self.max_head = max_head
+        self.fronts: set[Front] = set()
+        self.loop = asyncio.get_running_loop()
+        self._closing = False
+        self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)
+
+    def __call__(self) -> Any:
+        """Return a protocol for a new connection."""
+        return super().__call__() if self._closing else Front(self)
+
+    def behind(self) -> asyncio.Protocol:
+        """Return aiohttp's protocol, for a connection that is handed over."""
+        return cast(asyncio.Protocol, super().__call__())
+
+    def pre_shutdown(self) -> None:
+        """Close what is idle, let the rest end with its answer."""
+        super().pre_shutdown()
+        self._closing = True
+        self._sweeper.cancel()
+        for front in list(self.fronts):
+            front.close_soon()
+
+    async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  # aiohttp's signature
+        """Wait for the answers under way, then close every connection."""
+        self.pre_shutdown()
+        tasks = [front.task for front in self.fronts if front.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout)
+        for front in list(self.fronts):
+            front.abort()
+        await super().shutdown(timeout)
+
+    def _sweep(self) -> None:
+        now = self.loop.time()
+        for front in list(self.fronts):
+            front.tick(now)
+        self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)
+
+
+class Front(asyncio.Protocol):
+    """One connection. ``task`` answers the request at hand."""
+
+    __slots__ = (
+        "task",
+        "_server",
+        "_transport",
+        "_remote",
+        "_parser",
+        "_raw",
+        "_since",
+        "_url",
+        "_headers",
+        "_body",
+        "_messages",
+        "_whole",
+        "_odd",
+        "_keep",
+        "_later",
+        "_unwritable",
+        "_last",
+    )
+
+    def __init__(self, server: FrontServer) -> None:
+        self.task: asyncio.Task[None] | None = None
+        self._server = server
+        self._transport: asyncio.Transport | None = None
+        self._remote: str | None = None
+        self._parser = HttpRequestParser(self)
+        self._raw = b""
+        self._since = 0.0
+        self._url = b""
+        self._headers: dict[str, str] = {}
+        self._body = b""
+        self._messages = 0
+        self._whole = self._odd = self._keep = self._last = False
+        self._later = b""
+        self._unwritable: asyncio.Future[None] | None = None
+
+    # -- asyncio's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Note who calls."""
+        self._transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        self._remote = str(peer[0]) if isinstance(peer, (tuple, list)) else None if peer is None else str(peer)
+        self._since = self._server.loop.time()
+        self._server.fronts.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client left."""
+        self._server.fronts.discard(self)
+        self._transport = None
+        if self.task is not None:
+            self.task.cancel()
+        self.resume_writing()
+
+    def pause_writing(self) -> None:
+        """The client does not read."""
+        if self._unwritable is None:
+            self._unwritable = self._server.loop.create_future()
+
+    def resume_writing(self) -> None:
+        """The client has read most of it."""
+        waiter, self._unwritable = self._unwritable, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def data_received(self, data: bytes) -> None:
+        """Take a piece of a request, serve it once it is whole."""
+        if self.task is not None:  # not before the one at hand is answered
+            self._later += data
+            if self._transport is not None:
+                self._transport.pause_reading()
+            return
+        if self._raw:
+            self._raw += data
+        else:
+            self._raw = data
+            self._url = self._body = b""
+            self._headers = {}
+            self._messages = 0
+            self._whole = self._odd = False
+        try:
+            self._parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade):
+            self._hand_over()
+            return
+        if self._whole and self._messages == 1 and not self._odd:
+            self._serve()
+        elif self._odd or self._whole or len(self._raw) > PATIENCE:
+            self._hand_over()
+        else:
+            self._since = self._server.loop.time()
+
+    # -- the parser's side
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request."""
+        self._messages += 1
+
+    def on_url(self, url: bytes) -> None:
+        """A piece of the target."""
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header; trailers never get here, since no chunked body does."""
+        known = _names.get(name)
+        if known is None:
+            known = _learn(name)
+        headers = self._headers
+        if not known or known in headers:
+            self._odd = True
+        else:
+            headers[known] = value.decode("utf-8", "surrogateescape").rstrip(" \t")
+
+    def on_headers_complete(self) -> None:
+        """The end of the headers."""
+        parser, headers = self._parser, self._headers
+        self._keep = parser.should_keep_alive()
+        if (
+            "host" not in headers
+            or headers.get("content-type") != "application/json"
+            or "content-length" not in headers
+            or len(headers) > HEADER_LIMIT
+            or self._url not in self._server.paths
+            or parser.get_method() != b"POST"
+            or parser.get_http_version() != "1.1"
+            or parser.should_upgrade()
+        ):
+            self._odd = True
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        self._body = body if not self._body else self._body + body
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        self._whole = True
+
+    # -- serving
+
+    def _serve(self) -> None:
+        server, transport = self._server, self._transport
+        assert transport is not None
+        body = self._body
+        arrived = Arrived(transport, server.paths[self._url], self._headers, body, self._remote)
+        if len(self._raw) - len(body) > server.max_head or (serve := server.route(arrived)) is None:
+            self._hand_over()
+            return
+        self._raw = b""
+        self.task = server.loop.create_task(self._answer(serve, arrived))
+
+    async def _answer(self, serve: Serve, arrived: Arrived) -> None:
+        transport = arrived.transport
+        try:
+            answer = await serve(arrived)
+            if transport.is_closing():
+                return
+            keep = self._keep and not self._last and not answer.closes
+            transport.write(answer.written(keep))
+            if self._unwritable is not None:
+                try:
+                    async with asyncio.timeout(grace_s(len(answer.content))):
+                        await self._unwritable
+                except TimeoutError:
+                    transport.abort()
+                    return
+            if not keep:
+                transport.close()
+        except asyncio.CancelledError:
+            transport.abort()
+            raise
+        except Exception:  # the server's edge: what the handler could not turn into an answer
+            _log.exception("a request could not be answered")
+            transport.abort()
+        finally:
+            self.task = None
+            self._since = self._server.loop.time()
+        if self._later and not transport.is_closing():
+            later, self._later = self._later, b""
+            transport.resume_reading()
+            self.data_received(later)
+
+    def _hand_over(self) -> None:
+        """Let aiohttp read the request from its beginning, and whatever comes after it."""
+        transport = self._transport
+        assert transport is not None
+        server, raw = self._server, self._raw
+        server.fronts.discard(self)
+        self._transport = None
+        self._raw = b""
+        inner = server.behind()
+        transport.set_protocol(inner)
+        inner.connection_made(transport)
+        inner.data_received(raw)
+
+    # -- the end
+
+    def tick(self, now: float) -> None:
+        """Look at the time."""
+        transport = self._transport
+        if self.task is not None or transport is None:
+            return
+        if self._raw:
+            if now - self._since >= SWEEP_S:
+                self._hand_over()
+        elif now - self._since >= KEEP_ALIVE_S:
+            transport.close()
+
+    def close_soon(self) -> None:
+        """Close when nothing is under way here, now or later."""
+        self._last = True
+        if self.task is None and self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close now."""
+        if self._transport is not None:
+            self._transport.abort()
+
+
+def _learn(name: bytes) -> str:
+    text = name.decode("latin-1").lower()
+    known = "" if text in _ODD else text
+    if len(_names) < _MAX_LEARNT:
+        _names[name] = known
+    return known

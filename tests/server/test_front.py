@@ -1,0 +1,370 @@
+"""The front: what it serves itself, what it leaves to aiohttp, and that nobody can tell which it was."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from headgate.gateway.server import front as fronts
+from headgate.gateway.server.front import Front, FrontServer
+
+from .house import CHAT, MESSAGES, House, Wire, body_of, head_of, serving, until, wire
+
+SLOW = """
+    upstreams: {sim: {adapter: simulator, script: ['start 5s', 'text late']}}
+    routes: [{name: all, to: sim}]
+"""
+LONG = """
+    upstreams: {sim: {adapter: simulator, script: ['text %s']}}
+    routes: [{name: all, to: sim}]
+"""
+
+
+def server_of(house: House) -> FrontServer:
+    runner: Any = house.runner
+    assert isinstance(runner, web.ServerRunner)
+    assert isinstance(runner.server, FrontServer)
+    return runner.server
+
+
+def by_front(house: House) -> bool:
+    """Whether the one connection there is has not been handed over."""
+    server = server_of(house)
+    assert len(server.fronts) + len(server.connections) == 1
+    return bool(server.fronts)
+
+
+async def answer(client: Wire) -> tuple[int, dict[str, str], Any]:
+    status, headers = await client.head()
+    body = (
+        await client.pieces() if "transfer-encoding" in headers else await client.read(int(headers["content-length"]))
+    )
+    return status, headers, json.loads(body) if body.startswith(b"{") else body
+
+
+def said(body: Any) -> str:
+    return str(body["choices"][0]["message"]["content"])
+
+
+@pytest.mark.parametrize("path", [CHAT, "/chat/completions", MESSAGES, "/messages"])
+async def test_small_requests_one_after_the_other(tmp_path: Path, path: str) -> None:
+    async with serving(tmp_path) as house, wire(house) as client:
+        for number in range(3):
+            body = body_of(f"number {number}")
+            client.send(head_of(house, len(body), path=path) + body)
+            status, headers, told = await answer(client)
+            assert status == 200
+            assert f"number {number}" in json.dumps(told)
+            assert headers["headgate-route"] == "all"
+            assert {"date", "server", "x-request-id"} <= set(headers)
+            assert "connection" not in headers
+            assert by_front(house)
+        await house.idle()
+
+
+async def test_errors_are_answered_in_the_callers_format(tmp_path: Path) -> None:
+    async with serving(tmp_path) as house, wire(house) as client:
+        body = b'{"model":"m","messages":"none","max_tokens":1}'
+        client.send(head_of(house, len(body), path=MESSAGES) + body)
+        status, headers, told = await answer(client)
+        assert (status, told["type"], headers["headgate-error"]) == (400, "error", "invalid_request")
+        assert by_front(house)
+        body = body_of()
+        client.send(head_of(house, len(body)) + body)
+        assert (await answer(client))[0] == 200
+
+
+async def test_a_request_in_pieces(tmp_path: Path) -> None:
+    body = body_of("word " * 2000)
+    whole = b""
+    async with serving(tmp_path) as house, wire(house) as client:
+        whole = head_of(house, len(body)) + body
+        for start in range(0, len(whole), 999):
+            client.send(whole[start : start + 999])
+            await asyncio.sleep(0)
+        status, _, told = await answer(client)
+        assert status == 200
+        assert said(told).startswith("You said: word word")
+        assert by_front(house)
+
+
+async def test_cut_at_every_byte(tmp_path: Path) -> None:
+    """Straight into the protocol, as asyncio would: a socket may join what was sent apart."""
+    body = body_of("x")
+    async with serving(tmp_path) as house:
+        whole = head_of(house, len(body), {"User-Agent": "  spaced \t"}) + body
+        for place in range(1, len(whole)):
+            transport = Tape()
+            front = Front(server_of(house))
+            front.connection_made(transport)
+            front.data_received(whole[:place])
+            assert front.task is None
+            front.data_received(whole[place:])
+            await until(lambda transport=transport: transport.written)
+            assert transport.written[0].startswith(b"HTTP/1.1 200 OK\r\n"), place
+            front.connection_lost(None)
+
+
+class Tape(asyncio.Transport):
+    """A transport that keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[bytes] = []
+        self.closed = False
+        self.on_write: Callable[[], object] = lambda: None
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return ("127.0.0.1", 5) if name == "peername" else default
+
+    def write(self, data: Any) -> None:
+        self.written.append(bytes(data))
+        self.on_write()
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+    abort = close
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def pause_reading(self) -> None:
+        """Nothing is read here."""
+
+    resume_reading = pause_reading
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """The test looks for it at the server."""
+
+
+ODD: dict[str, tuple[dict[str, Any], int]] = {
+    "a stream": ({"body": body_of("a", stream=True)}, 200),
+    "a query": ({"path": f"{CHAT}?x=1"}, 200),
+    "another path": ({"path": "/v1/nothing"}, 404),
+    "another method": ({"method": "PUT"}, 405),
+    "a chunked body": ({"chunked": True}, 200),
+    "HTTP/1.0": ({"version": "1.0"}, 200),
+    "an origin": ({"headers": {"origin": "http://evil.example"}}, 200),
+    "a charset": ({"headers": {"content-type": "application/json; charset=utf-8"}}, 200),
+    "text": ({"headers": {"content-type": "text/plain"}}, 415),
+    "no JSON": ({"body": b"{"}, 400),
+    "an empty body": ({"body": b""}, 400),
+    "bad gzip": ({"headers": {"content-encoding": "gzip"}}, 400),
+    "unknown coding": ({"headers": {"content-encoding": "rot13"}}, 415),
+    "a large body": ({"body": body_of("x" * 300_000)}, 200),
+    "large headers": ({"headers": {"x-large": "y" * 70_000}}, 431),
+    "many headers": ({"headers": {f"x-{number}": "1" for number in range(70)}}, 200),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+async def test_what_is_odd_is_handed_over(tmp_path: Path, case: str) -> None:
+    given, expected = ODD[case]
+    body = given.get("body", body_of())
+    limits = {"max_line_size": 2**18, "max_field_size": 2**18}
+    async with serving(tmp_path, **limits) as house, wire(house) as client:
+        head = head_of(
+            house,
+            None if given.get("chunked") else len(body),
+            given.get("headers"),
+            path=given.get("path", CHAT),
+            method=given.get("method", "POST"),
+            version=given.get("version", "1.1"),
+        )
+        client.send(head + (b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if given.get("chunked") else body))
+        await until(lambda: not server_of(house).fronts)
+        if "stream" in case:
+            status, _ = await client.head()
+            assert status == expected
+            assert (await client.pieces()).endswith(b"data: [DONE]\n\n")
+        else:
+            status, headers, _ = await answer(client)
+            assert status == expected
+            if headers.get("connection") == "close" or given.get("version") == "1.0" or status >= 400:
+                return
+        # The connection goes on as aiohttp's.
+        body = body_of("again")
+        client.send(head_of(house, len(body)) + body)
+        assert said((await answer(client))[2]) == "You said: again"
+        assert not server_of(house).fronts
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("host: x", "host: y"), ("x-api-key: a", "x-api-key: b"), ("content-type: application/json",) * 2],
+)
+async def test_repeated_headers_are_not_for_here(tmp_path: Path, first: str, second: str) -> None:
+    body = body_of()
+    lines = [f"POST {CHAT} HTTP/1.1", first, second, f"content-length: {len(body)}"]
+    for needed in ("host: x", "content-type: application/json"):
+        if needed.partition(":")[0] not in first:
+            lines.append(needed)
+    async with serving(tmp_path) as house, wire(house) as client:
+        client.send("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+        await client.head()
+        assert not server_of(house).fronts
+
+
+async def test_expect_is_answered(tmp_path: Path) -> None:
+    body = body_of()
+    async with serving(tmp_path) as house, wire(house) as client:
+        client.send(head_of(house, len(body), {"expect": "100-continue"}))
+        assert (await client.head())[0] == 100
+        client.send(body)
+        assert (await answer(client))[0] == 200
+
+
+async def test_pipelined_requests_are_answered_in_order(tmp_path: Path) -> None:
+    bodies = [body_of(f"number {number}", stream=number == 2) for number in range(5)]
+    async with serving(tmp_path) as house, wire(house) as client:
+        client.send(b"".join(head_of(house, len(body)) + body for body in bodies))
+        for number in range(5):
+            if number == 2:
+                assert (await client.head())[0] == 200
+                assert b"number" in await client.pieces()
+            else:
+                assert said((await answer(client))[2]) == f"You said: number {number}"
+
+
+async def test_a_second_request_that_comes_too_early_waits(tmp_path: Path) -> None:
+    bodies = [body_of(f"number {number}") for number in range(3)]
+    async with serving(tmp_path) as house:
+        transport = Tape()
+        front = Front(server_of(house))
+        front.connection_made(transport)
+        front.data_received(head_of(house, len(bodies[0])) + bodies[0])
+        assert front.task is not None
+        front.data_received(head_of(house, len(bodies[1])) + bodies[1])
+        front.data_received((head_of(house, len(bodies[2])) + bodies[2])[:40])
+        front.data_received((head_of(house, len(bodies[2])) + bodies[2])[40:])
+        assert not transport.written
+        # The last two are found together, which is aiohttp's to sort out.
+        await until(lambda: b"".join(transport.written).count(b"HTTP/1.1 200 OK") == 3)
+        written = b"".join(transport.written)
+        assert written.index(b"number 0") < written.index(b"number 1") < written.index(b"number 2")
+        transport.closed = True
+        server_of(house).connections[0].connection_lost(None)
+
+
+async def test_a_client_that_leaves_ends_its_call(tmp_path: Path) -> None:
+    body = body_of()
+    async with serving(tmp_path, SLOW) as house, wire(house) as client:
+        client.send(head_of(house, len(body)) + body)
+        await until(lambda: house.gateway.in_flight == 1)
+        client.leave()
+        await house.idle()
+        await until(lambda: not server_of(house).fronts)
+
+
+async def test_a_connection_that_shall_close_closes(tmp_path: Path) -> None:
+    body = body_of()
+    async with serving(tmp_path) as house, wire(house) as client:
+        client.send(head_of(house, len(body), {"connection": "close"}) + body)
+        status, headers, _ = await answer(client)
+        assert (status, headers["connection"]) == (200, "close")
+        assert await client.rest(1) == b""
+        assert not server_of(house).fronts
+
+
+async def test_a_draining_gateway_ends_connections_with_their_answer(tmp_path: Path) -> None:
+    body = body_of()
+    async with serving(tmp_path) as house, wire(house) as client:
+        house.gateway.draining = True
+        client.send(head_of(house, len(body)) + body)
+        status, headers, _ = await answer(client)
+        assert (status, headers["connection"]) == (200, "close")
+        assert await client.rest(1) == b""
+
+
+async def test_half_a_request_goes_to_those_who_have_deadlines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fronts, "SWEEP_S", 0.05)
+    body = body_of("late")
+    async with serving(tmp_path) as house, wire(house) as client:
+        whole = head_of(house, len(body)) + body
+        client.send(whole[:-5])
+        await until(lambda: server_of(house).connections)
+        assert not server_of(house).fronts
+        client.send(whole[-5:])
+        assert said((await answer(client))[2]) == "You said: late"
+
+
+async def test_idle_connections_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fronts, "SWEEP_S", 0.05)
+    monkeypatch.setattr(fronts, "KEEP_ALIVE_S", 0.2)
+    body = body_of()
+    async with serving(tmp_path) as house, wire(house) as client, wire(house) as silent:
+        client.send(head_of(house, len(body)) + body)
+        assert (await answer(client))[0] == 200
+        assert await client.rest(2) == b""
+        assert await silent.rest(2) == b""
+
+
+async def test_a_client_that_does_not_read_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fronts, "grace_s", lambda size: 0.05)
+    body = body_of()
+    async with serving(tmp_path) as house:
+        for reads in (True, False):
+            transport = Tape()
+            front = Front(server_of(house))
+            front.connection_made(transport)
+            transport.on_write = front.pause_writing
+            front.data_received(head_of(house, len(body)) + body)
+            await until(lambda transport=transport: transport.written)
+            assert front.task is not None
+            if reads:
+                front.resume_writing()
+            await until(lambda front=front: front.task is None)
+            assert transport.closed is not reads
+            front.connection_lost(None)
+
+
+async def test_a_large_answer_waits_for_its_reader(tmp_path: Path) -> None:
+    body = body_of()
+    async with serving(tmp_path, LONG % ("z" * 900_000)) as house, wire(house, receive_buffer=8192) as client:
+        for _ in range(2):
+            client.send(head_of(house, len(body)) + body)
+            assert len(said((await answer(client))[2])) == 900_000
+            assert by_front(house)
+
+
+async def test_the_end_of_the_server(tmp_path: Path) -> None:
+    """Idle connections close at once, an answer under way comes to its end, and no task is left."""
+    body = body_of()
+    async with closing_house(tmp_path) as (house, client, idle):
+        client.send(head_of(house, len(body)) + body)
+        await until(lambda: house.gateway.in_flight == 1)
+        server = server_of(house)
+        server.pre_shutdown()
+        assert await idle.rest(1) == b""
+        status, headers, _ = await answer(client)
+        assert (status, headers["connection"]) == (200, "close")
+        await server.shutdown(1)
+        assert not server.fronts
+
+
+async def test_shutdown_does_not_wait_for_ever(tmp_path: Path) -> None:
+    body = body_of()
+    async with serving(tmp_path, SLOW) as house, wire(house) as client:
+        client.send(head_of(house, len(body)) + body)
+        await until(lambda: house.gateway.in_flight == 1)
+        await server_of(house).shutdown(0.05)
+        assert await client.rest(1) == b""
+        await house.idle()
+
+
+@asynccontextmanager
+async def closing_house(tmp_path: Path) -> AsyncIterator[tuple[House, Wire, Wire]]:
+    text = SLOW.replace("start 5s", "start 200ms")
+    async with serving(tmp_path, text) as house, wire(house) as client, wire(house) as idle:
+        await until(lambda: len(server_of(house).fronts) == 2)
+        yield house, client, idle
