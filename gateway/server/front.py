@@ -22,6 +22,8 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from .intake import Arrived
 from .whole import WholeAnswer, grace_s
 
+READ_SIZE: Final = 64 * 1024
+"""Bytes of one read."""
 PATIENCE: Final = 128 * 1024
 """Bytes of a request that may come in pieces; a larger one is aiohttp's to receive."""
 HEADER_LIMIT: Final = 64
@@ -68,6 +70,8 @@ class FrontServer(web.Server):
         self.route = route
         self.max_head = max_head
         self.fronts: set[Front] = set()
+        self.buffer = memoryview(bytearray(READ_SIZE))
+        """What all connections read into: a read is parsed at once."""
         self.loop = asyncio.get_running_loop()
         self._closing = False
         self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)
@@ -105,7 +109,7 @@ class FrontServer(web.Server):
         self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)
 
 
-class Front(asyncio.Protocol):
+class Front(asyncio.BufferedProtocol):
     """One connection. ``task`` answers the request at hand."""
 
     __slots__ = (
@@ -173,29 +177,40 @@ class Front(asyncio.Protocol):
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int, /) -> memoryview:
+        """Return where the next read goes."""
+        return self._server.buffer
+
+    def buffer_updated(self, nbytes: int, /) -> None:
+        """Take what was read."""
+        self._take(self._server.buffer[:nbytes])
+
+    def _take(self, data: memoryview) -> None:
         """Take a piece of a request, serve it once it is whole."""
         if self.task is not None:  # not before the one at hand is answered
             self._later += data
-            if self._transport is not None:
-                self._transport.pause_reading()
+            if len(self._later) > PATIENCE and self._transport is not None:
+                self._transport.pause_reading()  # not sooner: from here on nobody hears that the client leaves
             return
-        if self._raw:
-            self._raw += data
-        else:
-            self._raw = data
+        if not self._raw:
             self._url = self._body = b""
             self._headers = {}
             self._messages = 0
             self._whole = self._odd = False
+        size = len(self._raw) + len(data)
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade):
-            self._hand_over()
-            return
-        if self._whole and self._messages == 1 and not self._odd:
-            self._serve()
-        elif self._odd or self._whole or len(self._raw) > PATIENCE:
+            self._odd = True
+        if self._whole and self._messages == 1 and not self._odd and size - len(self._body) <= self._server.max_head:
+            arrived = self._arrived()
+            serve = self._server.route(arrived)
+            if serve is not None:
+                self._raw = b""
+                self.task = self._server.loop.create_task(self._answer(serve, arrived))
+                return
+        self._raw += data
+        if self._odd or self._whole or size > PATIENCE:
             self._hand_over()
         else:
             self._since = self._server.loop.time()
@@ -247,16 +262,9 @@ class Front(asyncio.Protocol):
 
     # -- serving
 
-    def _serve(self) -> None:
-        server, transport = self._server, self._transport
-        assert transport is not None
-        body = self._body
-        arrived = Arrived(transport, server.paths[self._url], self._headers, body, self._remote)
-        if len(self._raw) - len(body) > server.max_head or (serve := server.route(arrived)) is None:
-            self._hand_over()
-            return
-        self._raw = b""
-        self.task = server.loop.create_task(self._answer(serve, arrived))
+    def _arrived(self) -> Arrived:
+        assert self._transport is not None
+        return Arrived(self._transport, self._server.paths[self._url], self._headers, self._body, self._remote)
 
     async def _answer(self, serve: Serve, arrived: Arrived) -> None:
         transport = arrived.transport
@@ -287,7 +295,7 @@ class Front(asyncio.Protocol):
         if self._later and not transport.is_closing():
             later, self._later = self._later, b""
             transport.resume_reading()
-            self.data_received(later)
+            self._take(memoryview(later))
 
     def _hand_over(self) -> None:
         """Let aiohttp read the request from its beginning, and whatever comes after it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from importlib.util import find_spec
@@ -20,7 +21,16 @@ from ..relay.scope import as_gateway_error
 from ..rules.plan import Plan, Route
 from .edge import Edge, Presence
 from .gateway import Gateway
-from .intake import Arrived, abandon_body, buffered_body, is_oddly_framed, read_body, read_headers, remote_of, request_id_of
+from .intake import (
+    Arrived,
+    abandon_body,
+    buffered_body,
+    is_oddly_framed,
+    read_body,
+    read_headers,
+    remote_of,
+    request_id_of,
+)
 from .models import list_models
 from .whole import WholeAnswer, is_looked_at
 
@@ -61,7 +71,7 @@ def make_server(gateway: Gateway, **limits: Any) -> web.Server:
     """
     surface = Surface(gateway)
     options: dict[str, Any] = {"access_log": None, "handler_cancellation": True, **limits}
-    if find_spec("httptools") is None:
+    if find_spec("httptools") is None or sys.platform == "win32":  # whose loop reads while others parse
         return web.Server(surface.alone, **options)
     from .front import FrontServer  # needs httptools, which is an extra
 

@@ -69,13 +69,13 @@ def _joined(given: Mapping[str, str]) -> dict[str, str]:
 
 
 def is_oddly_framed(request: web.BaseRequest) -> bool:
-    """Whether the body came in a transfer coding other than chunked alone.
+    """Whether the body came in a transfer coding other than chunked alone, or in HTTP/1.0, which knows none.
 
     aiohttp takes "gzip, chunked" and ",chunked" for chunked, and undoes no gzip. What stands before us may see no chunks
-    there, and another request in the body.
+    there, and another request in the body (RFC 9112, 6.1).
     """
     coding = request.headers.get("Transfer-Encoding")
-    return coding is not None and coding.lower() != "chunked"
+    return coding is not None and (coding.lower() != "chunked" or request.version < aiohttp.HttpVersion11)
 
 
 def buffered_body(request: web.BaseRequest, headers: dict[str, str], max_bytes: int) -> bytes | None:

@@ -103,12 +103,18 @@ async def test_cut_at_every_byte(tmp_path: Path) -> None:
             transport = Tape()
             front = Front(server_of(house))
             front.connection_made(transport)
-            front.data_received(whole[:place])
+            feed(front, whole[:place])
             assert front.task is None
-            front.data_received(whole[place:])
+            feed(front, whole[place:])
             await until(lambda transport=transport: transport.written)
             assert transport.written[0].startswith(b"HTTP/1.1 200 OK\r\n"), place
             front.connection_lost(None)
+
+
+def feed(front: Front, data: bytes) -> None:
+    """Give ``data`` to a connection as a loop would that read it."""
+    front.get_buffer(-1)[: len(data)] = data
+    front.buffer_updated(len(data))
 
 
 class Tape(asyncio.Transport):
@@ -242,11 +248,11 @@ async def test_a_second_request_that_comes_too_early_waits(tmp_path: Path) -> No
         transport = Tape()
         front = Front(server_of(house))
         front.connection_made(transport)
-        front.data_received(head_of(house, len(bodies[0])) + bodies[0])
+        feed(front, head_of(house, len(bodies[0])) + bodies[0])
         assert front.task is not None
-        front.data_received(head_of(house, len(bodies[1])) + bodies[1])
-        front.data_received((head_of(house, len(bodies[2])) + bodies[2])[:40])
-        front.data_received((head_of(house, len(bodies[2])) + bodies[2])[40:])
+        feed(front, head_of(house, len(bodies[1])) + bodies[1])
+        feed(front, (head_of(house, len(bodies[2])) + bodies[2])[:40])
+        feed(front, (head_of(house, len(bodies[2])) + bodies[2])[40:])
         assert not transport.written
         # The last two are found together, which is aiohttp's to sort out.
         await until(lambda: b"".join(transport.written).count(b"HTTP/1.1 200 OK") == 3)
@@ -318,7 +324,7 @@ async def test_a_client_that_does_not_read_is_not_waited_for(tmp_path: Path, mon
             front = Front(server_of(house))
             front.connection_made(transport)
             transport.on_write = front.pause_writing
-            front.data_received(head_of(house, len(body)) + body)
+            feed(front, head_of(house, len(body)) + body)
             await until(lambda transport=transport: transport.written)
             assert front.task is not None
             if reads:
