@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -12,15 +13,18 @@ MAX_LINES: Final = 5000
 _LONGEST: Final = 160
 
 
-def body_diff(before: bytes, after: bytes) -> list[str] | None:
-    """Return the lines of the diff, none for the same bytes; None when the bodies are too long to compare."""
+def body_diff(before: bytes, after: bytes, mask: Callable[[str], str]) -> list[str] | None:
+    """Return the lines of the diff, none for the same bytes; None when the bodies are too long to compare.
+
+    ``mask`` takes secrets out of a line: before it is shortened, or half a secret would be left.
+    """
     if before == after:
         return []
     old, new = _lines(before), _lines(after)
     if len(old) + len(new) > MAX_LINES:
         return None
     found = difflib.unified_diff(old, new, "caller", "upstream", n=2, lineterm="")
-    return [shortened(line) for line in found]
+    return [shortened(mask(line)) for line in found]
 
 
 def shortened(line: str) -> str:

@@ -20,11 +20,11 @@ _INDENT = " " * 10
 
 def lines(told: Explanation, veil: Veil) -> Iterator[str]:
     """Yield the explanation line by line."""
-    for line in _lines(told):
+    for line in _lines(told, veil):
         yield veil.text(line)
 
 
-def _lines(told: Explanation) -> Iterator[str]:
+def _lines(told: Explanation, veil: Veil) -> Iterator[str]:
     wire, verdict, sent = told.posed.wire, told.verdict, told.outgoing
     traits = [
         name for name, there in (("stream", wire.stream), ("tools", wire.tools), ("image", wire.has_image)) if there
@@ -33,7 +33,7 @@ def _lines(told: Explanation) -> Iterator[str]:
     yield _row("request", "  ".join([wire.format, wire.model, wire.path, size, *traits]))
     if wire.principal != ANONYMOUS or (verdict.route is not None and verdict.route.authenticates):
         yield _row("caller", _caller(told))
-    yield from _rows("passed by", [_passed_by(each) for each in told.routes])
+    yield from _rows("passed by", [_passed_by(each, veil) for each in told.routes])
     if verdict.route is None:
         yield _row("route", "none matches")
         yield _row("refused", _refusal(told))
@@ -41,7 +41,7 @@ def _lines(told: Explanation) -> Iterator[str]:
     yield _row("route", f"{verdict.route.name}  ({verdict.route.source}:{verdict.route.line})")
     yield _row("chain", " → ".join(verdict.chain) or "-")
     yield _row("to", verdict.route.to)
-    yield from _rows("not taken", [_passed_by(each) for each in told.cases])
+    yield from _rows("not taken", [_passed_by(each, veil) for each in told.cases])
     yield from _rows("chosen", list(verdict.chosen))
     yield from _rows("split", [_split(each) for each in told.drawn])
     yield from _rows("tried", [f"{leaf.spelled} fails" for leaf in verdict.tried])
@@ -50,10 +50,10 @@ def _lines(told: Explanation) -> Iterator[str]:
         yield _row("upstream", f"{verdict.leaf.upstream.name} ({verdict.leaf.upstream.adapter_name})")
         yield _row("model", sent.decision.model)
     if sent.preview is not None:
-        yield _row("sends", f"{sent.preview.method} {sent.preview.url}")
+        yield _row("sends", f"{sent.preview.method} {url_shown(sent.preview.url)}")
         for name, value in headers_shown(told).items():
             yield f"{_INDENT}{name}: {value}"
-        yield from _body(told)
+        yield from _body(told, veil)
     elif sent.in_process:
         yield _row("sends", f"nothing: the adapter {_adapter(told)} answers in process")
     elif sent.refusal is None:
@@ -85,21 +85,21 @@ def _caller(told: Explanation) -> str:
     return ", ".join(facts) + note
 
 
-def _passed_by(each: PassedBy) -> str:
+def _passed_by(each: PassedBy, veil: Veil) -> str:
     reasons = [] if each.off is None else [f"off: {each.off}"]
-    reasons += [_unmet(one) for one in each.unmet]
+    reasons += [_unmet(one, veil) for one in each.unmet]
     return f"{each.place}  {'; '.join(reasons)}"
 
 
-def _unmet(one: Unmet) -> str:
+def _unmet(one: Unmet, veil: Veil) -> str:
     if one.fact == "when":
         return f"when does not hold: {' '.join(str(one.expected).split())}"
     got = MASK if _is_secret_fact(one.fact) and one.got is not None else one.got
-    return f"{one.fact}: expected {short(one.expected)}, got {'nothing' if got is None else _got(got)}"
+    return f"{one.fact}: expected {short(one.expected)}, got {'nothing' if got is None else _got(got, veil)}"
 
 
-def _got(value: object) -> str:
-    text = short(list(value) if isinstance(value, tuple) else value)
+def _got(value: object, veil: Veil) -> str:
+    text = veil.text(short(list(value) if isinstance(value, tuple) else value))
     return text if len(text) <= 80 else f"{text[:60]}… ({len(text)} characters)"
 
 
@@ -148,16 +148,25 @@ def headers_shown(told: Explanation) -> dict[str, str]:
     }
 
 
+def url_shown(url: str) -> str:
+    """Return a URL, the values in its query masked that may be secrets."""
+    base, mark, query = url.partition("?")
+    pairs = [pair.partition("=") for pair in query.split("&")]
+    return (
+        base + mark + "&".join(f"{name}{sign}{MASK if is_secret_name(name) else value}" for name, sign, value in pairs)
+    )
+
+
 def _same_format(told: Explanation) -> bool:
     leaf = told.verdict.leaf
     codec = None if leaf is None else getattr(leaf.upstream.adapter, "codec", None)
     return codec is not None and codec.format == told.posed.codec.format
 
 
-def _body(told: Explanation) -> Iterator[str]:
+def _body(told: Explanation, veil: Veil) -> Iterator[str]:
     preview = told.outgoing.preview
     assert preview is not None
-    found = body_diff(told.posed.body, preview.body)
+    found = body_diff(told.posed.body, preview.body, veil.text)
     kept = "the caller's bytes pass" if _same_format(told) else "written anew in the upstream's format"
     if found == []:
         yield _row("body", f"{kept} as they came")
@@ -219,10 +228,10 @@ def as_data(told: Explanation, veil: Veil) -> dict[str, Any]:
         if preview is None
         else {
             "method": preview.method,
-            "url": preview.url,
+            "url": url_shown(preview.url),
             "headers": headers_shown(told),
             "as_it_came": preview.body == told.posed.body,
-            "diff": body_diff(told.posed.body, preview.body),
+            "diff": body_diff(told.posed.body, preview.body, veil.text),
         },
         "loss": [msgspec.structs.asdict(each) for each in sent.losses],
         "refusal": None

@@ -14,10 +14,12 @@ from ..errors import DecodeError
 from ..rules.decide import decide
 from ..rules.logged import Decided, LoggedCall, Unsaid, decide_again, decided_by, logged_decision
 from ..rules.plan import Plan
+from ..rules.problems import mask_keys
 from ..rules.target import likeliest
 from .asked import Refused, from_json, posed_as_asked
+from .body_diff import shortened
 from .show import Screen, problems_as_data
-from .veil import Veil
+from .veil import MASK
 
 _FILE: Final = "routes.yaml"
 _LONGEST: Final = 64 * 1024 * 1024
@@ -28,10 +30,13 @@ _MAX_SHOWN: Final = 10
 """Unreadable lines that are told one by one."""
 
 
+_NOTHING: Final = msgspec.Raw()
+
+
 class _Kind(msgspec.Struct):
     """Tells a recorded request, which has a body, from a line of the log, which has none."""
 
-    body: msgspec.Raw | None = None
+    body: msgspec.Raw = _NOTHING
 
 
 _KIND: Final = msgspec.json.Decoder(_Kind)
@@ -91,9 +96,8 @@ class Tally:
 
     def cannot_tell(self, fact: str) -> None:
         """Count a call about which the rules ask for a fact that is not there."""
-        self.untold[fact if fact in self.untold or len(self.untold) < _MAX_GROUPS else "others"] = (
-            self.untold.get(fact, 0) + 1
-        )
+        key = fact if fact in self.untold or len(self.untold) < _MAX_GROUPS else "others"
+        self.untold[key] = self.untold.get(key, 0) + 1
 
     def refuse(self, number: int, why: str) -> None:
         """Count a line that cannot be read."""
@@ -160,7 +164,7 @@ class _Judge:
 
     def judge(self, line: bytes) -> tuple[str, Decided, Decided]:
         """Return what a line is about, and both decisions. Raises Unsaid, Refused, DecodeError, msgspec's DecodeError."""
-        if _KIND.decode(line).body is not None:
+        if bytes(_KIND.decode(line).body):
             return self._recorded(line)
         call = _LINE.decode(line)
         before = logged_decision(call) if self._old is None else decide_again(self._old, call)
@@ -187,11 +191,11 @@ def _replay(log: BinaryIO, judge: _Judge, tally: Tally) -> None:
         try:
             about, before, after = judge.judge(line[start:])  # a logger may have put a time and a name before it
         except Unsaid as fault:
-            tally.cannot_tell(str(fault))
+            tally.cannot_tell(_shown(str(fault)))
         except (Refused, DecodeError, msgspec.DecodeError, UnicodeDecodeError) as fault:
-            tally.refuse(number, str(fault))
+            tally.refuse(number, _shown(str(fault)))
         else:
-            tally.note(number, about, _changes(before, after))
+            tally.note(number, _shown(about), _changes(before, after))
 
 
 def _numbered(log: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
@@ -218,24 +222,26 @@ def _changes(before: Decided, after: Decided) -> tuple[Change, ...]:
 
 def _spelled(value: str | tuple[str, ...] | None) -> str:
     if isinstance(value, str):
-        return value
-    return ", ".join(value) if value else "none"
+        return _shown(value)
+    return _shown(", ".join(value)) if value else "none"
+
+
+def _shown(text: str) -> str:
+    """Return a text from a log, without what looks like a key, and not too long to be kept."""
+    return shortened(mask_keys(text, MASK))
 
 
 def _print(tally: Tally, screen: Screen) -> None:
-    veil = Veil(())
     for changes, group in _by_count(tally):
-        screen.line(
-            veil.text(f"{group.count}  {'; '.join(f'{each.what}: {each.before} → {each.after}' for each in changes)}")
-        )
+        screen.line(f"{group.count}  {'; '.join(f'{each.what}: {each.before} → {each.after}' for each in changes)}")
         for number, about in group.examples:
-            screen.line(veil.text(f"      line {number}: {about}"))
+            screen.line(f"      line {number}: {about}")
     if tally.ungrouped:
         screen.line(f"{tally.ungrouped}  other changes")
     for fact, count in tally.untold.items():
-        screen.line(veil.text(f"{count}  cannot be told: the rules ask for {fact}, which the log does not hold"))
+        screen.line(f"{count}  cannot be told: the rules ask for {fact}, which the log does not hold")
     for number, why in tally.faults:
-        screen.line(veil.text(f"line {number} cannot be read: {why}"))
+        screen.line(f"line {number} cannot be read: {why}")
     if tally.unreadable > len(tally.faults):
         screen.line(f"and {tally.unreadable - len(tally.faults)} lines more that cannot be read")
     untold = sum(tally.untold.values())
@@ -269,4 +275,4 @@ def _as_data(tally: Tally, options: argparse.Namespace) -> object:
         "unreadable": tally.unreadable,
         "unreadable_lines": [{"line": number, "why": why} for number, why in tally.faults],
     }
-    return Veil(()).data(data)
+    return data

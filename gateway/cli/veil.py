@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
+from urllib.parse import quote_plus
 
 from ..chain import AdapterContext
 from ..rules.plan import Plan
@@ -48,8 +49,9 @@ class Veil:
 
 
 def _spellings(secret: str) -> Iterable[str]:
-    """Return a secret as it stands, and as JSON spells it."""
-    return secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]
+    """Return a secret as it stands, and as JSON and URLs spell it."""
+    in_url = quote_plus(secret, errors="replace")
+    return secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], in_url
 
 
 def secrets_of(plan: Plan, headers: Mapping[str, str], query: Mapping[str, str]) -> list[str]:

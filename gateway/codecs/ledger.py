@@ -14,6 +14,7 @@ from typing import Final
 
 from msgspec import Raw
 
+from ..errors import Unsupported
 from ..ir.loss import Loss
 from ..ir.message import CacheMark, Media, Message, Opaque, Part, Reasoning, Refusal, Request, ToolCall, ToolResult
 
@@ -25,7 +26,7 @@ _NOTHING: Final = frozenset({_NULL, b"false", b"[]", b'""'})
 _EMPTY: Final = frozenset(
     [
         *("logit_bias", "metadata", "prompt_cache_options", "stream_options", "output_config", "container"),
-        *("content_filter_results", "stop_details"),
+        *("content_filter_results", "stop_details", "options"),
     ]
 )
 """Objects that say nothing while they are empty. Of others nobody knows: ``web_search_options: {}`` asks for a search."""
@@ -50,6 +51,12 @@ def in_the_callers_words(request: Request, losses: Iterable[Loss]) -> tuple[Loss
         return tuple(losses)
     caller = words(request)
     return tuple(Loss(loss.kind, caller.path(loss.path), loss.what, loss.why) for loss in losses)
+
+
+def refused(request: Request, loss: Loss) -> Unsupported:
+    """Return the error that says, in the words of its caller, what of ``request`` a format cannot say at all."""
+    (told,) = in_the_callers_words(request, (loss,))
+    return Unsupported(f"{told.path}: {told.what}: {told.why}", param=told.path)
 
 
 class _Caller(ABC):
@@ -234,9 +241,84 @@ _ANTHROPIC: Final = {
     "user": "metadata.user_id",
 }
 
+class _OllamaChat(_Caller):
+    """Ollama's chat: text, thinking, images and calls are members of a message, a result is a message of its own."""
+
+    settings = {
+        **{name: f"options.{name}" for name in ("temperature", "top_p", "top_k", "seed", "stop")},
+        **{name: f"options.{name}" for name in ("frequency_penalty", "presence_penalty")},
+        "max_output_tokens": "options.num_predict",
+        "reasoning": "think",
+        "reasoning.effort": "think",
+        "reasoning.mode": "think",
+        "response_format": "format",
+    }
+
+    def message(self, number: int) -> str:
+        return f"messages[{number}]"
+
+    def parts(self, message: Message, at: str) -> Sequence[str]:
+        places: list[str] = []
+        images = calls = 0
+        for part in message.parts:
+            if isinstance(part, Media):
+                places.append(self.within(at, f"images[{images}]"))
+                images += 1
+            elif isinstance(part, ToolCall):
+                places.append(f"{at}.tool_calls[{calls}]")
+                calls += 1
+            elif isinstance(part, Reasoning):
+                places.append(f"{at}.thinking")
+            else:
+                places.append(at if isinstance(part, ToolResult) else self.within(at, "content"))
+        return places
+
+    def within(self, at: str, name: str) -> str:
+        """The path of a member of a message."""
+        return f"{at}.{name}"
+
+    def member(self, part: Part, name: str) -> str:
+        if isinstance(part, ToolCall) and name == "arguments":
+            return "function.arguments"
+        if isinstance(part, ToolResult) and name in ("id", "name"):
+            return "tool_call_id" if name == "id" else "tool_name"
+        return name
+
+    def mark(self, cache: CacheMark | None) -> str:
+        return "cache"  # there are none
+
+    def tool(self, number: int, rest: str) -> str:
+        return f"tools[{number}]{'.function.parameters' if rest == '.input_schema' else rest}"
+
+    def setting(self, path: str) -> str:
+        if (whole := self.settings.get(path)) is not None:
+            return whole
+        head, rest = _split(path)
+        return self.settings.get(head, head) + rest
+
+
+class _OllamaGenerate(_OllamaChat):
+    """Ollama's generate: a message is the parameter ``system``, or ``prompt`` with the images beside it."""
+
+    def message(self, number: int) -> str:
+        return "system" if self.request.messages[number].role == "system" else "prompt"
+
+    def within(self, at: str, name: str) -> str:
+        return at if name == "content" else name
+
+
+class _OpenAICompletions(_OllamaGenerate):
+    """The legacy Completions: all that is said is the prompt."""
+
+    settings = {"max_output_tokens": "max_tokens", "top_logprobs": "logprobs"}
+
+
 _WORDS: Final[dict[str, Callable[[Request], _Caller]]] = {
     "anthropic.messages": _AnthropicMessages,
+    "ollama.chat": _OllamaChat,
+    "ollama.generate": _OllamaGenerate,
     "openai.chat": _OpenAIChat,
+    "openai.completions": _OpenAICompletions,
 }
 
 

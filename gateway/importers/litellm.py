@@ -240,7 +240,9 @@ class _Conversion:
         for kind, found in special:
             ways = [self._ways.way(each) for each in found.get(group, ()) if each != group]
             entries += [{"kinds": [kind], "use": way.use} for way in ways if way is not None]
-        handled = {kind for kind, found in special if found.get(group)}
+        handled = {
+            kind for kind, found in special if found
+        }  # where there are special ones, the others never see the kind
         kinds = tuple(kind for kind in ANY_ERROR if kind not in handled)
         ways = [self._ways.way(each) for each in self._chain_of(group, self._fallbacks)]
         return [*entries, *({"kinds": kinds, "use": way.use} for way in ways if way is not None)]

@@ -126,13 +126,14 @@ class Decoding:
             return
         if self._deadlines is not None:
             self._last = self._time()
-            if not self._has_content and chunk is not None:
-                self._has_content = any(isinstance(event, CONTENT) for event in chunk.events)
-        if chunk is not None and self._sink is not None:
+        if chunk is not None:
             events = chunk.events
+            if not self._has_content:
+                self._has_content = any(isinstance(event, CONTENT) for event in events)
             if events and type(events[-1]) is Terminator:
                 self._complete = True
-            self._sink.push(chunk)
+            if self._sink is not None:
+                self._sink.push(chunk)
         if self._decoder.error is not None:
             self._fail(self._decoder.error)
 

@@ -5,7 +5,7 @@ The verdict is that of ``decide``, which asks what live calls ask.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from msgspec import Struct
 
@@ -45,7 +45,7 @@ class Explanation(Struct, frozen=True, eq=False):
 
 
 def explain(
-    plan: Plan, posed: Posed, branches: Collection[str] = (), failures: Collection[ErrorKind] = ()
+    plan: Plan, posed: Posed, branches: Collection[str] = (), failures: Sequence[ErrorKind] = ()
 ) -> Explanation:
     """Return what ``plan`` does with a request whose tries end with ``failures``.
 
@@ -68,7 +68,7 @@ def explain(
         cases_passed_by(verdict, posed.wire),
         tuple(Drawn(places[at], each.split, each.share, each.bound) for at, each in drawn.items()),
         () if verdict.route is None else tries(verdict.route.aim, posed.wire, draw),
-        outgoing(verdict, posed),
+        outgoing(verdict, posed, failures),
     )
 
 

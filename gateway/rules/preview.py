@@ -7,13 +7,14 @@ live call. The middlewares of the chain do not run.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 from msgspec import Struct
 
 from ..call import Call, Decision
 from ..chain import Preview, Previews
-from ..errors import GatewayError, NotFound
+from ..errors import ErrorKind, GatewayError, NotFound, upstream_error
 from ..ir.loss import Ledger, Loss
 from ..relay.scope import Clock, Scope
 from .decide import Verdict
@@ -46,8 +47,8 @@ class _NoClock(Clock):
         return loop
 
 
-def outgoing(verdict: Verdict, posed: Posed) -> Outgoing:
-    """Return what would be sent for a request about which ``verdict`` was reached."""
+def outgoing(verdict: Verdict, posed: Posed, failures: Sequence[ErrorKind] = ()) -> Outgoing:
+    """Return what would be sent for a request about which ``verdict`` was reached, after ``failures``."""
     route, leaf, wire = verdict.route, verdict.leaf, posed.wire
     if route is None:
         said = f"no route serves the model {wire.model!r} in the format {posed.codec.format}"
@@ -61,9 +62,10 @@ def outgoing(verdict: Verdict, posed: Posed) -> Outgoing:
         decision.chain, decision.upstream = route.chains[last.upstream.name], last.upstream.name
     decision.chosen.extend(verdict.chosen)
     if leaf is None:
-        said = "nothing is left to try"
-        if not verdict.tried:
-            said = f"no case of the target {route.to} applies to this request"
+        if verdict.tried:
+            kind = failures[len(verdict.tried) - 1]
+            return Outgoing(decision, refusal=upstream_error(kind, f"nothing is left to try after {kind}"))
+        said = f"no case of the target {route.to} applies to this request"
         return Outgoing(decision, refusal=NotFound(said, param="model"))
     call = Call(
         posed.codec,

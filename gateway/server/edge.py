@@ -174,7 +174,9 @@ class Edge:
 
     def push(self, chunk: Chunk, /) -> None:
         """Encode a chunk and write it at once."""
-        self._write(self.encoder.encode(chunk))
+        data = self.encoder.encode(chunk)
+        if data:
+            self._write(data)
 
     def end(self, error: GatewayError | None, /) -> None:
         """The answer is over."""
@@ -183,8 +185,6 @@ class Edge:
         self._wake()
 
     def _write(self, data: bytes) -> None:
-        if not data:
-            return
         transport = self._transport
         if transport.is_closing():
             self.leave()
@@ -240,7 +240,8 @@ class Edge:
         if self._left:
             return
         assert self.response is not None
-        self._write(self.encoder.close(error))
+        if data := self.encoder.close(error):
+            self._write(data)
         try:
             if self._indirect:
                 await self._write_indirect()

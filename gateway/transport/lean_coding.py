@@ -42,9 +42,10 @@ class Inflate:
         """Return up to PIECE decoded bytes; none when there is no more to be had from what was fed."""
         while True:
             if self._zlib.eof:
-                if not self._left or not self._gzip:
-                    self._left = b""
+                if not self._left:
                     return b""
+                if not self._gzip:
+                    raise zlib.error("more data after the end of a deflate stream")
                 self._zlib = zlib.decompressobj(31)  # gzip files may be joined (RFC 1952, 2.2)
             data = self._zlib.decompress(self._left, PIECE)
             self._left = self._zlib.unused_data if self._zlib.eof else self._zlib.unconsumed_tail

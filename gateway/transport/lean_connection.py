@@ -212,7 +212,14 @@ class LeanConnection(asyncio.BufferedProtocol):
         parts = self._parts
         body = b"" if not parts else parts[0] if len(parts) == 1 else b"".join(parts)
         if self._chunked and error is None:
-            error = self._count(exchange, len(data) - len(body), len(parts))
+            # What of a chunked body is no body is counted: extensions and trailers have no limit of their own.
+            if self._counted:
+                framing = self._framing + nbytes - len(body) - _FRAME * len(parts)
+                self._framing = framing if framing > 0 else 0
+                if framing > HEAD_LIMIT:
+                    error = self._malformed(exchange, self._refuse(f"more than {HEAD_LIMIT} bytes around its chunks"))
+            else:
+                self._counted = True  # the headers came with it
         if parts:
             parts.clear()
             if exchange.bodiless:
@@ -240,16 +247,6 @@ class LeanConnection(asyncio.BufferedProtocol):
         if not self._headed:
             raise self._refuse(f"headers of more than {HEAD_LIMIT} bytes")
         self._parser.feed_data(data[room:])
-
-    def _count(self, exchange: LeanExchange, framing: int, chunks: int) -> Malformed | None:
-        """Count what of a chunked body is no body: extensions and trailers have no limit of their own."""
-        if not self._counted:  # the headers came with it
-            self._counted = True
-        else:
-            self._framing = max(0, self._framing + framing - _FRAME * chunks)
-            if self._framing > HEAD_LIMIT:
-                return self._malformed(exchange, self._refuse(f"more than {HEAD_LIMIT} bytes around its chunks"))
-        return None
 
     def eof_received(self) -> None:
         """The provider says no more. asyncio closes the connection; without waiting for what is unsent, if we do it."""

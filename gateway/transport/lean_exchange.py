@@ -124,7 +124,10 @@ class LeanExchange:
             await turn
         except BaseException:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
-                self._slot = True  # it came in the moment of the cancellation; abort gives it back
+                # It came in the moment of the cancellation; abort gives it back, unless there was one already.
+                self._slot = not self._over
+                if self._over:
+                    pool.slots.give_back()
             else:
                 pool.slots.leave(turn)
             raise
@@ -213,6 +216,18 @@ class LeanExchange:
     def take(self, data: bytes, ended: bool, error: GatewayError | None) -> None:
         """Take a piece of the body, not empty unless ``ended``; the last call has ``ended``."""
         if self._over:
+            return
+        sink = self._sink
+        if sink is not None and not ended and not (self._paused or self._busy or self._held or self._coding):
+            # The middle of a stream that flows: what _run does with it, without asking again.
+            self._busy = True
+            try:
+                sink.push(data)
+            except Exception:  # as there
+                _log.exception("a reader of an answer failed")
+                self.abort()
+            finally:
+                self._busy = False
             return
         if ended:
             self._ended, self._error = True, error

@@ -7,7 +7,9 @@ import socket
 import sys
 
 import pytest
+from headgate.gateway.cli import asked
 from headgate.gateway.cli.main import main
+from headgate.gateway.server import handlers, intake
 
 CALLER = "canary-of-the-caller"
 PROVIDER = "canary-of-the-provider"
@@ -111,7 +113,7 @@ def test_the_whole_story(explained):
         "request   anthropic.messages  m  /v1/messages  117 bytes, 29 tokens as rules count them",
         "passed by claude  off: HEADGATE_NOT_SET is not set; model: expected claude-*, got m",
         "          big  request.tokens: expected {gt: 1000}, got 29; request.stream: expected true, got false",
-        "          keyed  header.authorization: expected {prefix: Basic}, got nothing",
+        "          keyed  header.authorization: expected Basic*, got nothing",
         "          mine  header.x-mine: expected 1, got nothing",
         "          strict  header.x-strict: expected 1, got nothing",
         "          renamed  model: expected short, got m",
@@ -366,6 +368,34 @@ def test_no_secret_is_shown(explained, here, name, form):
     assert [canary for canary in CANARIES if canary in shown] == []
     assert "sk-abcdefghijklmnop1234" not in shown
     assert "bWU6" not in shown  # me: in base64
+
+
+@pytest.mark.parametrize("at", range(60, 200, 7))
+def test_half_a_secret_is_not_left_where_a_long_text_is_cut(explained, here, at):
+    body = {**ANTHROPIC, "system": f"{'w' * at}{PROVIDER}{'w' * 200}"}
+    (here / "long.json").write_text(json.dumps(body))
+    for arguments in ("long.json", "--json long.json", f"--model {'w' * at}{PROVIDER}{'w' * 99}"):
+        _, out, _ = explained(arguments)
+        assert "canary" not in out
+
+
+def test_a_query_that_passes_shows_no_secret(told, explained):
+    arguments = "openai.json --query 'sig=a b+c' --query signature=xyz --query beta=true"
+    assert told(arguments)["sends"]["url"].partition("?")[2] == "sig=***&signature=***&beta=true"
+
+
+def test_paths_and_headers_are_those_of_the_server():
+    assert {path: format for format, paths in handlers._PATHS.items() for path in paths} == {
+        path: asked.format_at(path) for paths in handlers._PATHS.values() for path in paths
+    }
+    assert asked._SINGLE == intake._SINGLE
+
+
+def test_a_try_that_fails_is_followed_to_the_end(explained):
+    code, out, _ = explained("--model m --fail rate_limit --fail overloaded")
+    assert code == 1
+    assert "tried     gpt fails\n          sim/y fails\n" in out
+    assert "refused   nothing is left to try after overloaded  (overloaded, HTTP 503)" in out
 
 
 def test_nothing_but_the_decision_needs_a_key(explained, monkeypatch):

@@ -268,6 +268,11 @@ model_list:
             "a",
             ["context_length openai/b", "any but context_length openai/c"],
         ),
+        (
+            "fallbacks: [{c: [a]}]\n  context_window_fallbacks: [{a: [b]}]",
+            "c",
+            ["any but context_length openai/a"],
+        ),
     ],
 )
 @pytest.mark.parametrize("place", ["router_settings", "litellm_settings"])

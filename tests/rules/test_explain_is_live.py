@@ -126,6 +126,9 @@ def compare(plan: rules.Plan, wanted: dict[str, Any], decision: Decision | None,
         assert told.outgoing.refusal.message == error.message
     elif error is None:
         assert told.outgoing.in_process
+    else:
+        assert told.outgoing.refusal is not None
+        assert told.outgoing.refusal.kind == error.kind
     assert all(each.unmet or each.off is not None for each in (*told.routes, *told.cases))
 
 

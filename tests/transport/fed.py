@@ -1,4 +1,4 @@
-"""The lean transport without sockets: its connection is handed bytes as a loop would hand them, so cuts are exact, and cheap."""
+"""The lean transport without sockets: its connection is handed bytes as a loop would; so cuts are exact, and cheap."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Fed:
         scope = Scope(self.clock)
         head = RequestHead("POST", "http://provider.test/", {})
         before = len(self.wires)
-        asking = self.loop.create_task(self.transport.submit(head, b"{}", Deadlines(), scope))
+        asking = scope.spawn(self.transport.submit(head, b"{}", Deadlines(), scope))
         while not (self.wires and self.wires[-1][0].exchange is not None) and not asking.done():
             await asyncio.sleep(0)
         connection, wire = self.wires[-1]
@@ -117,7 +117,7 @@ class Fed:
             return Outcome(error=(fault.kind, sentence(fault)), reused=connection.usable)
         exchange = asking.result()
         error, ended = sunk.error, sunk.ends == 1
-        fate = None if error is None else (error.kind, sentence(error))
+        fate: tuple[str, str] | None = None if error is None else (error.kind, sentence(error))
         if not ended:
             fate = ("waiting", "for the body")
         found = Outcome(exchange.status, tuple(sorted(exchange.headers.items())), sunk.data, fate, connection.usable)

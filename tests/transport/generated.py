@@ -6,6 +6,7 @@ import gzip
 import string
 import zlib
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from hypothesis import strategies as st
 
@@ -66,7 +67,9 @@ class Answer:
     cuts: tuple[int, ...] = field(default=())
 
     def __repr__(self) -> str:
-        shown = [repr(part if len(part) < 2000 else part[:2000] + b"...") for part in (self.before, self.body, self.after)]
+        shown = [
+            repr(part if len(part) < 2000 else part[:2000] + b"...") for part in (self.before, self.body, self.after)
+        ]
         return f"Answer({', '.join(shown)}, {self.end!r}, cuts={self.cuts}, expected={str(self.expected)[:500]})"
 
     @property
@@ -81,7 +84,7 @@ class Answer:
 def sliced(said: bytes, places: set[int]) -> tuple[bytes, ...]:
     """Cut ``said`` at ``places``; no piece is empty."""
     borders = sorted({0, len(said), *(place for place in places if 0 < place < len(said))})
-    return tuple(said[start:end] for start, end in zip(borders, borders[1:], strict=False))
+    return tuple(said[start:end] for start, end in pairwise(borders))
 
 
 def _written(lines: list[tuple[str, bytes, bytes, bytes]]) -> bytes:
@@ -143,7 +146,12 @@ def answers(draw: st.DrawFn) -> Answer:
 _few = st.lists(_lines, max_size=2)
 _some = st.lists(_lines, max_size=5)
 _afters = st.one_of(
-    st.just(b""), st.just(b""), st.just(b""), st.just(whole(b"evil")), st.binary(min_size=1, max_size=5), st.just(b"\r\n")
+    st.just(b""),
+    st.just(b""),
+    st.just(b""),
+    st.just(whole(b"evil")),
+    st.binary(min_size=1, max_size=5),
+    st.just(b"\r\n"),
 )
 _CLOSING: tuple[End, ...] = ("close", "half")
 _ANY: tuple[End, ...] = ("keep", "keep", "close", "half", "reset")

@@ -190,8 +190,13 @@ SAME: Final[dict[str, bytes]] = {
     "gzip and zeros": _coded("gzip", _GZIP + bytes(4)),
     "gzip that is none": _coded("gzip", b"nonsense"),
     "gzip after 204": b"HTTP/1.1 204 No Content\r\nContent-Encoding: gzip\r\n\r\n",
-    "gzip in chunks": CHUNKED[:-2] + b"Content-Encoding: gzip\r\n\r\n" + chunk(_GZIP[:9]) + chunk(_GZIP[9:]) + chunk(b""),
+    "gzip in chunks": CHUNKED[:-2]
+    + b"Content-Encoding: gzip\r\n\r\n"
+    + chunk(_GZIP[:9])
+    + chunk(_GZIP[9:])
+    + chunk(b""),
     "deflate": _coded("deflate", _DEFLATE),
+    "deflate and more": _coded("deflate", _DEFLATE + b"zz"),
     "bare deflate": _coded("deflate", _DEFLATE[2:-4]),
     # -- statuses that some clients act upon
     "302": b"HTTP/1.1 302 Found\r\nLocation: /x\r\n" + _ABC,
@@ -267,9 +272,7 @@ PARTINGS: Final[dict[str, Parting]] = {
         _OK + b"Transfer-Encoding: identity\r\n\r\nabc", REFUSED, Got(reused=False), _CODING
     ),
     "empty transfer coding": Parting(_OK + b"Transfer-Encoding: \r\n\r\nabc", REFUSED, Got(reused=False), _CODING),
-    "chunked twice": Parting(
-        CHUNKED[:-2] + b"Transfer-Encoding: chunked\r\n\r\n" + _CHUNKS, REFUSED, GOOD, _CODING
-    ),
+    "chunked twice": Parting(CHUNKED[:-2] + b"Transfer-Encoding: chunked\r\n\r\n" + _CHUNKS, REFUSED, GOOD, _CODING),
     "comma before chunked": Parting(CHUNKED.replace(b"chunked", b",chunked") + _CHUNKS, REFUSED, GOOD, _CODING),
     "101 without a word of upgrade": Parting(
         b"HTTP/1.1 101 Switching\r\n\r\n",
@@ -288,8 +291,11 @@ PARTINGS: Final[dict[str, Parting]] = {
     "deflate without its end": Parting(
         _coded("deflate", _DEFLATE[:-2]), _broken(b"hello", reused=True), _broken(b"hello"), "its framing was whole"
     ),
-    "deflate and more": Parting(
-        _coded("deflate", _DEFLATE + b"zz"), Got(b"hello"), _broken(b"hello"), "the data is whole, and checked"
+    "deflate twice": Parting(
+        _coded("deflate", _DEFLATE * 2), _broken(b"hello"), Got(b"hellohello"), "only gzip knows joined streams"
+    ),
+    "bare deflate and more": Parting(
+        _coded("deflate", _DEFLATE[2:-4] + b"zz"), _broken(b"hello"), _broken(b"hello\xe5"), "what follows is no data"
     ),
     "an unasked answer": Parting(
         _OK + _ABC + _OK + _ABC, Got(reused=False), Got(own=False), "an answer belongs to the request before it"

@@ -17,7 +17,7 @@ from typing import Final, Literal
 from unittest.mock import patch
 
 from aiohttp import client_proto
-from aiohttp.http_parser import HttpResponseParserPy
+from aiohttp.http_parser import HttpResponseParser, HttpResponseParserPy
 from headgate.gateway.errors import GatewayError
 from headgate.gateway.relay.scope import Clock, Scope
 from headgate.gateway.transport.base import Deadlines, Exchange, RequestHead, Transport
@@ -114,7 +114,7 @@ class Stage:
 
     def outcome(self, name: str, play: Play, way: Way = "read", method: str = "POST") -> Outcome:
         """Return what the transport called ``name`` makes of ``play``; as "python", aiohttp's with its parser in Python."""
-        parser = HttpResponseParserPy if name == "python" else client_proto.HttpResponseParser
+        parser = HttpResponseParserPy if name == "python" else HttpResponseParser
         with patch.object(client_proto, "HttpResponseParser", parser):
             found = self.loop.run_until_complete(self._outcome(self.transports[name], play, way, method))
         if not found.own:  # the next answers are off by one

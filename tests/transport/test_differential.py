@@ -195,3 +195,32 @@ def check_mutated(both: Stage, said: bytes) -> None:
 def test_any_answer_with_wrong_bytes(both: Stage, said: bytes) -> None:
     """The lean transport is the stricter: what it takes, both take, and as the same."""
     check_mutated(both, said)
+
+
+# --- the long run: make soak
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("way", ["read", "flow"])
+@examples(2500)
+@given(answer=answers())
+def test_any_answer_at_length(both: Stage, way: Way, answer: Answer) -> None:
+    check_whole(both, answer, way)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("way", ["read", "flow"])
+@examples(2500)
+@given(answer=broken_off())
+def test_any_answer_that_breaks_off_at_length(both: Stage, way: Way, answer: Answer) -> None:
+    check_broken_off(both, answer, way)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@examples(5000)
+@given(said=mutated())
+def test_any_answer_with_wrong_bytes_at_length(both: Stage, said: bytes) -> None:
+    check_mutated(both, said)

@@ -168,6 +168,29 @@ async def test_many_leave_the_line_at_once(serve: Serve, scope: Scope) -> None:
     await lean.aclose()
 
 
+@pytest.mark.parametrize("way", ["scope", "cancel", "scope, then cancel", "cancel, then scope"])
+async def test_leaving_the_line_as_ones_turn_comes(serve: Serve, scope: Scope, way: str) -> None:
+    """The slot is given in the very turn of the loop in which its owner goes: it must not go with him."""
+    upstream = await serve(answers(OK))
+    lean = LeanTransport(TransportOptions(max_connections=1))
+    for _ in range(3):
+        held = await send(lean, scope, upstream.url)
+        other = Scope(scope.clock)
+        waiting = other.spawn(ask(lean, other, upstream.url))
+        await asyncio.sleep(0)
+        held.abort()
+        for step in way.split(", then "):
+            if step == "scope":
+                other.close()
+            else:
+                waiting.cancel()
+        await asyncio.wait((waiting,))
+        await other.aclose()
+        assert lean._pool.slots.free == 1
+    assert await ask(lean, scope, upstream.url) == b"{}"
+    await lean.aclose()
+
+
 # --- names and addresses
 
 

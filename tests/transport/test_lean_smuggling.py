@@ -129,9 +129,7 @@ def test_trailers_are_dropped(fed: Fed, trailer: str) -> None:
 
 @pytest.mark.xfail(reason="aiohttp gives what came while a connection was idle to the next request", strict=True)
 @pytest.mark.parametrize("short_way", [True, False])
-async def test_session_gives_no_unasked_answer_to_the_next_request(
-    serve: Serve, scope: Scope, short_way: bool
-) -> None:
+async def test_session_gives_no_unasked_answer_to_the_next_request(serve: Serve, scope: Scope, short_way: bool) -> None:
     async def script(peer: Peer) -> None:
         while await peer.request() is not None:
             await peer.say(whole(b"good"), gap=0.01)
@@ -173,9 +171,7 @@ async def test_coded_answer_that_breaks_off_before_its_first_byte(
 
 
 @pytest.mark.parametrize("size", [1, 10, 30])
-async def test_coded_answer_that_breaks_off_later(
-    lean: LeanTransport, serve: Serve, scope: Scope, size: int
-) -> None:
+async def test_coded_answer_that_breaks_off_later(lean: LeanTransport, serve: Serve, scope: Scope, size: int) -> None:
     """A connection that was lost is a connection that was lost, whatever is missing of the coding."""
     packed = gzip.compress(bytes(range(99)))
     upstream = await serve(then_close(whole(packed, "Content-Encoding: gzip")[: size - len(packed)]))
