@@ -22,7 +22,7 @@ FITS: Final = {
 }
 _EXPECTED: Final = {
     "text": "a text: quote it",
-    "number": "a number",
+    "number": "a number, such as 1000 or {gt: 1000}",
     "bool": "true or false",
     "list": "{has: VALUE}",
     "any": "a value",

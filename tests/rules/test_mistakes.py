@@ -76,6 +76,7 @@ MISTAKES = [
     ("E011", f"{SIM}routes: [{{name: a, to: §sim/}}]\n", "no model after the slash", "sim/MODEL"),
     ("E011", "routes: [{name: a, match: {request.tokens: §many}, to: sim}]\n", "request.tokens", "number"),
     ("E011", "routes: [{name: a, match: {query.n: §5}, to: sim}]\n", "query.n: got a number", "quote it"),
+    ("E011", "routes: [{name: a, match: {request.tokens: §'> 1000'}, to: sim}]\n", "got a text", "{gt: 1000}"),
     ("E011", "routes: [{name: a, match: {model: §[]}, to: sim}]\n", "matches nothing", ""),
     ("E011", "routes: [{name: a, match: {model: §}, to: sim}]\n", "nothing to compare with", ""),
     ("E011", "routes: [{name: a, match: {model: {has: §''}}, to: sim}]\n", "empty text", "exists: true"),

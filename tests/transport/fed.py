@@ -11,6 +11,7 @@ from headgate.gateway.relay.scope import Clock, Scope
 from headgate.gateway.transport.base import Deadlines, RequestHead
 from headgate.gateway.transport.lean import LeanTransport
 from headgate.gateway.transport.lean_connection import LeanConnection
+from headgate.gateway.transport.lean_exchange import LeanExchange
 from headgate.gateway.transport.lean_pool import READ_SIZE, LeanPool
 from headgate.gateway.transport.lean_request import Target
 
@@ -70,7 +71,11 @@ class Fed:
         scope = Scope(self.clock)
         head = RequestHead("POST", "http://provider.test/", {})
         before = len(self.wires)
-        asking = scope.spawn(self.transport.submit(head, b"{}", Deadlines(), scope))
+
+        async def ask() -> LeanExchange:
+            return await self.transport.submit(head, b"{}", Deadlines(), scope)
+
+        asking = scope.spawn(ask())
         while not (self.wires and self.wires[-1][0].exchange is not None) and not asking.done():
             await asyncio.sleep(0)
         connection, wire = self.wires[-1]
