@@ -28,7 +28,7 @@ MAX_LINES: Final = 100
 """Lines that wait at most, however short the time."""
 _log: Final = logging.getLogger("headgate.log")
 _NO_USAGE: Final = Usage()
-_encode: Final = msgspec.json.Encoder().encode
+_ENCODER: Final = msgspec.json.Encoder()
 _SECRET: Final = re.compile(
     r"(?:\b(?:sk|pk|rk|xai|gsk|key)-[A-Za-z0-9_\-]{8,}|\bAKIA[0-9A-Z]{16}|\bghp_[A-Za-z0-9]{20,}|\bAIza[0-9A-Za-z_\-]{30,}"
     r"|\beyJ[A-Za-z0-9_\-]{10,}\.[A-Za-z0-9_\-]{10,}\.[A-Za-z0-9_\-]*|(?<=Bearer )\S{8,})"
@@ -184,10 +184,10 @@ class Log:
             return
         if self._file is None:
             for line in lines:
-                self._logger.info("%s", _encode(line).decode())
+                self._logger.info("%s", _ENCODER.encode(line).decode())
             return
         try:
-            self._file.write(b"".join([_encode(line) + b"\n" for line in lines]))
+            self._file.write(_ENCODER.encode_lines(lines))
             self._file.flush()
         except OSError as fault:  # a full disk must not fail the calls that are told of
             _log.error("%d access log lines are lost: cannot write to %s: %s", len(lines), self.options.to, fault)
