@@ -13,12 +13,12 @@ import msgspec
 
 from .. import registry
 from ..codecs.base import RequestFacts
+from ..doors import DOORS, format_below, path_of
 from ..facts import ANONYMOUS, Principal
 from ..registry import UnknownName
-from ..rules.given import PATHS, Posed, pose_bytes
+from ..rules.given import Posed, pose_bytes
 from ..rules.schema import ServerOptions
 
-_SHORT_PATHS: Final = {format: path.removeprefix("/v1") for format, path in PATHS.items()}
 _ENVELOPE: Final = frozenset({"method", "path", "url", "headers", "body", "query", "format"})
 _SINGLE: Final = frozenset({"authorization", "x-api-key", "api-key", "x-goog-api-key", "content-type", "x-request-id"})
 _ANTHROPIC: Final = frozenset({"system", "stop_sequences", "anthropic_version", "mcp_servers", "context_management"})
@@ -126,7 +126,7 @@ def posed_as_asked(
     if len(asked.body) > server.max_body:
         raise Refused(f"the request body is larger than {int(server.max_body)} bytes (server.max_body)")
     format = _format(asked)
-    path = asked.path if asked.path not in ("", "/") else PATHS.get(format, "")
+    path = asked.path if asked.path not in ("", "/") else path_of(format)
     codec = registry.codec(format)
     return pose_bytes(codec, asked.body, RequestFacts(path, asked.query, asked.headers), principal, tokens)
 
@@ -141,11 +141,6 @@ def _check_headers(headers: Mapping[str, str], server: ServerOptions) -> None:
         raise Refused(f"content-type {media_type[:80]!r} is not served: send application/json{hint}")
 
 
-def format_at(path: str) -> str | None:
-    """Return the format that is served at ``path``, whatever it is mounted under; None if there is none."""
-    return next((format for format in PATHS if path.endswith((PATHS[format], _SHORT_PATHS[format]))), None)
-
-
 def _format(asked: Asked) -> str:
     """Return the caller's format: as said, else by the path, else by what only one format has."""
     if asked.format is not None:
@@ -153,9 +148,10 @@ def _format(asked: Asked) -> str:
             registry.codec(asked.format)
         except UnknownName as fault:
             raise Refused(str(fault)) from fault
-    by_path = format_at(asked.path)
+    by_path = format_below(asked.path)
     if by_path is None and asked.path not in ("", "/") and asked.format is None:
-        raise Refused(f"nothing is served at POST {asked.path[:200]}: known are {', '.join(PATHS.values())}")
+        known = ", ".join(paths[0] for paths in DOORS.values())
+        raise Refused(f"nothing is served at POST {asked.path[:200]}: known are {known}")
     if asked.format is not None and by_path not in (None, asked.format):
         raise Refused(f"the format is said to be {asked.format}, but {asked.path[:200]} is where {by_path} is served")
     found = asked.format or by_path or _guess(asked)

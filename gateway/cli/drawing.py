@@ -12,7 +12,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
 from msgspec import Struct
 
-from .. import registry
+from ..doors import DOORS
 from ..errors import ErrorKind
 from ..rules import Plan, Route, Upstream
 from ..rules.match import compile_condition
@@ -112,7 +112,7 @@ class _Artist:
     def formats(self, routes: Iterable[Route]) -> list[Edge]:
         """Draw the formats, of which those stand in one box whose requests may take the same routes; return their edges."""
         alike: dict[tuple[str, ...], list[str]] = {}
-        for format in registry.names("codecs"):
+        for format in sorted(DOORS):
             taking = tuple(self.nodes["route", route.name].key for route in routes if _takes(route, format))
             alike.setdefault(taking, []).append(format)
         edges = []

@@ -8,12 +8,11 @@ import msgspec
 
 from .. import registry
 from ..codecs.base import Codec, RequestFacts, UpstreamFacts
+from ..doors import path_of
 from ..facts import ANONYMOUS, Principal, WireFacts
 from ..ir.message import Media, Message, Request, Text, Tool
 from .schema import GivenRules
 
-PATHS: Final = {"openai.chat": "/v1/chat/completions", "anthropic.messages": "/v1/messages"}
-"""Where a caller of each format sends its requests."""
 _PIXEL: Final = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
 
 
@@ -30,7 +29,7 @@ def pose(given: GivenRules) -> Posed:
     """Return the request that ``given`` describes. Raises UnknownName for its format, DecodeError for its body."""
     codec = registry.codec(given.format)
     body = msgspec.json.encode(given.body) if given.body is not None else _body(codec, given)
-    path = given.path if given.path is not None else PATHS.get(codec.format, "")
+    path = given.path if given.path is not None else path_of(codec.format, given.model)
     facts = RequestFacts(path, given.query, {name.lower(): value for name, value in given.headers.items()})
     who = given.principal
     return pose_bytes(codec, body, facts, Principal(who.key, who.team, who.tenant, who.tags), given.tokens)

@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from .. import registry, rules
 from ..call import Call, Decision
 from ..codecs.base import Codec, Peek, RequestFacts
+from ..doors import DOORS
 from ..errors import GatewayError, NotFound
 from ..facts import WireFacts
 from ..ir.event import Chunk
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from aiohttp import web
 
 _log = logging.getLogger("headgate.server")
-FORMATS: Final = ("openai.chat", "anthropic.messages")
-"""The formats that callers may speak."""
 
 
 class Health(Struct, frozen=True, omit_defaults=True):
@@ -57,7 +56,6 @@ class Gateway:
     def __init__(self, plan: Plan, path: Path | None = None) -> None:
         self.path = path
         self.clock = Clock()
-        self.codecs: dict[str, Codec] = {name: registry.codec(name) for name in FORMATS}
         self.draining = False
         self.generation = 1
         """Which rules are in force: the first are 1, each reload adds one."""
@@ -283,9 +281,9 @@ class Gateway:
         Read the reply with ``async for``, ``collect`` or ``aclose``; each closes what the call has open. Raises
         GatewayError for what fails before the provider's headers.
         """
-        codec = self.codecs.get(format)
-        if codec is None:
-            raise NotFound(f"unknown format {format!r}, known are {', '.join(self.codecs)}")
+        if format not in DOORS:
+            raise NotFound(f"unknown format {format!r}, known are {', '.join(DOORS)}")
+        codec = registry.codec(format)
         await self.start()
         lower = {name.lower(): value for name, value in (headers or {}).items()}
         scope, plan = self.open_scope()

@@ -74,9 +74,10 @@ class WholeAnswer(web.StreamResponse):
             raise ValueError("a header of the answer has a line break or a NUL in it")
         start = _starts.get(self._code) or _start(self._code)
         if self._code in _NO_BODY:
-            return f"{start}{lines}{_end()}connection: close\r\n\r\n".encode("utf-8", "surrogateescape")
+            body = b""
         close = "" if stays_open else "connection: close\r\n"
-        head = f"{start}{lines}content-length: {len(body)}\r\n{_end()}{close}\r\n"
+        length = "" if self._code in _NO_BODY else f"content-length: {len(body)}\r\n"
+        head = f"{start}{lines}{length}{_end()}{close}\r\n"
         return head.encode("utf-8", "surrogateescape") + body
 
     def opened(self) -> OpenAnswer:

@@ -58,8 +58,8 @@ class Target:
         self._check(headers, text)
         try:
             if not length and method not in _MEANT_WITH_BODY:
-                return f"{start}{text}\r\n".encode()
-            return f"{start}{text}content-length: {length}\r\n\r\n".encode()
+                return f"{start}{text}\r\n".encode("utf-8", "surrogateescape")
+            return f"{start}{text}content-length: {length}\r\n\r\n".encode("utf-8", "surrogateescape")
         except UnicodeEncodeError as fault:
             raise self._refusal("a header's value is no text") from fault
 

@@ -7,11 +7,13 @@ order nor deadline. No timer per request: deadlines are kept by the clock of the
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+import re
+from typing import TYPE_CHECKING, Final
 
 import aiohttp
 from aiohttp import ClientResponse, hdrs
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.connector import Connection
 from aiohttp.payload import Payload
 from yarl import URL
 
@@ -34,10 +36,14 @@ from .session_request import (
 )
 from .slots import Slots
 
+if TYPE_CHECKING:
+    from aiohttp.tracing import Trace
+
 PIECE: Final = 64 * 1024
 """Bodies above this are written in pieces of it, so that a provider that stops reading is noticed."""
 URL_LIMIT: Final = 1024
 
+_BLANK: Final = re.compile(r"[\x00-\x20\x7f]")
 _REPEATABLE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """Methods that aiohttp would send twice by itself when a connection is lost. Whether to retry is for rules to say."""
 
@@ -122,9 +128,9 @@ class SessionTransport:
         options = self._options
         connector: aiohttp.BaseConnector
         if options.unix_socket is not None:
-            connector = aiohttp.UnixConnector(options.unix_socket, keepalive_timeout=options.keep_alive, limit=0)
+            connector = _UnixConnector(options.unix_socket, keepalive_timeout=options.keep_alive, limit=0)
         else:
-            connector = aiohttp.TCPConnector(
+            connector = _TCPConnector(
                 limit=0,
                 limit_per_host=0,
                 ttl_dns_cache=int(options.dns_ttl),
@@ -151,6 +157,8 @@ class SessionTransport:
         return session
 
     def _parse(self, text: str) -> URL:
+        if _BLANK.search(text):  # yarl drops some of them without a word, and leaves others in the request line
+            raise HouseError("the URL of the upstream is not encoded")
         try:
             url = URL(text, encoded=True)
         except ValueError as fault:
@@ -171,6 +179,35 @@ class SessionTransport:
 
     def _place(self, url: URL) -> str:
         return self._options.unix_socket or f"{url.host}:{url.port}"
+
+
+class _Unspoilt(aiohttp.BaseConnector):
+    """Lends no connection on which anything came unasked while it was idle.
+
+    aiohttp (3.14.5) keeps what came, an answer say, and gives it to the next request.
+    """
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  # its name
+    ) -> Connection:
+        """Return a connection, as aiohttp does."""
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            protocol = connection.protocol
+            if protocol is None or not protocol.should_close:  # a new one never should
+                return connection
+            connection.close()
+
+
+class _TCPConnector(_Unspoilt, aiohttp.TCPConnector):
+    pass
+
+
+class _UnixConnector(_Unspoilt, aiohttp.UnixConnector):
+    pass
 
 
 class _Submission:

@@ -56,7 +56,7 @@ async def sent_by(format, body, facts):
             upstream.adapter.context = replace(upstream.adapter.context, transport=notebook)
         try:
             call, route = gateway.prepare(
-                plan, gateway.codecs[format], body, facts, scope, "req_explain", scope.loop.time()
+                plan, registry.codec(format), body, facts, scope, "req_explain", scope.loop.time()
             )
             await route.entry(call)
         except GatewayError as error:

@@ -54,7 +54,7 @@ async def live(text: str, asked: Sequence[dict[str, Any]]) -> list[tuple[Decisio
 async def served(gateway: Gateway, wanted: dict[str, Any]) -> tuple[Decision | None, GatewayError | None]:
     """Return what became of one call."""
     scope, plan = gateway.open_scope()
-    codec, body = gateway.codecs[wanted["format"]], json.dumps(wanted["body"]).encode()
+    codec, body = registry.codec(wanted["format"]), json.dumps(wanted["body"]).encode()
     decision = None
     try:
         facts = RequestFacts(wanted["path"], wanted["query"], wanted["headers"])

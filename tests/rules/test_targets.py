@@ -5,7 +5,7 @@ from collections import Counter
 
 import msgspec
 import pytest
-from headgate.gateway import rules
+from headgate.gateway import registry, rules
 from headgate.gateway.call import Principal
 from headgate.gateway.codecs.base import RequestFacts
 from headgate.gateway.errors import GatewayError
@@ -30,7 +30,7 @@ def ask(plan_of):
 
     async def served(plan, body, headers, principal):
         async with Gateway(plan) as gateway:
-            codec = gateway.codecs["openai.chat"]
+            codec = registry.codec("openai.chat")
             scope, plan = gateway.open_scope()
             call, route = gateway.prepare(
                 plan, codec, body, RequestFacts("", {}, headers), scope, "req_1", scope.loop.time()

@@ -173,6 +173,8 @@ SAME: Final[dict[str, bytes]] = {
     "no length": _OK + b"\r\nabc",
     "no length, keep-alive": _OK + b"Connection: keep-alive\r\n\r\nabc",
     # -- what comes after the body
+    "an unasked answer": _OK + _ABC + _OK + _ABC,
+    "an unasked interim answer": _OK + _ABC + b"HTTP/1.1 100 Continue\r\n\r\n",
     "garbage after": _OK + _ABC + b"garbage",
     "NUL after": _OK + _ABC + b"\0",
     "more after close": _OK + b"Connection: close\r\n" + _ABC + b"more",
@@ -296,12 +298,6 @@ PARTINGS: Final[dict[str, Parting]] = {
     ),
     "bare deflate and more": Parting(
         _coded("deflate", _DEFLATE[2:-4] + b"zz"), _broken(b"hello"), _broken(b"hello\xe5"), "what follows is no data"
-    ),
-    "an unasked answer": Parting(
-        _OK + _ABC + _OK + _ABC, Got(reused=False), Got(own=False), "an answer belongs to the request before it"
-    ),
-    "an unasked interim answer": Parting(
-        _OK + _ABC + b"HTTP/1.1 100 Continue\r\n\r\n", Got(reused=False), GOOD, _UNASKED
     ),
     "line end after the body": Parting(_OK + _ABC + b"\r\n", Got(reused=False), GOOD, _UNASKED),
     "line end after the chunks": Parting(CHUNKED + _CHUNKS + b"\r\n", Got(reused=False), GOOD, _UNASKED),

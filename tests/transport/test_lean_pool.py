@@ -373,6 +373,24 @@ async def test_every_transport_refuses_line_breaks(
     assert not scope.items and not scope.watched
 
 
+async def test_header_that_is_no_text_goes_out_as_it_came(lean: LeanTransport, serve: Serve, scope: Scope) -> None:
+    """What a caller sends need not be UTF-8 (RFC 9110, 5.5); a server's decoder hands it on like this.
+
+    aiohttp's client leaves such bytes out without a word.
+    """
+    heads: list[bytes] = []
+
+    async def script(peer: Peer) -> None:
+        heads.append(await peer.reader.readuntil(b"\r\n\r\n"))
+        await peer.say(OK)
+
+    upstream = await serve(script)
+    value = b"a\xff\xfe\x80b".decode("utf-8", "surrogateescape")
+    exchange = await send(lean, scope, upstream.url, b"", headers={"x-a": value})
+    assert await exchange.read(9) == b"{}"
+    assert b"\r\nx-a: a\xff\xfe\x80b\r\n" in heads[0]
+
+
 @pytest.mark.parametrize(
     "url",
     [

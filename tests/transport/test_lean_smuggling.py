@@ -127,7 +127,6 @@ def test_trailers_are_dropped(fed: Fed, trailer: str) -> None:
     )
 
 
-@pytest.mark.xfail(reason="aiohttp gives what came while a connection was idle to the next request", strict=True)
 @pytest.mark.parametrize("short_way", [True, False])
 async def test_session_gives_no_unasked_answer_to_the_next_request(serve: Serve, scope: Scope, short_way: bool) -> None:
     async def script(peer: Peer) -> None:

@@ -1,0 +1,174 @@
+"""Calls over HTTP: one request in, one answer or one stream out, whatever happens in between."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any, Final
+
+from aiohttp import web
+
+from .. import registry
+from ..call import Call
+from ..codecs.base import AnswerContext, Codec, Peek, RequestFacts
+from ..doors import EXACT
+from ..errors import CallerError, GatewayError, UpstreamTimeout
+from ..relay.reply import Reply
+from ..relay.scope import as_gateway_error
+from ..rules.plan import Plan, Route
+from .edge import Edge, Presence
+from .gateway import Gateway
+from .intake import Arrived, abandon_body, buffered_body, read_body, read_headers, remote_of, request_id_of
+from .visible import REQUEST_ID_HEADERS, Views, Visible
+from .whole import WholeAnswer
+
+_log = logging.getLogger("headgate.server")
+_NO_HEADERS: Final[Mapping[str, str]] = {}
+
+
+class Calls:
+    """Serves the calls of one gateway."""
+
+    def __init__(self, gateway: Gateway, views: Views) -> None:
+        self.gateway = gateway
+        self._views = views
+        self._serving: dict[str, Any] = {}
+
+    def of(self, format: str) -> Any:
+        """Return the handler for requests of one format, whose codec is imported when the first comes."""
+        serve = self._serving.get(format)
+        if serve is None:
+            self._serving[format] = serve = partial(self.serve, codec=registry.codec(format))
+        return serve
+
+    def arrived(self, request: Arrived) -> Callable[[Arrived], Awaitable[WholeAnswer]] | None:
+        """Return what serves a request that came by the front; None if it is better served as any other is."""
+        options, format = self.gateway.plan.server, EXACT[request.path]
+        if options.cors is not None or len(request.body) > options.max_body:
+            return None
+        try:
+            facts = RequestFacts(request.path, _NO_HEADERS, request.headers)
+            request.peek = peek = registry.codec(format).peek(request.body, facts)
+        except GatewayError:
+            return None
+        return None if peek.stream else self.of(format)
+
+    async def serve(self, request: web.BaseRequest | Arrived, codec: Codec) -> web.StreamResponse:
+        """Serve one call, whatever happens to it."""
+        scope, plan = self.gateway.open_scope()
+        request_id = request_id_of(request.headers.get("x-request-id"))
+        visible = self._views.of(request, plan)
+        call: Call | None = None
+        edge: Edge | None = None
+        presence: Presence | None = None
+        reply: Reply | None = None
+        try:
+            presence = Presence(request, scope)
+            presence.deadline = scope.loop.time() + plan.server.receive
+            began, options = scope.loop.time(), plan.server
+            peek: Peek | None = None
+            if isinstance(request, Arrived):
+                headers, body, peek = request.headers, request.body, request.peek
+                facts = RequestFacts(request.path, _NO_HEADERS, headers)
+            else:
+                headers = read_headers(request, options.max_header)
+                buffered = buffered_body(request, headers, options.max_body)
+                body = await read_body(request, headers, options.max_body) if buffered is None else buffered
+                facts = _facts(request, headers)
+            remote = remote_of(request, headers, options.networks)
+            call, route = self.gateway.prepare(plan, codec, body, facts, scope, request_id, began, remote, peek)
+            presence.deadline = call.deadline
+            if not call.peek.stream:
+                return await self._whole(call, route, visible)
+            assert not isinstance(request, Arrived), "streams do not come by the front"
+            edge = Edge(request, presence, scope, plan.server.keep_alive, codec.stream_encoder(_context(call)))
+            edge.closes = self.gateway.draining
+            edge.early_headers = partial(visible.headers, call)
+            edge.early_content_type = codec.stream_content_type
+            reply = await route.entry(call)
+            await edge.commit(reply.status, visible.headers(call, reply.headers), codec.stream_content_type)
+            await edge.run(reply)
+            if edge.encoder.losses:
+                call.ledger.add_answer(edge.encoder.losses)
+            return edge.sent
+        except asyncio.CancelledError:
+            if presence is None or not presence.overdue:
+                raise  # the client left, or the process ends
+            presence.forgive()
+            fault: BaseException = _overdue(call, plan)
+        except Exception as caught:  # the server's edge: every failure becomes an answer
+            fault = caught
+            if edge is not None:
+                await edge.settle()
+        finally:
+            if reply is not None:
+                reply.abort()  # nothing, if it is over; else its stages hear of the end, for what they account
+            scope.close()
+        error = as_gateway_error(fault)
+        if not isinstance(request, Arrived):
+            abandon_body(request)
+        if edge is not None and edge.response is not None:
+            await edge.finish(error)
+            return edge.response
+        if call is None:
+            _log.info("%s %s refused: %s (%s)", request.method, request.path, error.kind, request_id)
+        return self.refuse(codec, error, request_id, visible, call)
+
+    async def _whole(self, call: Call, route: Route, visible: Visible) -> WholeAnswer:
+        codec = call.codec
+        reply = await route.entry(call)
+        chunks = reply.gathered()
+        if chunks is None:
+            chunks = await reply.collect()
+        if len(chunks) == 1 and chunks[0].wire == codec.whole and chunks[0].raw is not None:
+            body = chunks[0].raw
+        else:
+            encoded = codec.encode_response([event for chunk in chunks for event in chunk.events], _context(call))
+            body = encoded.body
+            if encoded.losses:
+                call.ledger.add_answer(encoded.losses)
+        headers = visible.headers(call, reply.headers)
+        headers["content-type"] = codec.content_type
+        return self._last_words(WholeAnswer(body, reply.status, headers))
+
+    def _last_words(self, answer: WholeAnswer) -> WholeAnswer:
+        """While draining, a connection ends with the answer under way: else its client could keep the drain from ending."""
+        if self.gateway.draining:
+            answer.force_close()
+        return answer
+
+    def refuse(
+        self, codec: Codec, error: GatewayError, request_id: str, visible: Visible, call: Call | None = None
+    ) -> WholeAnswer:
+        """Return ``error`` as a response in the caller's format."""
+        status, own, body = codec.encode_error(error, request_id)
+        # A provider's own error body may pass as it came: the header says our word for it all the same.
+        ours = {"x-request-id": request_id, "headgate-error": error.kind}
+        headers = visible.headers(call, {**error.headers, **ours})
+        headers.update({name.lower(): value for name, value in own.items()})
+        if name := REQUEST_ID_HEADERS.get(codec.format):
+            headers.setdefault(name, request_id)
+        headers.setdefault("content-type", "application/json")
+        return self._last_words(WholeAnswer(body, status, headers))
+
+
+def _context(call: Call) -> AnswerContext:
+    peek = call.peek
+    return AnswerContext(call.request_id, int(call.began_unix), peek.model, bool(peek.stream_usage), call.headers)
+
+
+def _facts(request: web.BaseRequest, headers: dict[str, str]) -> RequestFacts:
+    path = request.raw_path
+    if "?" in path or "%" in path or "#" in path or path[:1] != "/":
+        return RequestFacts(request.path, dict(request.query), headers)
+    return RequestFacts(path, _NO_HEADERS, headers)
+
+
+def _overdue(call: Call | None, plan: Plan) -> GatewayError:
+    """Return what to say when time is up: the caller's fault while its request is still coming in."""
+    if call is None:
+        limit = f"{plan.server.receive:g} s, the limit of this gateway (server.receive)"
+        return CallerError(f"the request was not there whole within {limit}", status=408)
+    return UpstreamTimeout("the call took longer than its total time-out", kind="timeout.total")
