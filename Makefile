@@ -1,4 +1,5 @@
-# Needs Python 3.11 or newer, git and make; everything else goes into .venv. `make` alone says what there is.
+# Needs Python 3.11 or newer, git and make; everything else goes into .venv, and for the benchmark into build/bench.
+# `make` alone says what there is.
 
 LISTEN ?= 127.0.0.1:8080
 ARGS   ?=
@@ -13,7 +14,7 @@ FORBIDDEN_LICENCES := GPL;GNU
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check-format check-lint check-security check-types check-imports check-licences pytest docs \
-	format types bench bench-rules soak fuzz build clean
+	format types bench bench-plot bench-rules soak fuzz build clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -62,8 +63,16 @@ types: .venv/.dev $(TYPES) ## pyright besides mypy (needs Node)
 	@command -v npx >/dev/null || { echo "make types needs Node: npx was not found" >&2; exit 1; }
 	npx --yes pyright@1.1.414
 
-bench: .venv/.run ## cost per request and chunk as ratios to a bare aiohttp proxy (ARGS=--quick)
-	$(BIN)/python bench/run.py $(ARGS)
+bench: ## cost per request and chunk as ratios to a bare aiohttp proxy (ARGS=--quick, PYTHON=python3.13)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || \
+		{ echo "SKIPPED: nothing was measured, $(or $(PYTHON),python) is no Python 3.11 or newer here" >&2; exit 0; }; \
+	home=build/bench/$$($(PYTHON) -c 'import platform; print(platform.python_version())') && \
+	{ [ $$home/.made -nt pyproject.toml ] || { $(PYTHON) -m venv --clear $$home && \
+		PYTHONWARNINGS=ignore $$home/bin/python -m pip install -q -e '.[lean]' && touch $$home/.made; }; } && \
+	$$home/bin/python -m bench.run $(ARGS)
+
+bench-plot: .venv/.run ## draw docs/performance.svg from the newest of bench/results (ARGS=FILE: from that one)
+	$(BIN)/python -m bench.plot $(ARGS)
 
 bench-rules: .venv/.run ## what matching and loading rules cost
 	$(BIN)/python bench/rules.py $(ARGS)

@@ -1,9 +1,10 @@
 """A provider that answers at once, or at a pace, in both formats: cheap enough not to be what is measured.
 
-    python bench/provider.py PORT
+    python bench/provider.py PORT [TLS-PORT CERTIFICATE KEY]
 
 Speaks just enough HTTP/1.1 for its two callers. The prompt gives the orders: ``bench chunks=200 pace=5`` asks a stream for
-200 chunks, 5 ms apart; with pace=0 they come as fast as they drain, four to a write.
+200 chunks, 5 ms apart, each with the time it was written in its text; with pace=0 they come as fast as they drain, four to
+a write.
 """
 
 from __future__ import annotations
@@ -11,12 +12,18 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import ssl
 import sys
+import time
+from collections.abc import Callable
+from functools import partial
 
 ORDERS = re.compile(rb"bench chunks=(\d+) pace=(\d+)")
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.I)
 STREAM = re.compile(rb'"stream": ?true')
-WORD = "some words of an answer @ "
+STAMP = "0" * 16
+"""Where a paced chunk has the microseconds of the machine's monotonic clock."""
+WORD = f"some words {STAMP} @ "
 """The text of one chunk. The load generator counts the @."""
 BURST = 4
 """Chunks in one write when there is no pace."""
@@ -105,7 +112,8 @@ class Answers:
         self.whole = head % (b"application/json", b"Content-Length: %d" % len(body)) + body
         self.head = head % (b"text/event-stream", b"Transfer-Encoding: chunked") + http_chunk(format.head())
         self.chunk = http_chunk(format.chunk())
-        self.burst = http_chunk(format.chunk()) * BURST
+        self.before, self.after = self.chunk.split(STAMP.encode())
+        self.burst = self.chunk * BURST
         self.tails = {usage: http_chunk(format.tail(usage)) + b"0\r\n\r\n" for usage in (False, True)}
 
 
@@ -121,6 +129,17 @@ class Provider(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        self.full = False
+        self.waiting: Callable[[], None] | None = None
+
+    def pause_writing(self) -> None:
+        self.full = True
+
+    def resume_writing(self) -> None:
+        self.full = False
+        if self.waiting is not None:
+            self.loop.call_soon(self.waiting)
+            self.waiting = None
 
     def data_received(self, data: bytes) -> None:
         self.data = data = self.data + data if self.data else data
@@ -142,7 +161,7 @@ class Provider(asyncio.Protocol):
         tail = answers.tails[b'"include_usage"' in body]
         self.transport.write(answers.head)
         if pace:
-            self.paced(answers, chunks, pace / 1000, tail)
+            self.paced(answers, chunks, pace / 1000, self.loop.time() + pace / 1000, tail)
         else:
             self.burst(answers, chunks, tail)
 
@@ -153,23 +172,34 @@ class Provider(asyncio.Protocol):
             self.transport.write(tail)
             return
         self.transport.write(answers.burst if chunks >= BURST else answers.chunk * chunks)
-        self.loop.call_soon(self.burst, answers, chunks - BURST, tail)
+        further = partial(self.burst, answers, chunks - BURST, tail)
+        if self.full:
+            self.waiting = further
+        else:
+            self.loop.call_soon(further)
 
-    def paced(self, answers: Answers, chunks: int, pace_s: float, tail: bytes) -> None:
+    def paced(self, answers: Answers, chunks: int, pace_s: float, due: float, tail: bytes) -> None:
+        """Write a chunk now and the next at ``due``: a timer that is late does not make the whole stream late."""
         if self.transport.is_closing():
             return
         if not chunks:
             self.transport.write(tail)
             return
-        self.transport.write(answers.chunk)
-        self.loop.call_later(pace_s, self.paced, answers, chunks - 1, pace_s, tail)
+        self.transport.write(b"%b%016d%b" % (answers.before, time.monotonic_ns() // 1000, answers.after))
+        self.loop.call_at(due, self.paced, answers, chunks - 1, pace_s, due + pace_s, tail)
 
 
-async def main(port: int) -> None:
-    """Serve until killed."""
-    server = await asyncio.get_running_loop().create_server(Provider, "127.0.0.1", port, backlog=4096)
+async def main(port: int, *tls: str) -> None:
+    """Serve until killed. ``tls``: port, certificate and key of a second door."""
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(Provider, "127.0.0.1", port, backlog=4096)
+    if tls:
+        tls_port, certificate, key = tls
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificate, key)
+        await loop.create_server(Provider, "127.0.0.1", int(tls_port), ssl=context, backlog=4096)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1])))
+    asyncio.run(main(int(sys.argv[1]), *sys.argv[2:]))

@@ -1,11 +1,12 @@
 """The yardstick: a bare aiohttp server and client that forward bytes, and do nothing else a gateway does.
 
-python bench/raw.py PORT PROVIDER-URL
+python bench/raw.py PORT PROVIDER-URL [CA-FILE]
 """
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 import sys
 from collections.abc import AsyncIterator
 
@@ -17,8 +18,9 @@ SESSION = web.AppKey("session", aiohttp.ClientSession)
 HEADERS = {"Content-Type": "application/json", "Authorization": "Bearer provider-key"}
 
 
-def make_app(provider: str) -> web.Application:
-    """Return an application that posts what it gets to ``provider`` and streams back what comes."""
+def make_app(provider: str, ca_file: str | None) -> web.Application:
+    """Return an application that posts what it gets to ``provider`` and streams back what comes. An https provider is
+    believed if its certificate is of an authority in ``ca_file``."""
 
     async def forward(request: web.Request) -> web.StreamResponse:
         body = await request.read()
@@ -36,7 +38,11 @@ def make_app(provider: str) -> web.Application:
 
     async def open_session(app: web.Application) -> AsyncIterator[None]:
         app[SESSION] = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
+            connector=aiohttp.TCPConnector(
+                limit=0,
+                keepalive_timeout=60,
+                ssl=ssl.create_default_context(cafile=ca_file) if ca_file else True,
+            ),
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None),
@@ -52,13 +58,13 @@ def make_app(provider: str) -> web.Application:
     return app
 
 
-async def main(port: int, provider: str) -> None:
+async def main(port: int, provider: str, ca_file: str | None = None) -> None:
     """Serve until killed."""
-    runner = web.AppRunner(make_app(provider), access_log=None)
+    runner = web.AppRunner(make_app(provider, ca_file), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port, backlog=4096).start()
     await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), sys.argv[2]))
+    asyncio.run(main(int(sys.argv[1]), *sys.argv[2:]))

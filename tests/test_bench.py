@@ -1,35 +1,147 @@
-"""The benchmark still runs and its answers are complete. What it measures is nobody's business here."""
+"""The benchmark still runs, its answers are complete and its results are kept and drawn. What it measures is nobody's
+business here."""
 
 from __future__ import annotations
 
-import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
+import msgspec
 import pytest
+from headgate.bench import certificate, plot, result
+from headgate.bench.cases import CASES, LOADS
 
-RUN = Path(__file__).parent.parent / "bench/run.py"
+ROOT = Path(__file__).parent.parent
+SVG = "{http://www.w3.org/2000/svg}"
+KEPT = sorted((ROOT / "bench/results").glob("*.json"))
+linux = pytest.mark.skipif(sys.platform != "linux", reason="reads CPU times from /proc")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads CPU times from /proc")
-def test_the_benchmark_runs(tmp_path):
-    out = tmp_path / "result.json"
-    command = [sys.executable, str(RUN), "--rounds", "1", "--seconds", "0.01", "--only", "openai to anthropic"]
-    done = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, timeout=100, check=False)
+def bench(module: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run one of the programs as the Makefile does."""
+    command = [sys.executable, "-m", f"bench.{module}", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+
+
+@linux
+def test_a_run_is_measured_told_and_drawn(tmp_path):
+    """The smallest run there is: nearly every load, one chain, one round."""
+    out, picture = tmp_path / "result.json", tmp_path / "picture.svg"
+    done = bench("run", "--rounds", 1, "--seconds", 0.01, "--only", "anthropic to openai", "--out", out)
     assert done.returncode == 0, done.stderr
-    printed = json.loads(done.stdout.splitlines()[-1])
-    assert printed == json.loads(out.read_text())
-    assert printed["errors"] == 0
-    assert {row["load"] for row in printed["cases"]} == {"request", "request, 50 KB", "burst", "paced", "first chunk"}
-    assert all(row["ratio"] > 0 and row["qps"] > 0 for row in printed["cases"])
-    assert set(printed["rss_mb"]) == {"idle", "loaded"}
-    assert set(printed["import_s"]) >= {"headgate", "aiohttp.web"}
+    found = result.read(out)
+    assert msgspec.json.decode(done.stdout.splitlines()[-1], type=result.Result) == found
+    assert result.text(found) in done.stdout
+    check_run(found)
+
+    drawn = bench("plot", out, picture)
+    assert drawn.returncode == 0, drawn.stderr
+    assert picture.read_text() == plot.draw(found)
+    check_picture(picture.read_text(), found)
+
+
+def check_run(found: result.Result) -> None:
+    """Raise if a case, a server or a version is missing, or a figure makes no sense."""
+    assert (found.errors, found.rounds, found.seconds) == (0, 1, 0.01)
+    cases = [case for case in CASES if "anthropic to openai" in case.chain]
+    assert [(row.load, row.provider, row.chain) for row in found.rows] == [
+        (case.load, case.provider, case.chain) for case in cases
+    ]
+    for row in found.rows:
+        assert set(row.systems) == {"raw", "lean", "aiohttp"}, row
+        assert row.systems["raw"].ratio == 1
+        for figures in row.systems.values():
+            assert figures.us > 0 and figures.qps > 0 and figures.generator_busy > 0, row
+            assert figures.ratio_low <= figures.ratio <= figures.ratio_high, row
+            assert 0 < figures.p50_ms <= figures.p99_ms, row
+            assert (figures.pace_held is not None) == bool(LOADS[row.load].pace_ms), row
+        told = re.findall(rf"^{re.escape(row.load)} +{row.provider} +{row.chain} ", result.text(found), re.M)
+        assert len(told) == 2
+    assert set(found.memory) == {f"{name}{tls}" for name in ("raw", "lean", "aiohttp") for tls in ("", " over TLS")}
+    assert all(0 < memory.idle <= memory.loaded and memory.stopped_then > 0 for memory in found.memory.values())
+    assert {"python", "aiohttp", "httptools", "msgspec", "openssl"} <= set(found.versions)
+    assert found.machine.cpu and found.machine.cores > 0
+    assert set(found.import_s) >= {"headgate", "aiohttp.web"}
+
+
+def check_picture(text: str, shown: result.Result) -> None:
+    """Raise if ``text`` is no XML, or lacks something of ``shown``."""
+    rows = [group for group in ElementTree.fromstring(text).iter(f"{SVG}g") if group.get("class") == "row"]
+    assert len(rows) == len(shown.rows)
+    for group, row in zip(rows, shown.rows, strict=True):
+        title = group.findtext(f"{SVG}title", "")
+        ours = {name: figures.ratio for name, figures in row.systems.items() if name != "raw"}
+        assert row.load in title and row.chain in title and ("TLS" in title) == (row.provider == "https")
+        assert all(f"{name} {ratio:.2f}" in title for name, ratio in ours.items())
+        assert len(group.findall(f"{SVG}rect")) == len(ours)
+
+
+def test_a_result_that_misses_something_is_none(tmp_path):
+    figures = result.Figures(1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, None, 0.5)
+    row = result.Row("burst", "https", "a < b", "chunk", {"raw": figures, "lean": figures})
+    machine = result.Machine("a & b", 2, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
+    some = result.Result(
+        date="2026-11-21T07:08:09+00:00",
+        versions={"python": "3.11.7"},
+        machine=machine,
+        rounds=5,
+        seconds=1.0,
+        errors=0,
+        notes=[],
+        qps=1.0,
+        p99_ms=1.0,
+        rows=[row],
+        memory={},
+        import_s={},
+    )
+    kept = tmp_path / "results" / result.file_name(some)
+    assert kept.name == "2026-11-21-0708-python3.11.7.json"
+    result.write(some, kept)
+    assert result.read(kept) == some
+    check_picture(plot.draw(some), some)
+    for broken in (kept.read_text().replace('"rows"', '"lines"'), kept.read_text().replace('"chunk"', '"word"')):
+        kept.write_text(broken)
+        with pytest.raises(msgspec.ValidationError):
+            result.read(kept)
+
+
+@pytest.mark.parametrize("kept", KEPT, ids=lambda kept: kept.name)
+def test_what_is_kept_is_whole(kept):
+    found = result.read(kept)
+    assert kept.name == result.file_name(found)
+    assert found.rounds >= 5 and found.errors == 0
+
+
+def test_the_picture_in_the_docs_is_of_a_run():
+    drawn = ElementTree.fromstring((ROOT / "docs/performance.svg").read_text())
+    assert [group for group in drawn.iter(f"{SVG}g") if group.get("class") == "row"]
+    assert not KEPT or (ROOT / "docs/performance.svg").read_text() in {plot.draw(result.read(kept)) for kept in KEPT}
+
+
+def test_without_openssl_there_is_no_certificate(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert certificate.make(tmp_path) is None
+
+
+@linux
+def test_a_wish_that_names_no_case_is_refused():
+    done = bench("run", "--only", "nothing of the kind")
+    assert done.returncode == 1
+    assert "no case has 'nothing of the kind' in its name" in done.stderr
+
+
+def test_a_python_that_is_not_there_is_skipped_loudly():
+    command = ["make", "--no-print-directory", "bench", "PYTHON=python3.99"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "SKIPPED: nothing was measured, python3.99" in done.stderr
 
 
 def test_the_benchmark_of_the_rules_runs(tmp_path):
     out = tmp_path / "rules.json"
-    subprocess.run(
-        [sys.executable, RUN.with_name("rules.py"), "--out", out], check=True, timeout=60, capture_output=True
-    )
-    assert all(value > 0 for value in json.loads(out.read_text()).values())
+    subprocess.run([sys.executable, ROOT / "bench/rules.py", "--out", out], check=True, timeout=60, capture_output=True)
+    found = msgspec.json.decode(out.read_bytes(), type=dict[str, float])
+    assert all(value > 0 for value in found.values())
