@@ -32,7 +32,12 @@ _BUILT_IN: Final[dict[Kind, dict[str, str]]] = {
     },
     "codecs": {
         "anthropic.messages": f"{_ROOT}.gateway.codecs.anthropic_messages:CODEC",
+        "gemini": f"{_ROOT}.gateway.codecs.gemini:CODEC",
+        "ollama.chat": f"{_ROOT}.gateway.codecs.ollama:CHAT",
+        "ollama.generate": f"{_ROOT}.gateway.codecs.ollama:GENERATE",
         "openai.chat": f"{_ROOT}.gateway.codecs.openai_chat:CODEC",
+        "openai.completions": f"{_ROOT}.gateway.codecs.openai_completions:CODEC",
+        "openai.responses": f"{_ROOT}.gateway.codecs.openai_responses:CODEC",
     },
 }
 

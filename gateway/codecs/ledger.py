@@ -16,10 +16,26 @@ from msgspec import Raw
 
 from ..errors import Unsupported
 from ..ir.loss import Loss
-from ..ir.message import CacheMark, Media, Message, Opaque, Part, Reasoning, Refusal, Request, ToolCall, ToolResult
+from ..ir.message import (
+    CacheMark,
+    Media,
+    Message,
+    Opaque,
+    Part,
+    Reasoning,
+    Refusal,
+    Request,
+    Text,
+    ToolCall,
+    ToolResult,
+)
 
 MAX_LOSSES: Final = 100
 """A ledger takes no more; an answer of a thousand foreign blocks must not grow a list that does."""
+
+KEPT: Final = "kept."
+"""How the names of extra members begin that a reader notes down for its own format alone: an item's id, the echo of the
+request in an answer. Their meaning is told elsewhere in the IR, or has none for anybody else."""
 
 _NULL: Final = b"null"
 _NOTHING: Final = frozenset({_NULL, b"false", b"[]", b'""'})
@@ -41,7 +57,7 @@ _HEAD: Final = re.compile(r"([^.\[]*)(.*)", re.DOTALL)
 def says_something(name: str, raw: Raw) -> bool:
     """Whether an unknown member means anything, so that another format loses something without it."""
     value = bytes(raw)
-    return value not in _NOTHING and not (value == b"{}" and name in _EMPTY)
+    return value not in _NOTHING and not (value == b"{}" and name in _EMPTY) and not name.startswith(KEPT)
 
 
 def in_the_callers_words(request: Request, losses: Iterable[Loss]) -> tuple[Loss, ...]:
@@ -241,6 +257,7 @@ _ANTHROPIC: Final = {
     "user": "metadata.user_id",
 }
 
+
 class _OllamaChat(_Caller):
     """Ollama's chat: text, thinking, images and calls are members of a message, a result is a message of its own."""
 
@@ -313,12 +330,186 @@ class _OpenAICompletions(_OllamaGenerate):
     settings = {"max_output_tokens": "max_tokens", "top_logprobs": "logprobs"}
 
 
+class _Gemini(_Caller):
+    """generateContent: the first message of the IR is ``systemInstruction``, settings stand in ``generationConfig``."""
+
+    def message(self, number: int) -> str:
+        first = self.request.messages[0]
+        if first.role != "system":
+            return f"contents[{number}]"
+        return f"contents[{number - 1}]" if number else "systemInstruction"
+
+    def parts(self, message: Message, at: str) -> Sequence[str]:
+        return [f"{at}.parts[{j}]" for j in range(len(message.parts))]
+
+    def _within(self, part: Part, place: str, rest: str) -> str:
+        inner = _INNER.fullmatch(rest) if isinstance(part, ToolResult) else None
+        if inner is None or not isinstance(part, ToolResult) or int(inner[1]) >= len(part.content):
+            return super()._within(part, place, rest)
+        number = int(inner[1])
+        words = sum(isinstance(item, Text) for item in part.content)
+        if isinstance(part.content[number], Text):
+            return f"{place}.functionResponse.response"
+        at = f"{place}.functionResponse.parts[{number - words}]"
+        return super()._within(part.content[number], at, inner[2])
+
+    def member(self, part: Part, name: str) -> str:
+        if isinstance(part, Reasoning) and name == "signature":
+            return "thoughtSignature"
+        if isinstance(part, (ToolCall, ToolResult)) and name in ("id", "name", "arguments", "is_error"):
+            told = {"arguments": "args", "is_error": "response.error"}.get(name, name)
+            return f"function{'Call' if isinstance(part, ToolCall) else 'Response'}.{told}"
+        if isinstance(part, Media) and name in ("name", "media_type"):
+            blob = "inlineData" if part.data is not None else "fileData"
+            return f"{blob}.{'displayName' if name == 'name' else 'mimeType'}"
+        return name
+
+    def mark(self, cache: CacheMark | None) -> str:
+        return "cachedContent"
+
+    def tool(self, number: int, rest: str) -> str:
+        """Functions share an object, as the writer puts them: ``tools[0].functionDeclarations[1]``."""
+        outer = inner = -1
+        functions = False
+        for tool in self.request.tools[: number + 1]:
+            apart = "tools" in tool.extra
+            if tool.kind == "function":
+                if not functions or apart:
+                    outer, inner = outer + 1, -1
+                functions, inner = True, inner + 1
+            elif not apart:
+                outer, functions = outer + 1, False
+        tool = self.request.tools[number]
+        if tool.kind != "function":
+            return f"tools[{outer}].{tool.kind}{rest}"
+        if rest == ".input_schema":
+            rest = ".parameters"
+        return f"tools[{outer}].functionDeclarations[{inner}]{rest}"
+
+    def setting(self, path: str) -> str:
+        head, rest = _split(path)
+        if path == "reasoning.summary":
+            return "generationConfig.thinkingConfig.includeThoughts"
+        if path == "reasoning.effort":
+            return "generationConfig.thinkingConfig.thinkingLevel"
+        if path in ("reasoning.mode", "reasoning.budget_tokens"):
+            return "generationConfig.thinkingConfig.thinkingBudget"
+        if head == "response_format":
+            if rest in ("", ".name", ".strict", ".schema"):
+                return "generationConfig.responseMimeType" if not rest else "generationConfig.responseJsonSchema"
+            return f"generationConfig{rest}"
+        if head == "tool_choice" and path not in self.request.extra:
+            return f"toolConfig.functionCallingConfig{rest}"
+        return _GEMINI.get(head, head) + rest
+
+
+_GEMINI: Final = {
+    "cache": "cachedContent",
+    "max_output_tokens": "generationConfig.maxOutputTokens",
+    "max_tokens": "generationConfig.maxOutputTokens",
+    "metadata": "labels",
+    "n": "generationConfig.candidateCount",
+    "reasoning": "generationConfig.thinkingConfig",
+    "service_tier": "serviceTier",
+    "stop": "generationConfig.stopSequences",
+    "temperature": "generationConfig.temperature",
+    "top_p": "generationConfig.topP",
+    "top_k": "generationConfig.topK",
+    "seed": "generationConfig.seed",
+    "frequency_penalty": "generationConfig.frequencyPenalty",
+    "presence_penalty": "generationConfig.presencePenalty",
+    "logprobs": "generationConfig.responseLogprobs",
+    "top_logprobs": "generationConfig.logprobs",
+}
+
+
+class _OpenAIResponses(_Caller):
+    """Responses: the input is a list of items, and a turn of the assistant is several of them."""
+
+    def __init__(self, request: Request) -> None:
+        super().__init__(request)
+        taken = {int(name.rpartition(".")[2]) for name in request.extra if name.startswith("kept.input.")}
+        self._items: dict[tuple[int, int], tuple[int, int]] = {}
+        """The item of each part, and its place in there."""
+        number, inner = -1, 0
+        for position, message in enumerate(request.messages):
+            if "kept.instructions" in message.extra:
+                continue
+            for place, part in enumerate(message.parts or (Opaque("", "", b""),)):
+                whole = message.role != "assistant" or "kept.alone" in message.extra
+                if place == 0 or not (whole or (not isinstance(part, Opaque) and "item" not in part.extra)):
+                    number, inner = number + 1, -1
+                    while number in taken:
+                        number += 1
+                inner += 1
+                self._items[position, place] = number, inner
+
+    def message(self, number: int) -> str:
+        if "kept.instructions" in self.request.messages[number].extra:
+            return "instructions"
+        if bytes(self.request.extra.get("input", b"")) == _NULL:
+            return "input"
+        return f"input[{self._items[number, 0][0]}]"
+
+    def parts(self, message: Message, at: str) -> Sequence[str]:
+        if not at.startswith("input["):
+            return [at] * len(message.parts)
+        number = next(i for i, other in enumerate(self.request.messages) if other is message)
+        places: list[str] = []
+        for place, part in enumerate(message.parts):
+            item, inner = self._items[number, place]
+            path = f"input[{item}]"
+            if isinstance(part, (Text, Media, Refusal)):
+                brief = message.brief or "kept.brief" in part.extra
+                path += ".content" if brief else f".content[{inner}]"
+            elif isinstance(part, Opaque) and "kept.item" not in message.extra and message.role != "assistant":
+                path += f".content[{inner}]"
+            places.append(path)
+        return places
+
+    def _within(self, part: Part, place: str, rest: str) -> str:
+        if rest.startswith(".item."):
+            return place.partition(".content")[0] + rest.removeprefix(".item")
+        inner = _INNER.fullmatch(rest) if isinstance(part, ToolResult) else None
+        if inner is not None and isinstance(part, ToolResult) and int(inner[1]) < len(part.content):
+            at = f"{place}.output" if part.brief else f"{place}.output[{inner[1]}]"
+            return self._within(part.content[int(inner[1])], at, inner[2])
+        return super()._within(part, place, rest)
+
+    def member(self, part: Part, name: str) -> str:
+        if isinstance(part, (ToolCall, ToolResult)) and name == "id":
+            return "call_id"
+        if isinstance(part, ToolCall) and name == "arguments":
+            return "input" if part.kind == "custom" else name
+        if isinstance(part, Reasoning) and name == "signature":
+            return "encrypted_content"
+        if isinstance(part, Media) and name == "name":
+            return "filename"
+        return "annotations" if name == "citations" else name
+
+    def mark(self, cache: CacheMark | None) -> str:
+        return "prompt_cache_breakpoint"
+
+    def tool(self, number: int, rest: str) -> str:
+        return f"tools[{number}]{'.parameters' if rest == '.input_schema' else rest}"
+
+    def setting(self, path: str) -> str:
+        head, rest = _split(path)
+        if head == "response_format":
+            return f"text.format{rest}"
+        if path == "reasoning.mode" and "mode" not in (self.request.reasoning.extra if self.request.reasoning else ()):
+            return "reasoning.effort"
+        return {"verbosity": "text.verbosity", "logprobs": "include"}.get(head, head) + rest
+
+
 _WORDS: Final[dict[str, Callable[[Request], _Caller]]] = {
     "anthropic.messages": _AnthropicMessages,
+    "gemini": _Gemini,
     "ollama.chat": _OllamaChat,
     "ollama.generate": _OllamaGenerate,
     "openai.chat": _OpenAIChat,
     "openai.completions": _OpenAICompletions,
+    "openai.responses": _OpenAIResponses,
 }
 
 

@@ -94,7 +94,8 @@ class PartDelta(Struct, frozen=True, gc=False):
 class PartPatch(Struct, frozen=True, gc=False):
     """A fact about an open part that is not more of its text. ``transcript`` belongs to audio.
 
-    A citation may come late, when the part is closed: OpenAI tells them at the end, after tool calls.
+    A citation may come late, when the part is closed: OpenAI tells them at the end, after tool calls. In ``extra``, a
+    member ``data`` is what an Opaque part came to be in the end, in place of its data at the start.
     """
 
     index: int

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from headgate.gateway.codecs.anthropic_messages.usage import STOP_REASONS as ANTHROPIC_STOPS
 from headgate.gateway.codecs.openai_chat.words import STOP_REASONS as OPENAI_STOPS
+from headgate.gateway.codecs.openai_responses.words import CONTENT, INCOMPLETE, SUMMARY
 from headgate.gateway.ir.event import (
     ChoiceStop,
     Event,
@@ -27,7 +28,7 @@ from headgate.gateway.ir.event import (
 from headgate.gateway.ir.message import Citation, Opaque, Part, Reasoning, Refusal, Text, ToolCall
 from hypothesis import strategies as st
 
-from .common import ANTHROPIC, OPENAI
+from .common import ANTHROPIC, OPENAI, RESPONSES
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
@@ -77,6 +78,9 @@ def _citation(format: str, draw: Draw) -> Citation:
         spot = {"start_index": 0, "end_index": 1, "url": "https://a.example/", "title": title}
         raw = {"type": "url_citation", "url_citation": spot}
         return Citation(OPENAI, "url_citation", _json(raw), "https://a.example/", title, start=0, end=1)
+    if format == RESPONSES:
+        raw = {"type": "url_citation", "start_index": 0, "end_index": 1, "url": "https://a.example/", "title": title}
+        return Citation(RESPONSES, "url_citation", _json(raw), "https://a.example/", title, start=0, end=1)
     if draw(st.booleans()):
         raw = {"type": "web_search_result_location", "url": "https://a.example/", "title": title, "cited_text": "c"}
         raw["encrypted_index"] = "Eo8=="
@@ -90,16 +94,32 @@ def _json(value: object) -> bytes:
     return msgspec.json.encode(value)
 
 
+def _item(format: str, draw: Draw) -> dict[str, msgspec.Raw]:
+    """The extra of a part that begins an item of Responses; the same id never comes twice."""
+    if format != RESPONSES:
+        return {}
+    phase = {"item.phase": msgspec.Raw(b'"commentary"')} if draw(st.integers(0, 3)) == 0 else {}
+    id = f"item_{draw(st.integers(0, 10**12))}"
+    return {"item": msgspec.Raw(b"null"), "kept.id": msgspec.Raw(_json(id)), **phase}
+
+
 def _text(format: str, draw: Draw) -> Piece:
     steps: list[PartDelta | PartPatch] = list(_deltas(draw(WORDS), draw))
     if draw(st.integers(0, 3)) == 0:
         steps.append(PartPatch(0, citation=_citation(format, draw)))
-    return Piece(Text(""), tuple(steps))
+    return Piece(Text("", extra=_item(format, draw)), tuple(steps))
 
 
 def _reasoning(format: str, draw: Draw, field: str) -> Piece:
     if format == OPENAI:
         return Piece(Reasoning(origin=f"{OPENAI}:{field}"), _deltas(draw(WORDS), draw))
+    if format == RESPONSES:
+        extra = _item(format, draw)
+        if draw(st.integers(0, 4)) == 0:
+            return Piece(Reasoning(redacted=draw(IDS), origin=SUMMARY, extra=extra), ())
+        signature = (PartPatch(0, signature=draw(IDS)),) if draw(st.booleans()) else ()
+        origin = draw(st.sampled_from([SUMMARY, CONTENT]))
+        return Piece(Reasoning(origin=origin, extra=extra), (*_deltas(draw(WORDS), draw), *signature))
     if draw(st.integers(0, 4)) == 0:
         return Piece(Reasoning(redacted=draw(IDS), origin=ANTHROPIC), ())
     signed = PartPatch(0, signature=draw(IDS))
@@ -109,13 +129,17 @@ def _reasoning(format: str, draw: Draw, field: str) -> Piece:
 def _call(format: str, draw: Draw, number: int) -> Piece:
     id, name = f"call_{number}_{draw(IDS)}", draw(IDS)
     kind = draw(st.integers(0, 9))
-    if format == OPENAI and kind == 0:
-        return Piece(ToolCall(id, name, kind="custom"), _deltas(draw(WORDS), draw))
+    extra = _item(format, draw)
+    if format in (OPENAI, RESPONSES) and kind == 0:
+        return Piece(ToolCall(id, name, kind="custom", extra=extra), _deltas(draw(WORDS), draw))
     server = "server_tool_use" if format == ANTHROPIC and kind == 0 else ""
-    return Piece(ToolCall(id, name, server=server), _deltas(draw(OBJECTS), draw))
+    return Piece(ToolCall(id, name, server=server, extra=extra), _deltas(draw(OBJECTS), draw))
 
 
-def _opaque(draw: Draw) -> Piece:
+def _opaque(format: str, draw: Draw) -> Piece:
+    if format == RESPONSES:
+        search = {"type": "web_search_call", "id": f"ws_{draw(IDS)}", "status": "completed"}
+        return Piece(Opaque(RESPONSES, "web_search_call", _json(search)), ())
     found = {
         "type": "web_search_result",
         "url": "https://a.example/",
@@ -141,10 +165,10 @@ def _pieces(format: str, draw: Draw, canonical: bool) -> list[Piece]:
             pieces.append(_text(format, draw))
         elif kind == "c":
             pieces.append(_call(format, draw, number))
-        elif kind == "x" and format == OPENAI:
-            pieces.append(Piece(Refusal(""), _deltas(draw(WORDS), draw)))
-        elif kind == "o" and format == ANTHROPIC:
-            pieces.append(_opaque(draw))
+        elif kind == "x" and format != ANTHROPIC:
+            pieces.append(Piece(Refusal("", extra=_item(format, draw)), _deltas(draw(WORDS), draw)))
+        elif kind == "o" and format != OPENAI:
+            pieces.append(_opaque(format, draw))
     return pieces
 
 
@@ -186,12 +210,19 @@ def _usage(format: str, draw: Draw) -> Usage:
     )
 
 
+_STOPS: Final[dict[str, dict[str, StopReason]]] = {
+    OPENAI: dict(OPENAI_STOPS),
+    ANTHROPIC: dict(ANTHROPIC_STOPS),
+    RESPONSES: {"completed": "stop", **{word: INCOMPLETE[word] for word in ("max_output_tokens", "content_filter")}},
+}
+
+
 @st.composite
 def answers(draw: Any, format: str, *, canonical: bool = True, choices: int = 2) -> Answer:
     """Answers of a provider of ``format``; ``canonical``: with their parts in an order that a whole answer can tell."""
-    words: dict[str, StopReason] = dict(OPENAI_STOPS if format == OPENAI else ANTHROPIC_STOPS)
-    created = 1_700_000_001 if format == OPENAI else None
-    tier = draw(st.sampled_from([None, "default"])) if format == OPENAI else None
+    words = _STOPS[format]
+    created = None if format == ANTHROPIC else 1_700_000_001
+    tier = None if format == ANTHROPIC else draw(st.sampled_from([None, "default"]))
     events: list[Event] = [ResponseStart(f"id_{draw(IDS)}", f"model-{draw(IDS)}", created, tier, format=format)]
     first = 0
     for choice in range(draw(st.integers(1, choices)) if format == OPENAI else 1):
@@ -199,8 +230,12 @@ def answers(draw: Any, format: str, *, canonical: bool = True, choices: int = 2)
         events += _woven(pieces, first, choice, draw)
         first += len(pieces)
         word = draw(st.sampled_from(sorted(words)))
+        reason = words[word]
+        if word == "completed":
+            kinds = {type(piece.part) for piece in pieces}
+            reason = "tool_calls" if ToolCall in kinds else "refusal" if Refusal in kinds else "stop"
         sequence = draw(IDS) if format == ANTHROPIC and word == "stop_sequence" else None
-        events.append(ChoiceStop(words[word], word, choice, sequence))
+        events.append(ChoiceStop(reason, word, choice, sequence))
     if format == ANTHROPIC or draw(st.booleans()):
         events.append(UsageReport(_usage(format, draw)))
     events += [ResponseStop(), Terminator()]

@@ -20,9 +20,20 @@ from hypothesis import strategies as st
 
 OPENAI: Final = "openai.chat"
 ANTHROPIC: Final = "anthropic.messages"
-CODECS: Final[dict[str, Codec]] = {name: registry.codec(name) for name in (OPENAI, ANTHROPIC)}
-FORMATS: Final = tuple(CODECS)
+RESPONSES: Final = "openai.responses"
+CODECS: Final[dict[str, Codec]] = {name: registry.codec(name) for name in (OPENAI, ANTHROPIC, RESPONSES)}
+FORMATS: Final = (OPENAI, ANTHROPIC)
+"""Those that the laws over sockets call a gateway in, and its provider."""
 PAIRS: Final = tuple((here, there) for here in FORMATS for there in FORMATS)
+SPOKEN: Final = tuple(CODECS)
+"""All that the laws without sockets hold for."""
+ROADS: Final = tuple((here, there) for here in SPOKEN for there in SPOKEN)
+OLLAMA: Final = "ollama.chat"
+GENERATE: Final = "ollama.generate"
+COMPLETIONS: Final = "openai.completions"
+PLAIN: Final = (OLLAMA, GENERATE, COMPLETIONS)
+"""Those that say less than a chat: the same laws hold for them, in test_plain_formats."""
+CODECS.update((name, registry.codec(name)) for name in PLAIN)
 CONTEXT: Final = AnswerContext(request_id="req_1", created=1_700_000_000, model="asked-for", stream_usage=True)
 
 _ASKED: Final = os.environ.get("HEADGATE_EXAMPLES")

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from .common import ANTHROPIC, CODECS, FORMATS, OPENAI, law
+from .common import ANTHROPIC, FORMATS, OPENAI, law
 from .sockets import PATHS, ask, call
 from .test_no_secret_leaves import served
 
@@ -196,4 +196,4 @@ async def test_a_principal_has_a_tenant(tmp_path: Path, format: str, stream: boo
 
 
 def test_both_formats_are_served() -> None:
-    assert set(CODECS) == {OPENAI, ANTHROPIC} == set(PATHS)
+    assert set(FORMATS) == {OPENAI, ANTHROPIC} == set(PATHS)

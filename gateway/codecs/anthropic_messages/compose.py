@@ -23,7 +23,7 @@ from msgspec import Raw
 from ...errors import DecodeError, Unsupported
 from ...ir.message import Media, Message, Request, ResponseFormat, Text, Tool, plain_text
 from ..base import Encoded, UpstreamFacts
-from ..ledger import in_the_callers_words
+from ..ledger import in_the_callers_words, refused
 from .members import FORMAT, is_object
 from .plain_request import write_plain
 from .render import Block, Renderer
@@ -59,7 +59,7 @@ def encode_request(request: Request, facts: UpstreamFacts) -> Encoded:
             for i, it in enumerate(request.messages[head:])
         ]
     else:
-        body["messages"] = _Turns(renderer, facts).write(request.messages, head)
+        body["messages"] = _Turns(request, renderer, facts).write(head)
     _settings(request, facts, renderer, body, bool(tools))
     if request.extra:
         renderer.add_extra(request.extra, "", body if renderer.own else {})
@@ -134,12 +134,14 @@ def _note_message(message: Message, path: str, renderer: Renderer) -> None:
 class _Turns:
     """Foreign messages as turns: neighbours of one role become one turn, tool results stand first in theirs."""
 
-    def __init__(self, renderer: Renderer, facts: UpstreamFacts) -> None:
+    def __init__(self, request: Request, renderer: Renderer, facts: UpstreamFacts) -> None:
+        self._request = request
         self._renderer = renderer
         self._system = facts.options.get("system_in_messages") is True
         self._turns: list[tuple[str, list[Block]]] = []
 
-    def write(self, messages: tuple[Message, ...], head: int) -> list[dict[str, object]]:
+    def write(self, head: int) -> list[dict[str, object]]:
+        messages = self._request.messages
         for i in range(head, len(messages)):
             message = messages[i]
             text = plain_text(message) if message.role in _SPEAKERS else None
@@ -169,7 +171,7 @@ class _Turns:
         elif message.role != "assistant" and message.parts:
             lost = [loss for loss in self._renderer.losses[noted:] if loss.kind == "lost"]
             if lost:
-                raise Unsupported(f"{lost[0].path}: {lost[0].what}: {lost[0].why}", param=lost[0].path)
+                raise refused(self._request, lost[0])
 
     def _add_system(self, message: Message, path: str) -> None:
         blocks = _texts(message, path, self._renderer)

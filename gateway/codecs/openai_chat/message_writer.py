@@ -268,6 +268,8 @@ class MessageWriter:
             id = f"call_{len(self.done)}_{len(calls)}"
             self._minted.append((id, part.name))
             self._lose("minted", f"{path}.id", "id", "a call demands one, it has none")
+        elif not self.own and "id" in part.extra:
+            self._lose("minted", f"{path}.id", "id", "the caller's format gives such calls none")
         if not self.own and not arguments and part.kind == "function":
             arguments = "{}"
             self._lose("minted", f"{path}.arguments", "arguments", "a call without arguments has {} here")
@@ -287,6 +289,8 @@ class MessageWriter:
             self._lose("lost", path, part.server, "a result of the provider's own tool")
             return
         id = part.id or self._id_for(part)
+        if part.id and not self.own and "id" in part.extra:
+            self._lose("minted", f"{path}.id", "id", "the caller's format gives such calls none")
         value: dict[str, Any] = {"role": "tool", "tool_call_id": id}
         if self.own and part.id and is_legacy(ToolCall(part.id, "")):
             value = {"role": "function"}

@@ -24,7 +24,7 @@ from msgspec import Raw
 from ...ir.loss import Loss, LossKind
 from ...ir.message import ReasoningOptions, Request, ResponseFormat, Tool, ToolChoice
 from ..base import UpstreamFacts
-from ..ledger import in_the_callers_words
+from ..ledger import in_the_callers_words, refused
 from .content import write_mark
 from .members import FORMAT, NULL, encode_json, write_extra
 from .message_writer import MessageWriter
@@ -42,7 +42,10 @@ def encode_request(request: Request, facts: UpstreamFacts) -> tuple[bytes, tuple
     if request.format != FORMAT and (plain := write_plain(request, facts)) is not None:
         return encode_json(plain), ()
     writer = _Writer(request, facts)
-    body = encode_json(writer.body())
+    value = writer.body()
+    if request.messages and not value["messages"] and writer.losses:
+        raise refused(request, writer.losses[0])  # of all that was said nothing is left
+    body = encode_json(value)
     return body, in_the_callers_words(request, writer.losses) if writer.losses else ()
 
 

@@ -1,0 +1,287 @@
+"""Chunks into the lines of one client's stream.
+
+A chunk of this very wire goes out as it came, and is only watched. The last line tells reason and usage together, so it is
+written at the end; calls come whole here, so one that grows is held back until it is complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from msgspec.structs import replace
+
+from ...errors import GatewayError, Malformed, UpstreamError
+from ...ir.event import (
+    Alien,
+    ChoicePatch,
+    ChoiceStop,
+    Chunk,
+    Event,
+    Keepalive,
+    PartDelta,
+    PartPatch,
+    PartStart,
+    PartStop,
+    ResponsePatch,
+    ResponseStart,
+    Terminator,
+    Usage,
+    UsageReport,
+    Wire,
+)
+from ...ir.loss import Loss
+from ...ir.message import Media, Part, Reasoning, Refusal, Text, ToolCall
+from ...wire.members import encode_json
+from ...wire.ndjson import line
+from ..base import AnswerContext
+from ..ledger import MAX_LOSSES
+from .answer_writer import (
+    done_reason,
+    foreign,
+    is_written,
+    lose_details,
+    lose_part,
+    token_logprobs,
+    tool_call,
+    words,
+    write_envelope,
+)
+from .errors import error_line
+from .usage import write_usage
+from .words import CHAT
+
+MAX_HELD_BYTES: Final = 8 * 1024 * 1024
+"""Letters of calls that are held back until they are complete, together; more is no call that anybody could run."""
+
+
+class _Part:
+    """An open part. ``words`` are the letters of a call or an image, which go out together."""
+
+    __slots__ = ("part", "words", "written")
+
+    def __init__(self, part: Part, written: bool) -> None:
+        self.part = part
+        self.written = written
+        self.words: list[str] = []
+
+
+class OllamaStreamEncoder:
+    """One client's stream of ``format``. ``ping`` is a line without words: an empty one is none that clients can read."""
+
+    def __init__(self, context: AnswerContext, format: str) -> None:
+        self.losses: list[Loss] = []
+        self._context = context
+        self._format = format
+        self._wire = Wire(format, "ndjson")
+        self._own = False
+        self._started = False
+        self._rewriting = False
+        self._done = False
+        self._held = 0
+        self._calls = 0
+        self._stopped: ChoiceStop | None = None
+        self._usage: Usage | None = None
+        self._last: dict[str, Any] = {}
+        self._parts: dict[int, _Part] = {}
+        self._envelope: dict[str, Any] = write_envelope(ResponseStart(), context, True, [])
+        self.ping = self._line(words(format))
+
+    def encode(self, chunk: Chunk) -> bytes:
+        """Return the bytes for ``chunk``: its own ``raw`` while nothing was rewritten yet, else its events, anew.
+
+        Raises UpstreamError for a call that is none: arguments that are no object, or that never end.
+        """
+        if chunk.raw is not None and chunk.wire == self._wire and not self._rewriting:
+            for event in chunk.events:
+                if type(event) is not PartDelta:
+                    self._watch(event)
+            return chunk.raw
+        self._rewriting = True
+        out: list[bytes] = []
+        for event in chunk.events:
+            if type(event) is PartDelta:
+                out.append(self._delta(event))
+            else:
+                self._event(event, out)
+        return b"".join(out)
+
+    def close(self, error: GatewayError | None) -> bytes:
+        """Return what is still owed: the line that is done, or an error line and no clean end."""
+        if self._done:
+            return b""
+        self._done = True
+        if error is not None:
+            return b"" if error.kind == "cancelled" else error_line(error)
+        return self._end()
+
+    def _watch(self, event: Event) -> None:
+        """Keep track of what goes out as it came."""
+        if isinstance(event, ResponseStart):
+            self._start(event)
+        elif isinstance(event, PartStart):
+            self._parts[event.index] = _Part(event.part, is_written(event.part, self._format))
+            self._calls += isinstance(event.part, ToolCall)
+        elif isinstance(event, PartStop):
+            self._parts.pop(event.index, None)
+        elif isinstance(event, ChoiceStop):
+            self._stopped = event
+        elif isinstance(event, Terminator):
+            self._done = True
+
+    def _event(self, event: Event, out: list[bytes]) -> None:
+        """Write any event but a delta."""
+        if isinstance(event, PartStart):
+            self._part_start(event, out)
+        elif isinstance(event, PartStop):
+            self._part_stop(event, out)
+        elif isinstance(event, PartPatch):
+            self._part_patch(event)
+        elif isinstance(event, ChoiceStop):
+            self._stop(event)
+        elif isinstance(event, ResponseStart):
+            self._start(event)
+        elif isinstance(event, UsageReport):
+            self._usage = event.usage
+        elif isinstance(event, ResponsePatch):
+            if self._own:
+                self._envelope.update(event.extra)
+            else:
+                self._lose(foreign(event.extra, ""))
+        elif isinstance(event, ChoicePatch):
+            if self._own and not event.choice:
+                more: dict[str, Any] = dict(event.extra)
+                out.append(self._line(words(self._format, "", **more)))
+            else:
+                self._lose(foreign(event.extra, "message"))
+        elif isinstance(event, Terminator):
+            if not self._done:
+                self._done = True
+                out.append(self._end())
+        elif isinstance(event, Keepalive):
+            out.append(self.ping)
+        elif isinstance(event, Alien):
+            if event.format == self._format:
+                out.append(line(event.data))
+            else:
+                self._lose([Loss("lost", "stream", event.kind, f"an event of {event.format}")])
+
+    def _lose(self, losses: Iterable[Loss]) -> None:
+        for loss in losses:
+            if len(self.losses) < MAX_LOSSES and loss not in self.losses:
+                self.losses.append(loss)
+
+    def _start(self, event: ResponseStart) -> None:
+        """Begin; when another provider goes on with the answer, its extras count from here, its model does not."""
+        self._own = event.format == self._format
+        if self._started:
+            return
+        self._started = True
+        losses: list[Loss] = []
+        self._envelope = write_envelope(event, self._context, self._own, losses)
+        self.ping = self._line(words(self._format))
+        self._lose(losses)
+
+    def _line(self, said: dict[str, Any], **more: Any) -> bytes:
+        return line(encode_json({**self._envelope, **said, "done": False, **more}))
+
+    # Parts
+
+    def _part_start(self, event: PartStart, out: list[bytes]) -> None:
+        path = f"parts[{event.index}]"
+        if not self._started:
+            self._start(ResponseStart())
+        if event.choice:
+            self._lose([Loss("lost", f"choices[{event.choice}]", "choice", "an answer has one choice here")])
+            return
+        part = event.part
+        written = is_written(part, self._format) or (isinstance(part, Media) and part.kind == "image")
+        self._parts[event.index] = _Part(part, written)
+        if not written:
+            self._lose([lose_part(part, path)])
+            return
+        self._lose(lose_details(part, self._own, path))
+        if isinstance(part, (Text, Reasoning, Refusal)) and part.text:
+            out.append(self._delta(PartDelta(event.index, part.text)))
+
+    def _delta(self, event: PartDelta) -> bytes:
+        it = self._parts.get(event.index)
+        if it is None or not it.written or event.choice:
+            return b""
+        part, text = it.part, event.text
+        if isinstance(part, (ToolCall, Media)):
+            self._hold(it, text)
+            return b""
+        said = words(self._format, thinking=text) if isinstance(part, Reasoning) else words(self._format, text)
+        if event.logprobs is not None and (entries := token_logprobs((event.logprobs,))):
+            return self._line(said, logprobs=entries)
+        return self._line(said)
+
+    def _hold(self, it: _Part, text: str) -> None:
+        it.words.append(text)
+        self._held += len(text)
+        if self._held > MAX_HELD_BYTES:
+            raise Malformed(f"the provider sends calls of more than {MAX_HELD_BYTES} letters")
+
+    def _part_patch(self, event: PartPatch) -> None:
+        it = self._parts.get(event.index)
+        if event.choice or (it is not None and not it.written):
+            return
+        path = f"parts[{event.index}]"
+        if event.signature:
+            self._lose([Loss("lost", f"{path}.signature", "signature", "thinking has no room for a signature")])
+        if event.citation is not None:
+            self._lose([Loss("lost", f"{path}.citations", event.citation.kind, "a text has no citations here")])
+        if it is not None and isinstance(it.part, ToolCall) and self._own:
+            it.part = replace(it.part, extra={**it.part.extra, **event.extra})
+        elif event.extra:
+            self._lose(foreign(event.extra, path))
+
+    def _part_stop(self, event: PartStop, out: list[bytes]) -> None:
+        it = self._parts.pop(event.index, None)
+        if it is None or not it.written:
+            return
+        part, text, path = it.part, "".join(it.words), f"parts[{event.index}]"
+        self._held -= len(text)
+        if isinstance(part, ToolCall):
+            losses: list[Loss] = []
+            whole = replace(part, arguments=part.arguments + text)
+            call = tool_call(whole, self._calls, self._own, path, losses)
+            self._calls += 1
+            self._lose(losses)
+            out.append(self._line(words(self._format, tool_calls=[call])))
+        elif isinstance(part, Media):
+            data = (part.data or "") + text
+            if not data:
+                self._lose([lose_part(part, path)])
+                return
+            image: dict[str, Any] = {"images": [data]} if self._format == CHAT else {"image": data}
+            out.append(self._line(words(self._format, **image)))
+
+    # Ends
+
+    def _stop(self, event: ChoiceStop) -> None:
+        if event.choice:
+            return
+        self._stopped = event
+        if self._own:
+            self._last = dict(event.extra)
+        else:
+            self._lose(foreign(event.extra, ""))
+
+    def _end(self) -> bytes:
+        losses: list[Loss] = []
+        stop = self._stopped
+        value: dict[str, Any] = {**self._envelope, **words(self._format), "done": True}
+        try:
+            if stop is None:
+                losses.append(Loss("minted", "done_reason", "stop", "the provider gave no reason"))
+                value["done_reason"] = "stop"
+            elif not self._own or stop.raw_reason or stop.reason == "error":
+                value["done_reason"] = done_reason(stop.reason, stop.raw_reason, self._own, losses)
+        except UpstreamError as error:
+            return error_line(error)
+        value.update(write_usage(self._usage, losses))
+        value.update(self._last)
+        self._lose(losses)
+        return line(encode_json(value))

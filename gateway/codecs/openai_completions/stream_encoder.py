@@ -1,0 +1,231 @@
+"""Chunks into the bytes of one client's stream of the legacy Completions.
+
+A chunk of this very wire goes out as it came, and is only watched: what was opened and what has ended, so that the end,
+an error, or chunks that someone changed are written rightly after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from msgspec import Raw
+
+from ...errors import GatewayError, UpstreamError
+from ...ir.event import (
+    Alien,
+    ChoicePatch,
+    ChoiceStop,
+    Chunk,
+    Event,
+    Keepalive,
+    PartDelta,
+    PartPatch,
+    PartStart,
+    PartStop,
+    ResponsePatch,
+    ResponseStart,
+    Terminator,
+    Usage,
+    UsageReport,
+)
+from ...ir.loss import Loss
+from ...ir.message import Refusal, Text
+from ...wire.members import encode_json
+from ...wire.sse import PING
+from ..base import AnswerContext
+from ..ledger import MAX_LOSSES
+from .answer_writer import finish_reason, foreign, lose_details, lose_part, write_envelope
+from .errors import error_frame
+from .logprobs import OFFSETS, write_logprobs
+from .stream_decoder import STREAMED
+from .usage import write_usage
+from .words import FORMAT
+
+DONE: Final = b"data: [DONE]\n\n"
+
+
+class CompletionsStreamEncoder:
+    """One client's stream."""
+
+    ping: bytes = PING
+
+    def __init__(self, context: AnswerContext) -> None:
+        self.losses: list[Loss] = []
+        self._context = context
+        self._own = False
+        self._started = False
+        self._rewriting = False
+        self._done = False
+        self._usage: Usage | None = None
+        self._envelope: dict[str, Any] = {}
+        self._open: set[int] = set()
+        self._stopped: dict[int, bool] = {}
+        self._length: dict[int, int] = {}
+
+    def encode(self, chunk: Chunk) -> bytes:
+        """Return the bytes for ``chunk``: its own ``raw`` while nothing was rewritten yet, else its events, anew."""
+        if chunk.raw is not None and chunk.wire == STREAMED and not self._rewriting:
+            for event in chunk.events:
+                self._watch(event)
+            return chunk.raw
+        self._rewriting = True
+        out: list[bytes] = []
+        for event in chunk.events:
+            self._event(event, out)
+        return b"".join(out)
+
+    def close(self, error: GatewayError | None) -> bytes:
+        """Return what is still owed: usage and ``[DONE]``, or an error frame and no clean end."""
+        if self._done:
+            return b""
+        self._done = True
+        if error is not None:
+            return b"" if error.kind == "cancelled" else error_frame(error, self._context.request_id)
+        out: list[bytes] = []
+        self._end(out)
+        return b"".join(out)
+
+    def _watch(self, event: Event) -> None:
+        """Keep track of what goes out as it came."""
+        if isinstance(event, PartStart):
+            self._open.add(event.index)
+            self._stopped.setdefault(event.choice, False)
+        elif isinstance(event, PartDelta):
+            self._length[event.choice] = self._length.get(event.choice, 0) + len(event.text)
+        elif isinstance(event, ChoiceStop):
+            self._stopped[event.choice] = True
+        elif isinstance(event, ResponseStart):
+            self._start(event)
+        elif isinstance(event, Terminator):
+            self._done = True
+
+    def _event(self, event: Event, out: list[bytes]) -> None:
+        if isinstance(event, PartDelta):
+            self._delta(event, out)
+        elif isinstance(event, PartStart):
+            self._part_start(event, out)
+        elif isinstance(event, PartPatch):
+            self._part_patch(event)
+        elif isinstance(event, PartStop):
+            self._open.discard(event.index)
+        elif isinstance(event, ChoiceStop):
+            self._stop(event, out)
+        elif isinstance(event, ResponseStart):
+            self._start(event)
+        elif isinstance(event, UsageReport):
+            self._usage = event.usage
+        elif isinstance(event, ResponsePatch):
+            if self._own:
+                self._envelope.update(event.extra)
+            else:
+                self._lose(foreign(event.extra, ""))
+        elif isinstance(event, ChoicePatch):
+            if self._own:
+                out.append(self._frame(event.choice, "", event.extra))
+            else:
+                self._lose(foreign(event.extra, f"choices[{event.choice}]"))
+        elif isinstance(event, Terminator):
+            if not self._done:
+                self._done = True
+                self._end(out)
+        elif isinstance(event, Keepalive):
+            out.append(self.ping)
+        elif isinstance(event, Alien):
+            if event.format == FORMAT:
+                out.append(b"data: %b\n\n" % event.data.replace(b"\n", b"\ndata: "))
+            else:
+                self._lose([Loss("lost", "stream", event.kind, f"an event of {event.format}")])
+
+    def _lose(self, losses: Iterable[Loss]) -> None:
+        for loss in losses:
+            if len(self.losses) < MAX_LOSSES and loss not in self.losses:
+                self.losses.append(loss)
+
+    def _start(self, event: ResponseStart) -> None:
+        """Begin; when another provider goes on with the answer, its extras count from here, its id and model do not."""
+        self._own = event.format == FORMAT
+        if self._started:
+            return
+        self._started = True
+        losses: list[Loss] = []
+        self._envelope = write_envelope(event, self._context, losses)
+        self._lose(losses)
+
+    def _frame(
+        self, number: int, text: str, more: Any = None, logprobs: Any = None, reason: str | None = None
+    ) -> bytes:
+        if not self._started:
+            self._start(ResponseStart())
+        choice = {"text": text, "index": number, "logprobs": logprobs, "finish_reason": reason, **(more or {})}
+        return b"data: %b\n\n" % _one_line({**self._envelope, "choices": (choice,)})
+
+    def _part_start(self, event: PartStart, out: list[bytes]) -> None:
+        self._stopped.setdefault(event.choice, False)
+        part, path = event.part, f"choices[{event.choice}].parts[{event.index}]"
+        if not isinstance(part, (Text, Refusal)):
+            self._lose([lose_part(part, path)])
+            return
+        self._lose(lose_details(part, self._own, path))
+        self._open.add(event.index)
+        if part.text:
+            self._delta(PartDelta(event.index, part.text, event.choice), out)
+
+    def _delta(self, event: PartDelta, out: list[bytes]) -> None:
+        if event.index not in self._open:
+            return
+        start = self._length.get(event.choice, 0)
+        self._length[event.choice] = start + len(event.text)
+        logprobs = None
+        if event.logprobs is not None:
+            logprobs = write_logprobs((event.logprobs,), None, start)
+        out.append(self._frame(event.choice, event.text, None, logprobs))
+
+    def _part_patch(self, event: PartPatch) -> None:
+        path = f"choices[{event.choice}].parts[{event.index}]"
+        if event.citation is not None:
+            self._lose([Loss("lost", f"{path}.citations", event.citation.kind, "a text has no citations here")])
+        if event.index in self._open:
+            self._lose(foreign(event.extra, path))
+
+    def _stop(self, event: ChoiceStop, out: list[bytes]) -> None:
+        if self._stopped.get(event.choice):
+            return
+        self._stopped[event.choice] = True
+        losses: list[Loss] = []
+        try:
+            reason = finish_reason(event.reason, event.raw_reason, self._own, event.choice, losses)
+        except UpstreamError as error:
+            self._done = True
+            out.append(error_frame(error, self._context.request_id))
+            return
+        extra: dict[str, Raw] = {}
+        if self._own:
+            extra = {name: raw for name, raw in event.extra.items() if name != OFFSETS}
+            if OFFSETS in event.extra:
+                path = f"choices[{event.choice}].{OFFSETS}"
+                losses.append(Loss("emulated", path, "text_offset", "counted from the start of the answer"))
+        else:
+            losses += foreign(event.extra, f"choices[{event.choice}]")
+        self._lose(losses)
+        out.append(self._frame(event.choice, "", extra, None, reason))
+
+    def _end(self, out: list[bytes]) -> None:
+        for number, stopped in self._stopped.items():
+            if not stopped:
+                self._lose([Loss("minted", f"choices[{number}].finish_reason", "stop", "the provider gave no reason")])
+                out.append(self._frame(number, "", None, None, "stop"))
+        if self._usage is not None and self._context.stream_usage and self._started:
+            losses: list[Loss] = []
+            usage = write_usage(self._usage, losses)
+            self._lose(losses)
+            out.append(b"data: %b\n\n" % _one_line({**self._envelope, "choices": (), "usage": usage}))
+        out.append(DONE)
+
+
+def _one_line(value: object) -> bytes:
+    """Return ``value`` as JSON without line ends, which are white space there and would break the frame."""
+    text = encode_json(value)
+    if b"\n" in text or b"\r" in text:
+        return text.replace(b"\n", b" ").replace(b"\r", b" ")
+    return text

@@ -1,0 +1,39 @@
+"""The extra members of this format, and whose they are.
+
+Beside the dotted names of nested objects (``text.x``), two prefixes are this codec's own: ``item.`` are members of the item
+that a part belongs to (``item.phase``), and ``kept.`` is what says nothing to another format (``kept.id``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from msgspec import Raw
+
+from ...ir.loss import Loss
+from ...ir.message import Extra
+from ...wire.members import put_extra
+from ..ledger import says_something
+
+FORMAT: Final = "openai.responses"
+
+
+def write_extra(value: dict[str, Any], extra: Extra, own: bool, path: str, losses: list[Loss]) -> None:
+    """Write the members of ``extra`` into the object ``value``, dotted names into its nested objects.
+
+    They are this format's only if ``own``; another's are losses, those that say nothing apart. A member that is null here
+    never hides one that is set: the readers use such a null as a mark for how something was spelled.
+    """
+    if own:
+        put_extra(value, extra)
+    elif extra:
+        losses += foreign(extra, path)
+
+
+def foreign(extra: Extra | Mapping[str, object], path: str) -> Iterator[Loss]:
+    """The losses of ``extra`` that belongs to another format."""
+    for name, raw in extra.items():
+        if isinstance(raw, Raw) and not says_something(name, raw):
+            continue
+        yield Loss("lost", f"{path}.{name}" if path else name, name, "unknown to Responses")

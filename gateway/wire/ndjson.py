@@ -1,0 +1,71 @@
+"""Newline-delimited JSON: a frame is a line. Sans-IO.
+
+A line ends with LF, before which a CR may stand; inside JSON a line end is always escaped, so the first one is the end.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .sse import FrameTooLarge
+
+_SPLITTERS: Final = (
+    (b"\xc2\x85", rb"\u0085"),
+    (b"\xe2\x80\xa8", rb"\u2028"),
+    (b"\xe2\x80\xa9", rb"\u2029"),
+)
+"""Letters that many line readers, Python's ``splitlines`` and httpx's ``iter_lines`` among them, take for line ends."""
+
+
+class NdjsonFramer:
+    """Cuts bytes into whole lines; keeps the partial one, up to ``max_frame_bytes``."""
+
+    __slots__ = ("_max", "_size", "_tail")
+
+    def __init__(self, max_frame_bytes: int) -> None:
+        self._tail: list[bytes] = []
+        self._size = 0
+        self._max = max_frame_bytes
+
+    def feed(self, data: bytes) -> tuple[bytes, list[bytes]]:
+        """Return the bytes of the lines that are whole now, and those lines without their ends.
+
+        Raises FrameTooLarge when the partial line is above the cap; the framer is of no use after that. It is raised by
+        itself: lines that became whole in the same read are returned, and the next read raises.
+        """
+        end = data.rfind(b"\n") + 1
+        if not end:
+            return self._keep(data)
+        whole, rest = data[:end], data[end:]
+        if self._tail:
+            whole = b"".join((*self._tail, whole))
+            self._tail.clear()
+        self._size = len(rest)
+        if rest:
+            self._tail.append(rest)
+        return whole, whole[:-1].split(b"\n")
+
+    def close(self) -> bytes:
+        """Return the last line if the bytes ended without its end; whether it is whole, only its JSON can tell."""
+        rest = b"".join(self._tail)
+        self._tail.clear()
+        self._size = 0
+        return rest
+
+    def _keep(self, rest: bytes) -> tuple[bytes, list[bytes]]:
+        if rest:
+            self._tail.append(rest)
+            self._size += len(rest)
+        if self._size > self._max:
+            raise FrameTooLarge(f"a line above {self._max} bytes")
+        return b"", []
+
+
+def line(text: bytes) -> bytes:
+    """Return JSON ``text`` as one line with its end, which no reader takes for two."""
+    if b"\n" in text or b"\r" in text:
+        text = text.replace(b"\n", b" ").replace(b"\r", b" ")  # white space between members: within texts it is escaped
+    for letter, escape in _SPLITTERS:
+        if letter in text:
+            text = text.replace(letter, escape)
+    return text + b"\n"
