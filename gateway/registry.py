@@ -89,6 +89,7 @@ def adapter(name: str) -> type[Adapter]:
     return cast("type[Adapter]", _find("adapters", name))
 
 
+@cache
 def codec(name: str) -> Codec:
     """Return the codec of the format called ``name``. Raises UnknownName."""
     return cast("Codec", _find("codecs", name))

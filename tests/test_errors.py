@@ -78,6 +78,8 @@ def test_every_format_says_every_kind(format: str, kind: errors.ErrorKind) -> No
         assert status == STATUS[kind] or (kind, status) in {("overloaded", 529), ("unavailable", 529), ("quota", 400)}
         assert headers.get("retry-after") == ("2" if error.retry_after_s else None)
         parsed = json.loads(body)["error"]
-        said, word = (parsed, "") if format.startswith("ollama.") else (parsed["message"], parsed[_WORD.get(format, "type")])
+        said, word = (
+            (parsed, "") if format.startswith("ollama.") else (parsed["message"], parsed[_WORD.get(format, "type")])
+        )
         assert "what happened" in said
         assert isinstance(word, str)

@@ -21,6 +21,7 @@ from ..rules.plan import Plan, Route
 from .edge import Edge, Presence
 from .gateway import Gateway
 from .intake import Arrived, abandon_body, buffered_body, read_body, read_headers, remote_of, request_id_of
+from .outlet import FrontOutlet, ResponseOutlet
 from .visible import REQUEST_ID_HEADERS, Views, Visible
 from .whole import WholeAnswer
 
@@ -43,19 +44,19 @@ class Calls:
             self._serving[format] = serve = partial(self.serve, codec=registry.codec(format))
         return serve
 
-    def arrived(self, request: Arrived) -> Callable[[Arrived], Awaitable[WholeAnswer]] | None:
+    def arrived(self, request: Arrived) -> Callable[[Arrived], Awaitable[WholeAnswer | FrontOutlet]] | None:
         """Return what serves a request that came by the front; None if it is better served as any other is."""
         options, format = self.gateway.plan.server, EXACT[request.path]
         if options.cors is not None or len(request.body) > options.max_body:
             return None
         try:
             facts = RequestFacts(request.path, _NO_HEADERS, request.headers)
-            request.peek = peek = registry.codec(format).peek(request.body, facts)
+            request.peek = registry.codec(format).peek(request.body, facts)
         except GatewayError:
             return None
-        return None if peek.stream else self.of(format)
+        return self.of(format)
 
-    async def serve(self, request: web.BaseRequest | Arrived, codec: Codec) -> web.StreamResponse:
+    async def serve(self, request: web.BaseRequest | Arrived, codec: Codec) -> Any:
         """Serve one call, whatever happens to it."""
         scope, plan = self.gateway.open_scope()
         request_id = request_id_of(request.headers.get("x-request-id"))
@@ -82,8 +83,10 @@ class Calls:
             presence.deadline = call.deadline
             if not call.peek.stream:
                 return await self._whole(call, route, visible)
-            assert not isinstance(request, Arrived), "streams do not come by the front"
-            edge = Edge(request, presence, scope, plan.server.keep_alive, codec.stream_encoder(_context(call)))
+            outlet = (
+                FrontOutlet(request) if isinstance(request, Arrived) else ResponseOutlet(request, presence.transport)
+            )
+            edge = Edge(outlet, presence, scope, plan.server.keep_alive, codec.stream_encoder(_context(call)))
             edge.closes = self.gateway.draining
             edge.early_headers = partial(visible.headers, call)
             edge.early_content_type = codec.stream_content_type
@@ -92,7 +95,7 @@ class Calls:
             await edge.run(reply)
             if edge.encoder.losses:
                 call.ledger.add_answer(edge.encoder.losses)
-            return edge.sent
+            return edge.outlet.answer
         except asyncio.CancelledError:
             if presence is None or not presence.overdue:
                 raise  # the client left, or the process ends
@@ -109,9 +112,9 @@ class Calls:
         error = as_gateway_error(fault)
         if not isinstance(request, Arrived):
             abandon_body(request)
-        if edge is not None and edge.response is not None:
+        if edge is not None and edge.committed:
             await edge.finish(error)
-            return edge.response
+            return edge.outlet.answer
         if call is None:
             _log.info("%s %s refused: %s (%s)", request.method, request.path, error.kind, request_id)
         return self.refuse(codec, error, request_id, visible, call)

@@ -11,8 +11,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from aiohttp import HttpVersion11, web
-from aiohttp.abc import AbstractStreamWriter
+from aiohttp import web
 
 from ..codecs.base import StreamEncoder
 from ..errors import Cancelled, GatewayError, UpstreamTimeout
@@ -20,22 +19,10 @@ from ..ir.event import Chunk
 from ..relay.reply import Reply
 from ..relay.scope import Scope
 from .intake import Arrived
+from .outlet import Outlet
 
-HIGH_BYTES: Final = 64 * 1024
-"""What may wait in the client's socket buffer before the provider is paused."""
 GRACE_S: Final = 0.1
 """How long after a call's deadline the presence steps in: adapters keep the same deadline, and know better what was late."""
-
-
-class StreamedAnswer(web.StreamResponse):
-    """A streamed response whose chunks we write to the transport ourselves; it counts them for the access log."""
-
-    written = 0
-
-    @property
-    def body_length(self) -> int:
-        """Bytes of the body sent so far, framing included, as aiohttp counts them."""
-        return self.written + super().body_length
 
 
 class Presence:
@@ -80,10 +67,10 @@ class Edge:
     """One client that waits for, or reads, a streamed answer. A Sink[Chunk]."""
 
     __slots__ = (
-        "request",
+        "outlet",
         "scope",
         "encoder",
-        "response",
+        "committed",
         "early_headers",
         "early_content_type",
         "closes",
@@ -91,11 +78,8 @@ class Edge:
         "error",
         "over",
         "_transport",
-        "_writer",
         "_reply",
         "_committing",
-        "_chunked",
-        "_indirect",
         "_waiter",
         "_full",
         "_wrote",
@@ -105,16 +89,16 @@ class Edge:
 
     def __init__(
         self,
-        request: web.BaseRequest,
+        outlet: Outlet,
         presence: Presence,
         scope: Scope,
         keep_alive_s: float,
         encoder: StreamEncoder,
     ) -> None:
-        self.request = request
+        self.outlet = outlet
         self.scope = scope
         self.encoder = encoder
-        self.response: StreamedAnswer | None = None
+        self.committed = False
         self.early_headers: Callable[[], Mapping[str, str]] = dict
         """Says the headers, if a keep-alive must send them before the provider's are there."""
         self.early_content_type = ""
@@ -123,11 +107,8 @@ class Edge:
         self.error: GatewayError | None = None
         self.over = False
         self._transport = presence.transport
-        self._writer: AbstractStreamWriter | None = None
         self._reply: Reply | None = None
         self._committing: asyncio.Task[None] | None = None
-        self._chunked = False
-        self._indirect: list[bytes] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._full = False
         self._wrote = True  # since the last tick: asking for the time at each write would cost more
@@ -135,39 +116,24 @@ class Edge:
         self._left = False
         presence.edge = self
 
-    @property
-    def sent(self) -> StreamedAnswer:
-        """The response, once headers are out."""
-        assert self.response is not None
-        return self.response
-
     # -- the commit
 
     async def commit(self, status: int, headers: Mapping[str, str], content_type: str) -> None:
         """Send the response headers, unless a keep-alive already has."""
         if self._committing is not None:
             await self._committing
-        if self.response is None:
+        if not self.committed:
             await self._prepare(status, headers, content_type)
 
     async def _prepare(self, status: int, headers: Mapping[str, str], content_type: str) -> None:
         self.scope.committed = True
-        response = StreamedAnswer(status=status, headers=dict(headers))
-        response.headers["Content-Type"] = content_type
-        response.headers["Cache-Control"] = "no-cache"
-        response.headers["X-Accel-Buffering"] = "no"
-        if self.closes or self.request.version != HttpVersion11:
-            response.force_close()  # in HTTP/1.0 the end of the connection is the end of the answer
+        said = {**headers, "content-type": content_type, "cache-control": "no-cache", "x-accel-buffering": "no"}
         try:
-            self._writer = await response.prepare(self.request)
+            await self.outlet.open(status, said, self.closes)
         except ConnectionResetError:
             self._left = True
             raise Cancelled("the client left") from None
-        self.response = response  # not before: while a signal of the host waits, the call may end another way
-        self._chunked = response.headers.get("Transfer-Encoding", "").lower() == "chunked"
-        if self.request.method == "HEAD" or "Content-Encoding" in response.headers or response.compression:
-            # Somebody in front of us changes the body: aiohttp must write it.
-            self._indirect = []
+        self.committed = True  # not before: while a signal of the host waits, the call may end another way
         self._wrote = True
 
     # -- a sink
@@ -185,21 +151,11 @@ class Edge:
         self._wake()
 
     def _write(self, data: bytes) -> None:
-        transport = self._transport
-        if transport.is_closing():
+        if self._transport.is_closing():
             self.leave()
             return
         self._wrote = True
-        if self._indirect is not None:
-            self._indirect.append(data)
-            self._wake()
-            return
-        if self._chunked:
-            data = b"%x\r\n%b\r\n" % (len(data), data)
-        transport.write(data)
-        assert self.response is not None
-        self.response.written += len(data)
-        if not self._full and transport.get_write_buffer_size() > HIGH_BYTES:
+        if self.outlet.write(data) and not self._full:
             self._full = True
             if self._reply is not None:
                 self._reply.pause()
@@ -211,6 +167,7 @@ class Edge:
         self.scope.items.add(self)
         try:
             reply.connect(self)
+            self.outlet.flush()
             await self._keep_up(reply)
         except ConnectionResetError:
             self.leave()
@@ -220,12 +177,9 @@ class Edge:
 
     async def _keep_up(self, reply: Reply) -> None:
         """Wait for the end; in between, wait for a slow client on the provider's behalf."""
-        assert self._writer is not None
         while True:
-            if self._indirect:
-                await self._write_indirect()
-            elif self._full and not self._left:
-                await self._writer.drain()
+            if self._full and not self._left:
+                await self.outlet.drain()
                 self._full = False
                 if not self.over:
                     reply.resume()
@@ -239,22 +193,15 @@ class Edge:
         """Write what the format owes at its end, and close the response; cut it off if the client must not trust it."""
         if self._left:
             return
-        assert self.response is not None
         if data := self.encoder.close(error):
             self._write(data)
         try:
-            if self._indirect:
-                await self._write_indirect()
+            if self._full and not self._left:
+                await self.outlet.drain()
             if not self._left:
-                await self.response.write_eof()
+                await self.outlet.close()
         except ConnectionResetError:
             self.leave()
-
-    async def _write_indirect(self) -> None:
-        assert self._indirect is not None and self.response is not None
-        data = b"".join(self._indirect)
-        self._indirect.clear()
-        await self.response.write(data)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -269,7 +216,7 @@ class Edge:
             self._last_write = now
         if self._full or self.over or now - self._last_write < self.keep_alive_s:
             return
-        if self._writer is not None:
+        if self.committed:
             self._write(self.encoder.ping)
         elif self._committing is None:
             self._committing = self.scope.spawn(self._commit_in_silence())

@@ -1,12 +1,12 @@
 """The front: connections on which small requests are read and answered without a web server's machinery.
 
 A request that is as nearly all of them are, a POST of plain JSON to one of our paths, whole and in one piece, is parsed by
-llhttp and given to the handler as it is. Anything else, a stream, another path or method, a chunked or packed or large
+llhttp and given to the handler as it is. Anything else, another path or method, a chunked or packed or large
 body, ``Expect``, two headers of one name, a second request before the first is answered, a parse error, is aiohttp's: the
 connection is handed over to its server with every byte of the request, for good. So there is one behaviour, and this file
 knows only the case in which nothing is odd.
 
-The handler must answer what is given to it here with a WholeAnswer.
+The handler must answer what is given to it here with a WholeAnswer, or through a FrontOutlet.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from aiohttp import web
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from .intake import Arrived
+from .outlet import FrontOutlet
 from .whole import WholeAnswer, grace_s
 
 READ_SIZE: Final = 64 * 1024
@@ -53,7 +54,7 @@ _names: Final[dict[bytes, str]] = {}
 """Header names as they came, to the same in lower case; "" for the odd ones."""
 
 
-Serve: TypeAlias = Callable[[Arrived], Awaitable[WholeAnswer]]
+Serve: TypeAlias = Callable[[Arrived], Awaitable["WholeAnswer | FrontOutlet"]]
 Route: TypeAlias = Callable[[Arrived], "Serve | None"]
 """Returns what serves a request, None if it is not for here."""
 
@@ -110,12 +111,12 @@ class FrontServer(web.Server):
 
 
 class Front(asyncio.BufferedProtocol):
-    """One connection. ``task`` answers the request at hand."""
+    """One connection. ``task`` answers the request at hand; ``transport`` is None once the connection is gone, or aiohttp's."""
 
     __slots__ = (
         "task",
         "_server",
-        "_transport",
+        "transport",
         "_remote",
         "_parser",
         "_raw",
@@ -135,7 +136,7 @@ class Front(asyncio.BufferedProtocol):
     def __init__(self, server: FrontServer) -> None:
         self.task: asyncio.Task[None] | None = None
         self._server = server
-        self._transport: asyncio.Transport | None = None
+        self.transport: asyncio.Transport | None = None
         self._remote: str | None = None
         self._parser = HttpRequestParser(self)
         self._raw = b""
@@ -152,7 +153,7 @@ class Front(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Note who calls."""
-        self._transport = cast(asyncio.Transport, transport)
+        self.transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
         self._remote = str(peer[0]) if isinstance(peer, (tuple, list)) else None if peer is None else str(peer)
         self._since = self._server.loop.time()
@@ -161,7 +162,7 @@ class Front(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client left."""
         self._server.fronts.discard(self)
-        self._transport = None
+        self.transport = None
         if self.task is not None:
             self.task.cancel()
         self.resume_writing()
@@ -189,8 +190,8 @@ class Front(asyncio.BufferedProtocol):
         """Take a piece of a request, serve it once it is whole."""
         if self.task is not None:  # not before the one at hand is answered
             self._later += data
-            if len(self._later) > PATIENCE and self._transport is not None:
-                self._transport.pause_reading()  # not sooner: from here on nobody hears that the client leaves
+            if len(self._later) > PATIENCE and self.transport is not None:
+                self.transport.pause_reading()  # not sooner: from here on nobody hears that the client leaves
             return
         if not self._raw:
             self._url = self._body = b""
@@ -263,8 +264,14 @@ class Front(asyncio.BufferedProtocol):
     # -- serving
 
     def _arrived(self) -> Arrived:
-        assert self._transport is not None
-        return Arrived(self._transport, self._server.paths[self._url], self._headers, self._body, self._remote)
+        assert self.transport is not None
+        path = self._server.paths[self._url]
+        keep = self._keep and not self._last
+        return Arrived(self.transport, path, self._headers, self._body, self._remote, keep, self._drain)
+
+    async def _drain(self) -> None:
+        if self._unwritable is not None:
+            await self._unwritable
 
     async def _answer(self, serve: Serve, arrived: Arrived) -> None:
         transport = arrived.transport
@@ -272,17 +279,18 @@ class Front(asyncio.BufferedProtocol):
             answer = await serve(arrived)
             if transport.is_closing():
                 return
-            keep = self._keep and not self._last and not answer.closes
-            transport.write(answer.written(keep))
-            if self._unwritable is not None:
-                try:
+            if isinstance(answer, FrontOutlet):
+                keep = answer.stays_open and not self._last
+            else:
+                keep = self._keep and not self._last and not answer.closes
+                transport.write(answer.written(keep))
+                if self._unwritable is not None:
                     async with asyncio.timeout(grace_s(len(answer.content))):
                         await self._unwritable
-                except TimeoutError:
-                    transport.abort()
-                    return
             if not keep:
                 transport.close()
+        except TimeoutError:  # a client that does not read
+            transport.abort()
         except asyncio.CancelledError:
             transport.abort()
             raise
@@ -299,11 +307,11 @@ class Front(asyncio.BufferedProtocol):
 
     def _hand_over(self) -> None:
         """Let aiohttp read the request from its beginning, and whatever comes after it."""
-        transport = self._transport
+        transport = self.transport
         assert transport is not None
         server, raw = self._server, self._raw
         server.fronts.discard(self)
-        self._transport = None
+        self.transport = None
         self._raw = b""
         inner = server.behind()
         transport.set_protocol(inner)
@@ -314,7 +322,7 @@ class Front(asyncio.BufferedProtocol):
 
     def tick(self, now: float) -> None:
         """Look at the time."""
-        transport = self._transport
+        transport = self.transport
         if self.task is not None or transport is None:
             return
         if self._raw:
@@ -326,13 +334,13 @@ class Front(asyncio.BufferedProtocol):
     def close_soon(self) -> None:
         """Close when nothing is under way here, now or later."""
         self._last = True
-        if self.task is None and self._transport is not None:
-            self._transport.close()
+        if self.task is None and self.transport is not None:
+            self.transport.close()
 
     def abort(self) -> None:
         """Close now."""
-        if self._transport is not None:
-            self._transport.abort()
+        if self.transport is not None:
+            self.transport.abort()
 
 
 def _learn(name: bytes) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import ipaddress
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, TypeAlias
 
 import aiohttp
@@ -25,13 +25,18 @@ _SINGLE: Final = frozenset({"authorization", "x-api-key", "api-key", "x-goog-api
 
 
 class Arrived(Struct):
-    """A request that was here, whole, when it was first looked at. ``headers`` have lower-case names."""
+    """A request that was here, whole, when it was first looked at. ``headers`` have lower-case names.
+
+    ``stays_open``: the client wants its connection back; ``drain`` waits until it has taken most of what it was sent.
+    """
 
     transport: asyncio.Transport
     path: str
     headers: dict[str, str]
     body: bytes
     remote: str | None
+    stays_open: bool
+    drain: Callable[[], Awaitable[None]]
     method: str = "POST"
     peek: Peek | None = None
 

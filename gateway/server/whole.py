@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Final
@@ -67,18 +68,10 @@ class WholeAnswer(web.StreamResponse):
 
     def written(self, stays_open: bool) -> bytes:
         """Return all the bytes of the answer, for a client of HTTP/1.1 that may have a body."""
-        given, body = self._given, self.content
-        lines = "".join([f"{name}: {value}\r\n" for name, value in given.items()])
-        count = len(given)
-        if lines.count("\n") != count or lines.count("\r") != count or "\0" in lines:
-            raise ValueError("a header of the answer has a line break or a NUL in it")
-        start = _starts.get(self._code) or _start(self._code)
         if self._code in _NO_BODY:
-            body = b""
-        close = "" if stays_open else "connection: close\r\n"
-        length = "" if self._code in _NO_BODY else f"content-length: {len(body)}\r\n"
-        head = f"{start}{lines}{length}{_end()}{close}\r\n"
-        return head.encode("utf-8", "surrogateescape") + body
+            return head_of(self._code, self._given, "", stays_open)
+        body = self.content
+        return head_of(self._code, self._given, f"content-length: {len(body)}\r\n", stays_open) + body
 
     def opened(self) -> OpenAnswer:
         """Return the same answer as a response that may be looked at and changed, and is written by aiohttp."""
@@ -159,6 +152,22 @@ class OpenAnswer(web.Response):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.status}>"  # aiohttp's wants the request that its own prepare() remembers
+
+
+def head_of(status: int, headers: Mapping[str, str], framing: str, stays_open: bool) -> bytes:
+    """Return status line and headers, with what says how the body is framed. Raises ValueError for a line break in one."""
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    count = len(headers)
+    if lines.count("\n") != count or lines.count("\r") != count or "\0" in lines:
+        raise ValueError("a header of the answer has a line break or a NUL in it")
+    close = "" if stays_open else "connection: close\r\n"
+    head = f"{_starts.get(status) or _start(status)}{lines}{framing}{_end()}{close}\r\n"
+    return head.encode("utf-8", "surrogateescape")
+
+
+def is_bodiless(status: int) -> bool:
+    """Whether an answer of ``status`` has no body, whatever its headers say."""
+    return status in _NO_BODY
 
 
 def grace_s(size: int) -> float:
