@@ -19,12 +19,13 @@ from msgspec.structs import replace
 
 from ..gateway.call import Attempt, Call, presented_key
 from ..gateway.chain import AdapterContext, Preview
-from ..gateway.codecs.base import Codec, UpstreamFacts
+from ..gateway.codecs.base import Codec, Encoded, UpstreamFacts
 from ..gateway.errors import ErrorKind, GatewayError, Malformed, Unsupported, UpstreamError
 from ..gateway.ir.event import Chunk
 from ..gateway.relay.decoding import Decoding, StreamDeadlines
 from ..gateway.relay.reply import Reply
 from ..gateway.transport.base import Deadlines, Exchange, RequestHead, Standing
+from ..gateway.units import seconds
 from ..gateway.wire.outline import NULL, outline
 
 _log = logging.getLogger("headgate.upstream")
@@ -109,7 +110,9 @@ class HttpAdapter(ABC):
             head_at, head_kind = now + timeouts.first_token, "timeout.first_token"
         deadlines = Deadlines(timeouts.pool, timeouts.connect, timeouts.write, head_at, head_kind)
 
-        attempt = Attempt(context.name, call.model, round(now - call.began, 6))
+        attempt = Attempt(context.name, call.model, seconds(now - call.began))
+        if call.codec.format != self.codec.format:
+            attempt.format = self.codec.format
         call.decision.attempts.append(attempt)
         try:
             exchange = await context.transport.submit(
@@ -138,7 +141,7 @@ class HttpAdapter(ABC):
             attempt.error = error.kind
             raise
         finally:
-            attempt.ended_s = round(loop.time() - call.began, 6)
+            attempt.ended_s = seconds(loop.time() - call.began)
             if _log.isEnabledFor(logging.DEBUG):
                 _log.debug(
                     "%s POST %s%s: %s in %.0f ms",
@@ -188,11 +191,8 @@ class HttpAdapter(ABC):
                 if name not in common.headers:
                     headers.setdefault(name, value)
         else:
-            request = call.request
-            if request.model != call.model:
-                request = replace(request, model=call.model)
             sent = {**common.headers, **headers}
-            encoded = codec.encode_request(request, self.upstream_facts(call, sent))
+            encoded = self._translated(call, codec, self.upstream_facts(call, sent))
             body, path = encoded.body, encoded.path
             if not common.headers.keys().isdisjoint(encoded.headers):
                 headers, standing = sent, None
@@ -210,6 +210,18 @@ class HttpAdapter(ABC):
             if kept:
                 path += ("&" if "?" in path else "?") + urlencode(kept)
         return headers, standing, body, path, hide_usage
+
+    def _translated(self, call: Call, codec: Codec, facts: UpstreamFacts) -> Encoded:
+        """Return the request in another format than the caller's, or changed. Raises DecodeError, CallerError."""
+        if (wording := codec.wording) is not None and call.codec.format != codec.format and (words := call.words):
+            if words.model != call.model:
+                words = replace(words, model=call.model)
+            if (short := wording.write(words, facts)) is not None:
+                return short
+        request = call.request
+        if request.model != call.model:
+            request = replace(request, model=call.model)
+        return codec.encode_request(request, facts)
 
     def _learn(self, name: str) -> bool:
         """Return whether a request header may pass, and remember it: clients send the same few names again and again."""

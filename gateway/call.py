@@ -13,6 +13,7 @@ from .errors import AuthError, ErrorKind
 from .facts import ANONYMOUS, Principal, WireFacts
 from .ir.loss import Ledger
 from .ir.message import Request
+from .ir.words import Words
 from .relay.scope import Scope
 
 
@@ -40,7 +41,7 @@ def presented_key(headers: Mapping[str, str]) -> str | None:
 
 
 class Attempt(Struct, omit_defaults=True):
-    """One try at an upstream. Times are seconds since the call began."""
+    """One try at an upstream. Times are seconds since the call began; ``format`` is the provider's, if not the caller's."""
 
     upstream: str
     model: str
@@ -49,6 +50,7 @@ class Attempt(Struct, omit_defaults=True):
     status: int | None = None
     error: ErrorKind | None = None
     request_id: str | None = None
+    format: str | None = None
 
 
 class Decision(Struct, omit_defaults=True):
@@ -123,6 +125,16 @@ class Call(Struct):
             assert self.body is not None
             self._request = request = self.codec.decode_request(self.body, self.facts)
         return request
+
+    @property
+    def words(self) -> Words | None:
+        """The request, if it is words alone and nobody has changed it; for who would write it in another format."""
+        if self.body is None or self._request is not None:
+            return None
+        if self.peek.words is not None:
+            return self.peek.words
+        wording = self.codec.wording
+        return None if wording is None else wording.read(self.body)
 
     def __repr__(self) -> str:
         # A Struct would show the credential, the headers and the words of the conversation to whoever logs it.

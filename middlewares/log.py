@@ -21,6 +21,7 @@ from ..gateway.errors import Cancelled, GatewayError, HouseError, UpstreamTimeou
 from ..gateway.ir.event import Chunk, PartDelta, Usage, UsageReport
 from ..gateway.ir.loss import Loss
 from ..gateway.relay.reply import Reply
+from ..gateway.units import milliseconds
 
 FLUSH_S: Final = 0.2
 """How long a line may wait: a write for each would cost more than all the rest of the middleware."""
@@ -149,8 +150,8 @@ class Log:
             peek.stream,
             status if error is None else _status(call, error),
             "ok" if error is None else error.kind,
-            round((loop.time() - began) * 1000, 1),
-            None if first_token_s is None else round(first_token_s * 1000, 1),
+            milliseconds(loop.time() - began),
+            None if first_token_s is None else milliseconds(first_token_s),
             spent.input_tokens,
             spent.output_tokens,
             spent.cache_read_input_tokens,

@@ -14,6 +14,7 @@ from ..errors import GatewayError, UpstreamError
 from ..ir.event import Chunk, Event, Usage, Wire
 from ..ir.loss import Loss
 from ..ir.message import Request
+from ..ir.words import Words
 
 MAX_FRAME_BYTES = 32 * 1024 * 1024
 """A frame above this is malformed. A generated image is one frame of base64, some 8 MB at today's sizes."""
@@ -85,6 +86,16 @@ class Peek(Struct, frozen=True):
     stream_usage: bool | None = None
     tools: Raw | None = None
     metadata: Raw | None = None
+    words: Words | None = None
+    """The whole request, where it is words alone and was read so."""
+
+
+def peek_words(codec: Codec, body: bytes) -> Peek | None:
+    """Read a request whole instead of peeking at it, if it is words alone: where it will be translated anyway."""
+    wording = codec.wording
+    if wording is None or (words := wording.read(body)) is None:
+        return None
+    return Peek(words.model, words.stream, words.stream_usage, words=words)
 
 
 class StreamDecoder(Protocol):
@@ -123,6 +134,18 @@ class StreamEncoder(Protocol):
         ...
 
 
+class Wording(Protocol):
+    """The short way of a codec for requests of words alone. What it can read or write at all comes out as by the long way."""
+
+    def read(self, body: bytes) -> Words | None:
+        """Read a caller's request; None if it is anything more, or wrong."""
+        ...
+
+    def write(self, words: Words, facts: UpstreamFacts) -> Encoded | None:
+        """Write a request of another format for a provider; None if it would lose or make up anything."""
+        ...
+
+
 class Codec(Protocol):
     """One API format. ``whole`` and ``streamed`` are its wires; the content types are header values, charset included."""
 
@@ -131,6 +154,7 @@ class Codec(Protocol):
     streamed: Wire
     content_type: str
     stream_content_type: str
+    wording: Wording | None
 
     def peek(self, body: bytes, facts: RequestFacts) -> Peek:
         """Read what routing needs. Raises DecodeError when ``body`` is no JSON object or such a member has a wrong type."""

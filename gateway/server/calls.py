@@ -12,7 +12,7 @@ from aiohttp import web
 
 from .. import registry
 from ..call import Call
-from ..codecs.base import AnswerContext, Codec, Peek, RequestFacts
+from ..codecs.base import AnswerContext, Codec, Peek, RequestFacts, peek_words
 from ..doors import EXACT
 from ..errors import CallerError, GatewayError, UpstreamTimeout
 from ..relay.reply import Reply
@@ -36,6 +36,8 @@ class Calls:
         self.gateway = gateway
         self._views = views
         self._serving: dict[str, Any] = {}
+        self._translated: dict[str, bool] = {}
+        """Whether the last call of each format was: then the next is read whole at once, if it is words alone."""
 
     def of(self, format: str) -> Any:
         """Return the handler for requests of one format, whose codec is imported when the first comes."""
@@ -51,10 +53,17 @@ class Calls:
             return None
         try:
             facts = RequestFacts(request.path, _NO_HEADERS, request.headers)
-            request.peek = registry.codec(format).peek(request.body, facts)
+            request.peek = self._peek(registry.codec(format), request.body, facts)
         except GatewayError:
             return None
         return self.of(format)
+
+    def _peek(self, codec: Codec, body: bytes, facts: RequestFacts) -> Peek:
+        if self._translated.get(codec.format):
+            peek = peek_words(codec, body)
+            if peek is not None:
+                return peek
+        return codec.peek(body, facts)
 
     async def serve(self, request: web.BaseRequest | Arrived, codec: Codec) -> Any:
         """Serve one call, whatever happens to it."""
@@ -122,6 +131,8 @@ class Calls:
     async def _whole(self, call: Call, route: Route, visible: Visible) -> WholeAnswer:
         codec = call.codec
         reply = await route.entry(call)
+        if attempts := call.decision.attempts:
+            self._translated[codec.format] = attempts[-1].format is not None
         chunks = reply.gathered()
         if chunks is None:
             chunks = await reply.collect()

@@ -13,7 +13,6 @@ import pytest
 from headgate.gateway.codecs.anthropic_messages import (
     CODEC,
     compose,
-    plain_request,
     request,
     response,
     stream,
@@ -27,6 +26,7 @@ from headgate.gateway.ir.event import ChoiceStop, Event, PartDelta, ResponseStar
 from headgate.gateway.ir.event import Usage as Counts
 from headgate.gateway.ir.fold import unfold_parts
 from headgate.gateway.ir.message import CacheMark, Message, Request, Text
+from headgate.gateway.ir.words import words_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
@@ -105,7 +105,7 @@ def long_way(patched: pytest.MonkeyPatch) -> None:
     """Switch every short way off."""
     patched.setattr(typed_request, "read_request", lambda body: None)
     patched.setattr(typed_request, "read_message", lambda raw: None)
-    patched.setattr(compose, "write_plain", lambda request: None)
+    patched.setattr(compose, "words_of", lambda request: None)
     patched.setattr(compose, "plain_text", lambda message: None)
     patched.setattr(response, "read_answer", lambda body: None)
     patched.setattr(response, "plain_answer", lambda events: None)
@@ -280,7 +280,9 @@ def test_a_common_request_is_written_the_short_way() -> None:
         b'{"model":"m","max_tokens":5,"stream":false,"messages":[{"role":"system","content":"s"},'
         b'{"role":"user","content":"hi"},{"role":"assistant","content":"a"},{"role":"user","content":"b"}]}'
     )
-    assert plain_request.write_plain(OTHER.decode_request(body, RequestFacts())) is not None
+    words = words_of(OTHER.decode_request(body, RequestFacts()))
+    assert words is not None
+    assert CODEC.wording.write(words, UpstreamFacts()) is not None
 
 
 def answers(format: str) -> list[Sequence[Event]]:

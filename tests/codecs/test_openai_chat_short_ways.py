@@ -14,7 +14,6 @@ from headgate.gateway.codecs.anthropic_messages import CODEC as OTHER
 from headgate.gateway.codecs.base import AnswerContext, RequestFacts, UpstreamFacts
 from headgate.gateway.codecs.openai_chat import (
     CODEC,
-    plain_request,
     request_reader,
     request_writer,
     response,
@@ -27,6 +26,7 @@ from headgate.gateway.ir.event import ChoiceStop, Event, PartDelta, ResponseStar
 from headgate.gateway.ir.event import Usage as Counts
 from headgate.gateway.ir.fold import unfold_parts
 from headgate.gateway.ir.message import CacheMark, Message, Request, Text
+from headgate.gateway.ir.words import words_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
@@ -108,7 +108,7 @@ def long_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """Switch every short way off."""
     monkeypatch.setattr(typed_request, "read_request", lambda body: None)
     monkeypatch.setattr(typed_request, "read_message", lambda raw: None)
-    monkeypatch.setattr(request_writer, "write_plain", lambda request, facts: None)
+    monkeypatch.setattr(request_writer, "words_of", lambda request: None)
     monkeypatch.setattr(response, "read_answer", lambda body: None)
     monkeypatch.setattr(response, "plain_answer", lambda events: None)
 
@@ -292,7 +292,9 @@ def test_a_request_is_written_alike(request: Request, facts: UpstreamFacts) -> N
 
 def test_a_common_request_is_written_the_short_way() -> None:
     body = b'{"model":"m","max_tokens":5,"stream":false,"system":"s","messages":[{"role":"user","content":"hi"}]}'
-    assert plain_request.write_plain(OTHER.decode_request(body, RequestFacts()), UpstreamFacts()) is not None
+    words = words_of(OTHER.decode_request(body, RequestFacts()))
+    assert words is not None
+    assert CODEC.wording.write(words, UpstreamFacts()) is not None
 
 
 def answers(format: str) -> list[Sequence[Event]]:

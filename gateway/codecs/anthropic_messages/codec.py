@@ -19,6 +19,7 @@ from .encoder import MessagesStreamEncoder
 from .members import BAD_JSON, FORMAT, NULL
 from .stream import WIRE, MessagesStreamDecoder
 from .usage import read_usage
+from .wording import PATH, WORDING
 
 _NOTHING: Final = Raw()
 
@@ -46,6 +47,7 @@ class AnthropicMessages:
     streamed = WIRE
     content_type = "application/json"
     stream_content_type = "text/event-stream; charset=utf-8"
+    wording = WORDING
 
     def peek(self, body: bytes, facts: RequestFacts) -> Peek:
         try:
@@ -61,7 +63,7 @@ class AnthropicMessages:
         return compose.encode_request(request, facts)
 
     def request_path(self, model: str, stream: bool) -> str:
-        return compose.PATH
+        return PATH
 
     def patch_request(self, body: bytes, peek: Peek, *, model: str | None, stream_usage: bool) -> bytes:
         # Streams of this format always tell their usage.

@@ -22,14 +22,13 @@ from msgspec import Raw
 
 from ...errors import DecodeError, Unsupported
 from ...ir.message import Media, Message, Request, ResponseFormat, Text, Tool, plain_text
+from ...ir.words import words_of
 from ..base import Encoded, UpstreamFacts
-from ..ledger import in_the_callers_words, refused
+from ..ledger import in_the_callers_words, refused, says_something
 from .members import FORMAT, is_object
-from .plain_request import write_plain
 from .render import Block, Renderer
-
-PATH: Final = "/v1/messages"
-OLD_VERSION: Final = "2023-06-01"
+from .version import OLD_VERSION, version_for
+from .wording import PATH, WORDING
 
 _SPEAKERS: Final = frozenset({"user", "assistant"})
 _EFFORTS: Final = frozenset({"low", "medium", "high", "xhigh", "max"})
@@ -39,8 +38,8 @@ _MIN_BUDGET: Final = 1024
 
 def encode_request(request: Request, facts: UpstreamFacts) -> Encoded:
     """Write ``request``. Raises CallerError for what cannot be said at all: broken arguments, a turn of audio alone."""
-    if request.format != FORMAT and (plain := write_plain(request)) is not None:
-        return Encoded(msgspec.json.encode(plain), PATH, _headers(request, facts, False))
+    if request.format != FORMAT and (short := _in_words(request, facts)) is not None:
+        return short
     renderer = Renderer(own=request.format == FORMAT)
     body: dict[str, object] = {"model": request.model}
     head = _leading(request, renderer.own)
@@ -65,6 +64,14 @@ def encode_request(request: Request, facts: UpstreamFacts) -> Encoded:
         renderer.add_extra(request.extra, "", body if renderer.own else {})
     losses = in_the_callers_words(request, renderer.losses) if renderer.losses else ()
     return Encoded(msgspec.json.encode(body), PATH, _headers(request, facts, renderer.own), losses)
+
+
+def _in_words(request: Request, facts: UpstreamFacts) -> Encoded | None:
+    """The short way, for a request of words alone that loses nothing here."""
+    if any(says_something(name, raw) for name, raw in request.extra.items()):
+        return None
+    words = words_of(request)
+    return None if words is None else WORDING.write(words, facts)
 
 
 def _leading(request: Request, own: bool) -> int:
@@ -440,5 +447,4 @@ def _headers(request: Request, facts: UpstreamFacts, own: bool) -> dict[str, str
         if (beta := facts.headers.get("anthropic-beta")) is not None:
             headers["anthropic-beta"] = beta
         return headers
-    version = facts.options.get("anthropic_version")
-    return {"anthropic-version": version if isinstance(version, str) and not sampling else OLD_VERSION}
+    return {"anthropic-version": version_for(facts, sampling)}

@@ -45,6 +45,7 @@ class Gemini:
     format = FORMAT
     whole = Wire(FORMAT, "json")
     content_type = "application/json; charset=UTF-8"
+    wording = None
 
     def __init__(self, streamed: Wire) -> None:
         self.streamed = streamed

@@ -39,6 +39,7 @@ class Ollama:
 
     content_type: str = "application/json; charset=utf-8"
     stream_content_type: str = "application/x-ndjson"
+    wording = None
 
     def __init__(self, format: str) -> None:
         self.format = format

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 from msgspec import Raw
 
@@ -11,15 +10,14 @@ from ...errors import GatewayError, UpstreamError
 from ...ir.event import Event, Usage, Wire
 from ...ir.message import Request
 from ...wire.surrogates import mend_raw
-from ..base import AnswerContext, Encoded, Peek, RequestFacts, UpstreamFacts
+from ..base import AnswerContext, Encoded, Peek, RequestFacts, UpstreamFacts, Wording
 from . import errors, request_reader, request_writer, response
 from .members import FORMAT
 from .peek import patch_request, peek_request
 from .stream_decoder import STREAMED, ChatStreamDecoder
 from .stream_encoder import ChatStreamEncoder
 from .usage import read_usage
-
-PATH: Final = "/chat/completions"
+from .wording import PATH, WORDING
 
 
 class OpenAIChat:
@@ -30,6 +28,7 @@ class OpenAIChat:
     streamed: Wire = STREAMED
     content_type: str = "application/json"
     stream_content_type: str = "text/event-stream"
+    wording: Wording | None = WORDING
 
     def peek(self, body: bytes, facts: RequestFacts) -> Peek:
         return peek_request(body)

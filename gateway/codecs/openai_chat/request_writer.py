@@ -23,12 +23,13 @@ from msgspec import Raw
 
 from ...ir.loss import Loss, LossKind
 from ...ir.message import ReasoningOptions, Request, ResponseFormat, Tool, ToolChoice
-from ..base import UpstreamFacts
+from ...ir.words import words_of
+from ..base import Encoded, UpstreamFacts
 from ..ledger import in_the_callers_words, refused
 from .content import write_mark
-from .members import FORMAT, NULL, encode_json, write_extra
+from .members import FORMAT, NULL, encode_json, foreign, write_extra
 from .message_writer import MessageWriter
-from .plain_request import write_plain
+from .wording import WORDING
 
 _EFFORTS: Final = ((4096, "low"), (16384, "medium"))
 """Thinking budgets up to so many tokens, and the effort that stands in for them; what is above is ``high``."""
@@ -39,14 +40,22 @@ _TIERS: Final[Mapping[str, str]] = {"auto": "auto", "standard_only": "default"}
 
 def encode_request(request: Request, facts: UpstreamFacts) -> tuple[bytes, tuple[Loss, ...]]:
     """Return body and losses. Raises CallerError for what the format cannot say at all."""
-    if request.format != FORMAT and (plain := write_plain(request, facts)) is not None:
-        return encode_json(plain), ()
+    if request.format != FORMAT and (short := _in_words(request, facts)) is not None:
+        return short.body, ()
     writer = _Writer(request, facts)
     value = writer.body()
     if request.messages and not value["messages"] and writer.losses:
         raise refused(request, writer.losses[0])  # of all that was said nothing is left
     body = encode_json(value)
     return body, in_the_callers_words(request, writer.losses) if writer.losses else ()
+
+
+def _in_words(request: Request, facts: UpstreamFacts) -> Encoded | None:
+    """The short way, for a request of words alone that loses nothing here."""
+    if request.extra and any(foreign(request.extra, "")):
+        return None
+    words = words_of(request)
+    return None if words is None else WORDING.write(words, facts)
 
 
 class _Writer:

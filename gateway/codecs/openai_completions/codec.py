@@ -51,6 +51,7 @@ class OpenAICompletions:
     streamed: Wire = STREAMED
     content_type: str = "application/json"
     stream_content_type: str = "text/event-stream"
+    wording = None
 
     def peek(self, body: bytes, facts: RequestFacts) -> Peek:
         try:

@@ -43,6 +43,7 @@ class OpenAIResponses:
     streamed: Wire = STREAMED
     content_type: str = "application/json"
     stream_content_type: str = "text/event-stream; charset=utf-8"
+    wording = None
 
     def peek(self, body: bytes, facts: RequestFacts) -> Peek:
         try:

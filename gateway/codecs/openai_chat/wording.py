@@ -1,0 +1,93 @@
+"""The short way for requests of words alone; see codecs.base.Wording.
+
+``request_reader`` and ``request_writer`` are right about everything, and what both can read or write they do alike.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from ...ir.words import Line, Words
+from ..base import Encoded, UpstreamFacts
+from .members import BAD_JSON, encode_json
+
+PATH: Final = "/chat/completions"
+
+
+class _Asked(Struct, forbid_unknown_fields=True, gc=False):
+    include_usage: bool
+
+
+class _Read(Struct, forbid_unknown_fields=True, gc=False):
+    model: str
+    messages: list[Line]
+    max_tokens: int | UnsetType = UNSET
+    max_completion_tokens: int | UnsetType = UNSET
+    temperature: float | UnsetType = UNSET
+    top_p: float | UnsetType = UNSET
+    stream: bool | UnsetType = UNSET
+    stream_options: _Asked | UnsetType = UNSET
+
+
+class _Written(Struct, omit_defaults=True, gc=False):
+    # Messages stand first after the model: see request_writer.
+    model: str
+    messages: list[Line]
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stream: bool = False
+    stream_options: _Asked | None = None
+
+
+_READ: Final = msgspec.json.Decoder(_Read)
+_INCLUDED: Final = _Asked(True)
+
+
+class ChatWording:
+    """Stateless; implements ``codecs.base.Wording``."""
+
+    def read(self, body: bytes) -> Words | None:
+        """Read a request."""
+        try:
+            it = _READ.decode(body)
+        except BAD_JSON:
+            return None
+        limit = it.max_completion_tokens
+        if it.max_tokens is not UNSET:
+            if limit is not UNSET:
+                return None
+            limit = it.max_tokens
+        return Words(
+            it.model,
+            it.messages,
+            None if limit is UNSET else limit,
+            None if it.temperature is UNSET else it.temperature,
+            None if it.top_p is UNSET else it.top_p,
+            it.stream is True,
+            None if it.stream_options is UNSET else it.stream_options.include_usage,
+        )
+
+    def write(self, words: Words, facts: UpstreamFacts) -> Encoded | None:
+        """Write a request that was another format's."""
+        limit, other = words.max_output_tokens, None
+        if limit is not None and (field := facts.options.get("max_tokens_field")):
+            if field == "max_tokens":
+                limit, other = None, limit
+            elif field != "max_completion_tokens":
+                return None
+        asked: _Asked | None = None
+        if words.stream:
+            if facts.stream_usage:
+                asked = _INCLUDED
+            elif words.stream_usage is not None:
+                asked = _Asked(words.stream_usage)
+        body = _Written(words.model, words.lines, other, limit, words.temperature, words.top_p, words.stream, asked)
+        return Encoded(encode_json(body), PATH)
+
+
+WORDING: Final = ChatWording()
