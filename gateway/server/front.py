@@ -32,7 +32,9 @@ HEADER_LIMIT: Final = 64
 KEEP_ALIVE_S: Final = 75.0
 """How long a connection may be idle."""
 SWEEP_S: Final = 1.0
-"""A request that is not whole when the next sweep finds it goes to aiohttp, whose readers have their deadlines."""
+"""A body that is not there when the next sweep finds it is aiohttp's to wait for: the handler's readers have a deadline."""
+HEAD_S: Final = 30.0
+"""How long the headers of a request may take: aiohttp would wait for ever."""
 _log: Final = logging.getLogger("headgate.server")
 _MAX_LEARNT: Final = 1000
 _ODD: Final = frozenset(
@@ -50,6 +52,10 @@ _ODD: Final = frozenset(
 )
 """Headers of requests that are not for here."""
 
+_TOO_SLOW: Final = (
+    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-type: text/plain; charset=utf-8\r\n"
+    b"content-length: 48\r\n\r\nthe headers of the request did not come in time\n"
+)
 _names: Final[dict[bytes, str]] = {}
 """Header names as they came, to the same in lower case; "" for the odd ones."""
 
@@ -125,6 +131,7 @@ class Front(asyncio.BufferedProtocol):
         "_headers",
         "_body",
         "_messages",
+        "_headed",
         "_whole",
         "_odd",
         "_keep",
@@ -145,7 +152,7 @@ class Front(asyncio.BufferedProtocol):
         self._headers: dict[str, str] = {}
         self._body = b""
         self._messages = 0
-        self._whole = self._odd = self._keep = self._last = False
+        self._headed = self._whole = self._odd = self._keep = self._last = False
         self._later = b""
         self._unwritable: asyncio.Future[None] | None = None
 
@@ -197,12 +204,13 @@ class Front(asyncio.BufferedProtocol):
             self._url = self._body = b""
             self._headers = {}
             self._messages = 0
-            self._whole = self._odd = False
+            self._headed = self._whole = self._odd = False
+            self._since = self._server.loop.time()
         size = len(self._raw) + len(data)
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade):
-            self._odd = True
+            self._odd = self._headed = True
         if self._whole and self._messages == 1 and not self._odd and size - len(self._body) <= self._server.max_head:
             arrived = self._arrived()
             serve = self._server.route(arrived)
@@ -211,10 +219,8 @@ class Front(asyncio.BufferedProtocol):
                 self.task = self._server.loop.create_task(self._answer(serve, arrived))
                 return
         self._raw += data
-        if self._odd or self._whole or size > PATIENCE:
+        if (self._odd and self._headed) or self._whole or size > PATIENCE:
             self._hand_over()
-        else:
-            self._since = self._server.loop.time()
 
     # -- the parser's side
 
@@ -239,6 +245,7 @@ class Front(asyncio.BufferedProtocol):
 
     def on_headers_complete(self) -> None:
         """The end of the headers."""
+        self._headed = True
         parser, headers = self._parser, self._headers
         self._keep = parser.should_keep_alive()
         if (
@@ -326,8 +333,12 @@ class Front(asyncio.BufferedProtocol):
         if self.task is not None or transport is None:
             return
         if self._raw:
-            if now - self._since >= SWEEP_S:
-                self._hand_over()
+            if self._headed:
+                if now - self._since >= SWEEP_S:
+                    self._hand_over()
+            elif now - self._since >= HEAD_S:
+                transport.write(_TOO_SLOW)
+                transport.close()
         elif now - self._since >= KEEP_ALIVE_S:
             transport.close()
 

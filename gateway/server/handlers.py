@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -9,6 +10,7 @@ from importlib.util import find_spec
 from typing import Any, Final
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from ..doors import EXACT, format_at
 from .calls import Calls
@@ -21,6 +23,20 @@ from .whole import WholeAnswer, is_looked_at
 _MODELS: Final = ("/v1/models", "/models")
 GATEWAY: Final = web.AppKey("headgate", Gateway)
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+class QuietAboutStrangers(logging.LoggerAdapter[logging.Logger]):
+    """aiohttp's log of its server, in which a request that is no HTTP takes a line and no traceback: anybody can send one."""
+
+    def exception(self, msg: object, *args: object, exc_info: Any = True, **kwargs: Any) -> None:
+        """Log an exception; a client's fault as what it is."""
+        if isinstance(exc_info, HttpProcessingError) and 400 <= exc_info.code < 500:
+            self.logger.info("a request was refused: %s", str(exc_info.message).partition("\n")[0])
+        else:
+            self.logger.error(msg, *args, exc_info=exc_info, **kwargs)
+
+
+_SERVER_LOG: Final = QuietAboutStrangers(logging.getLogger("headgate.server"), {})
 
 
 def make_app(gateway: Gateway) -> web.Application:
@@ -45,7 +61,7 @@ def make_server(gateway: Gateway, **limits: Any) -> web.Server:
     ``limits`` are those of aiohttp's protocol. Whoever runs it starts and closes the gateway.
     """
     surface = Surface(gateway)
-    options: dict[str, Any] = {"access_log": None, "handler_cancellation": True, **limits}
+    options: dict[str, Any] = {"access_log": None, "handler_cancellation": True, "logger": _SERVER_LOG, **limits}
     if find_spec("httptools") is None or sys.platform == "win32":  # whose loop reads while others parse
         return web.Server(surface.alone, **options)
     from .front import FrontServer  # needs httptools, which is an extra

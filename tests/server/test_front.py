@@ -448,3 +448,30 @@ async def closing_house(tmp_path: Path) -> AsyncIterator[tuple[House, Wire, Wire
     async with serving(tmp_path, text) as house, wire(house) as client, wire(house) as idle:
         await until(lambda: len(server_of(house).fronts) == 2)
         yield house, client, idle
+
+
+async def test_headers_that_do_not_come_have_a_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fronts, "SWEEP_S", 0.05)
+    monkeypatch.setattr(fronts, "HEAD_S", 0.3)
+    async with serving(tmp_path) as house, wire(house) as slow, wire(house) as odd:
+        slow.send(f"POST {CHAT} HTTP/1.1\r\n".encode())
+        odd.send(f"POST {CHAT} HTTP/1.1\r\ntransfer-encoding: chunked\r\n".encode())
+        for client in (slow, odd):
+            status, headers = await client.head()
+            assert (status, headers["connection"]) == (408, "close")
+            assert (await client.read(int(headers["content-length"]))).endswith(b"in time\n")
+            assert await client.rest(1) == b""
+        assert not server_of(house).fronts
+
+
+async def test_what_is_no_http_is_a_line_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "headgate.server"):
+        async with serving(tmp_path) as house:
+            for junk in (b"GET / HTTP/1.1\r\nhost: x\r\nbad header\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n"):
+                async with wire(house) as client:
+                    client.send(junk)
+                    assert (await client.head())[0] == 400
+    said = [record for record in caplog.records if record.name.startswith(("headgate.server", "aiohttp"))]
+    assert said  # aiohttp says nothing of a method that is none
+    assert all(record.exc_info is None and record.levelname == "INFO" for record in said)
+    assert all("refused" in record.getMessage() for record in said)
