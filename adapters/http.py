@@ -1,7 +1,8 @@
 """What adapters over HTTP share: which bytes and headers go to a provider, and how its response becomes a reply.
 
-An adapter says which codec it speaks, how it shows its credential, and which headers may pass. Headers pass by
-allow-list both ways; hop-by-hop headers, cookies, Host, credentials and content-encoding never do.
+An adapter says which formats it speaks, how it shows its credential, and which headers may pass. A caller of one of its
+formats is passed on in it, any other is translated to the first. Headers pass by allow-list both ways; hop-by-hop headers,
+cookies, Host, credentials and content-encoding never do.
 """
 
 from __future__ import annotations
@@ -13,26 +14,30 @@ from functools import partial
 from typing import Annotated, Any, ClassVar, Final
 from urllib.parse import urlencode, urlsplit
 
-import msgspec
 from msgspec import Meta, Raw, Struct
 from msgspec.structs import replace
 
-from ..gateway.call import Attempt, Call, presented_key
+from ..gateway.call import Attempt, Call
 from ..gateway.chain import AdapterContext, Preview
 from ..gateway.codecs.base import Codec, Encoded, UpstreamFacts
+from ..gateway.codecs.ledger import in_the_callers_words
+from ..gateway.counting import ENDPOINTS, asked
 from ..gateway.errors import ErrorKind, GatewayError, Malformed, Unsupported, UpstreamError
-from ..gateway.ir.event import Chunk
+from ..gateway.ir.event import Chunk, Event
+from ..gateway.ir.loss import Loss
 from ..gateway.relay.decoding import Decoding, StreamDeadlines
 from ..gateway.relay.reply import Reply
+from ..gateway.text.profile import TextProfile
 from ..gateway.transport.base import Deadlines, Exchange, RequestHead, Standing
 from ..gateway.units import seconds
-from ..gateway.wire.outline import NULL, outline
+from ..gateway.wire.members import BAD_JSON
+from ..gateway.wire.outline import NULL
 
 _log = logging.getLogger("headgate.upstream")
 MAX_ERROR_BYTES: Final = 1024 * 1024
 """An error body above this is not read: its status says enough."""
 _MAX_LEARNT: Final = 1000
-_NO_SECRETS_IN_QUERY: Final = frozenset({"key", "api_key", "api-key", "access_token", "token"})
+_NO_SECRETS_IN_QUERY: Final = frozenset({"key", "api_key", "api-key", "access_token", "oauth_token", "token"})
 _RESPONSE_HEADERS: Final = frozenset({"retry-after", "retry-after-ms", "x-should-retry", "request-id"})
 _RESPONSE_PREFIXES: Final = ("openai-", "x-ratelimit-", "anthropic-")
 _COMMON_REQUEST_HEADERS: Final = frozenset({"idempotency-key", "traceparent", "tracestate"})
@@ -40,9 +45,10 @@ _COMMON_REQUEST_HEADERS: Final = frozenset({"idempotency-key", "traceparent", "t
 
 class HttpOptions(Struct, frozen=True, forbid_unknown_fields=True):
     """Options of every adapter over HTTP. ``max_output_tokens`` is what is asked for where the caller said nothing and
-    the provider's format demands a number."""
+    the provider's format demands a number. ``text`` is what the models write into their text instead of into fields."""
 
     max_output_tokens: Annotated[int, Meta(ge=1)] = 4096
+    text: TextProfile | None = None
 
 
 class HttpAdapter(ABC):
@@ -50,7 +56,10 @@ class HttpAdapter(ABC):
 
     Options: ClassVar[type[Struct]] = HttpOptions
     codec: ClassVar[Codec]
+    """Of the format that callers of others are translated to."""
     default_base_url: ClassVar[str]
+    ours_in_query: ClassVar[frozenset[str]] = frozenset()
+    """Query parameters, in lower case, that are not the caller's to set."""
     request_headers: ClassVar[frozenset[str]] = frozenset()
     request_prefixes: ClassVar[tuple[str, ...]] = ()
     same_format_headers: ClassVar[Mapping[str, str]] = {}
@@ -65,15 +74,22 @@ class HttpAdapter(ABC):
         if "@" in urlsplit(self.base_url).netloc:
             raise ValueError("base_url must hold no credentials: name them with key")
         self._overdue = f"upstream {context.name} did not finish in time"
-        self._stream_type = self.codec.stream_content_type.partition(";")[0]
         fixed = {"content-type": "application/json", "user-agent": "headgate", "accept-encoding": "identity"}
         fixed.update({name.lower(): value for name, value in context.headers.items()})
         if context.credential is not None and not context.pass_credential:
             fixed.update(self.credential_headers(context.credential))
         fixed.pop("x-request-id", None)  # each call has its own
         self._whole = Standing({"accept": "application/json", **fixed})
-        self._stream = Standing({"accept": "text/event-stream", **fixed})
+        self._spoken = {codec.format: _Spoken(codec, fixed) for codec in self.codecs()}
+        self._first = next(iter(self._spoken.values()))
+        self.counts = frozenset(ENDPOINTS.keys() & self._spoken.keys())
         self._passing: dict[str, bool] = {}
+        # An adapter of a stranger may have options of its own.
+        self._text: TextProfile | None = getattr(options, "text", None)
+
+    def codecs(self) -> tuple[Codec, ...]:
+        """Return those of the formats that this provider speaks; the first is what other callers are translated to."""
+        return (self.codec,)
 
     @abstractmethod
     def credential_headers(self, credential: str) -> dict[str, str]:
@@ -87,12 +103,14 @@ class HttpAdapter(ABC):
 
     async def __call__(self, call: Call, /) -> Reply:
         """Send ``call``; return at the provider's response headers. Raises UpstreamError, or CallerError on refusal."""
-        headers, standing, body, path, hide_usage = self._write(call)
+        spoken = self._spoken.get(call.codec.format, self._first)
+        codec = spoken.codec
+        headers, standing, body, path, hide_usage = self._write(call, spoken)
         context = self.context
         credential = context.credential
         if context.pass_credential:
             # Without auth in the chain nobody has looked for the caller's key yet.
-            credential = call.credential or presented_key(call.headers) or credential
+            credential = call.credential or call.presented_key() or credential
             if credential is not None:
                 headers = {**({} if standing is None else standing.headers), **headers}
                 headers.update(self.credential_headers(credential))
@@ -111,8 +129,9 @@ class HttpAdapter(ABC):
         deadlines = Deadlines(timeouts.pool, timeouts.connect, timeouts.write, head_at, head_kind)
 
         attempt = Attempt(context.name, call.model, seconds(now - call.began))
-        if call.codec.format != self.codec.format:
-            attempt.format = self.codec.format
+        translated = call.codec.format != codec.format
+        if translated:
+            attempt.format = codec.format
         call.decision.attempts.append(attempt)
         try:
             exchange = await context.transport.submit(
@@ -121,22 +140,27 @@ class HttpAdapter(ABC):
             attempt.status = status = exchange.status
             attempt.request_id = _provider_request_id(exchange.headers)
             if status >= 300 or status < 200:
-                raise await self._refused(exchange, credential)
-            if exchange.headers.get("content-type", "").lower().startswith(self._stream_type):
-                decoder = self.codec.stream_decoder(hide_usage=hide_usage)
+                raise await self._refused(exchange, codec, credential)
+            if exchange.headers.get("content-type", "").lower().startswith(spoken.stream_type):
+                decoder = codec.stream_decoder(hide_usage=hide_usage)
                 limits = StreamDeadlines(context.name, now + timeouts.first_token, timeouts.idle, total_at)
                 noted = partial(_note, attempt, credential)
                 source = Decoding(exchange, decoder, call.scope, limits, noted)
-                return Reply(source, call.scope, status, _passed_back(exchange.headers))
+                return self._read_text(Reply(source, call.scope, status, _passed_back(exchange.headers)), call)
             whole = exchange.ready(context.max_answer_bytes)
             if whole is None:
                 with call.scope.limit(total_at, "timeout.total", self._overdue):
                     whole = await exchange.read(context.max_answer_bytes)
-            codec, usage = self.codec, self._told_usage(whole, exchange, credential)
-            # Across formats the events will be decoded in any case, and usage with them.
-            read_usage = codec.read_usage if call.codec.format == codec.format else None
-            chunk = Chunk(None, whole, codec.whole, codec.decode_response, read_usage, usage)
-            return Reply.whole(chunk, call.scope, status, _passed_back(exchange.headers))
+            if call.counts:
+                self._told_usage(whole, exchange, codec, credential)
+                chunk = Chunk((), whole, codec.whole)
+                return Reply.whole(chunk, call.scope, status, _passed_back(exchange.headers))
+            if translated:
+                chunk = Chunk(self._events(whole, exchange, codec, credential), whole, codec.whole)
+            else:
+                usage = self._told_usage(whole, exchange, codec, credential)
+                chunk = Chunk(None, whole, codec.whole, codec.decode_response, codec.read_usage, usage)
+            return self._read_text(Reply.whole(chunk, call.scope, status, _passed_back(exchange.headers)), call)
         except GatewayError as error:
             attempt.error = error.kind
             raise
@@ -154,13 +178,14 @@ class HttpAdapter(ABC):
 
     def preview(self, call: Call, /) -> Preview:
         """Return the request that ``call`` would become. Raises CallerError on refusal."""
-        headers, standing, body, path, _ = self._write(call)
+        spoken = self._spoken.get(call.codec.format, self._first)
+        headers, standing, body, path, _ = self._write(call, spoken)
         if standing is not None:
             headers = {**standing.headers, **headers}
         context = self.context
         shown: dict[str, str] = {}
         if context.pass_credential:
-            credential = call.credential or presented_key(call.headers) or context.credential
+            credential = call.credential or call.presented_key() or context.credential
             if credential is not None:
                 headers.update(shown := self.credential_headers(credential))
         elif context.credential is not None:
@@ -170,10 +195,12 @@ class HttpAdapter(ABC):
 
     # -- the way out
 
-    def _write(self, call: Call) -> tuple[dict[str, str], Standing | None, bytes, str, bool]:
+    def _write(self, call: Call, spoken: _Spoken) -> tuple[dict[str, str], Standing | None, bytes, str, bool]:
         """Return headers, those they stand beside, body, path, and whether only we asked for usage in the stream."""
-        codec, peek, given = self.codec, call.peek, call.facts.headers
-        common = self._stream if peek.stream else self._whole
+        if self._text is not None:
+            call = _with_stops_taken(call, self._text)
+        codec, peek, given = spoken.codec, call.peek, call.facts.headers
+        common = spoken.standing if peek.stream else self._whole
         standing: Standing | None = common
         headers: dict[str, str] = {}
         passing = self._passing
@@ -205,8 +232,11 @@ class HttpAdapter(ABC):
                         + "; ".join(f"{loss.path} ({loss.why})" for loss in lost[:5]),
                         param=lost[0].path,
                     )
+        if call.counts:
+            body, path = asked(codec.format, body, path, written=call.body is None)
         if same_format and call.facts.query:
-            kept = {name: value for name, value in call.facts.query.items() if name.lower() not in _NO_SECRETS_IN_QUERY}
+            barred = _NO_SECRETS_IN_QUERY | self.ours_in_query
+            kept = {name: value for name, value in call.facts.query.items() if name.lower() not in barred}
             if kept:
                 path += ("&" if "?" in path else "?") + urlencode(kept)
         return headers, standing, body, path, hide_usage
@@ -234,7 +264,17 @@ class HttpAdapter(ABC):
 
     # -- the way back
 
-    async def _refused(self, exchange: Exchange, credential: str | None) -> UpstreamError:
+    def _read_text(self, reply: Reply, call: Call) -> Reply:
+        """Let the answer pass the stage that reads its text, if the upstream has one."""
+        if self._text is not None:
+            stage = self._text.stage(
+                lambda: call.request, _has_tools(call), lambda loss: call.ledger.add_answer((loss,))
+            )
+            if stage is not None:
+                reply.through(stage)
+        return reply
+
+    async def _refused(self, exchange: Exchange, codec: Codec, credential: str | None) -> UpstreamError:
         """Read an error response; no secret of ours may come back in its words."""
         try:
             body = await exchange.read(MAX_ERROR_BYTES)
@@ -245,22 +285,62 @@ class HttpAdapter(ABC):
                 f"upstream {self.context.name} answered with a redirect (HTTP {exchange.status}); redirects are not "
                 "followed: set base_url to where it points"
             )
-        error = self.codec.decode_error(exchange.status, exchange.headers, _without(credential, body))
+        error = codec.decode_error(exchange.status, exchange.headers, _without(credential, body))
         error.headers = _passed_back(exchange.headers)
         return error
 
-    def _told_usage(self, body: bytes, exchange: Exchange, credential: str | None) -> Raw:
+    def _events(self, body: bytes, exchange: Exchange, codec: Codec, credential: str | None) -> tuple[Event, ...]:
+        """Read a whole answer. Raises as ``_told_usage`` does, and UpstreamError for what else is wrong with it."""
+        try:
+            return codec.decode_response(body)
+        except UpstreamError:
+            pass  # it may repeat our key: nobody may hold on to it, not even as the context of another
+        self._told_usage(body, exchange, codec, credential)  # it has the better words
+        return codec.decode_response(_without(credential, body))
+
+    def _told_usage(self, body: bytes, exchange: Exchange, codec: Codec, credential: str | None) -> Raw:
         """Return what an answer says of its usage. Raises the error that it tells, Malformed if it is no JSON object."""
         try:
-            told = outline(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            told = codec.outline(body)
+        except BAD_JSON:
             content_type = exchange.headers.get("content-type", "no content type")
             what = f"{len(body)} bytes of {content_type}" if body else "an empty body"
             raise Malformed(f"upstream {self.context.name} answered {exchange.status} with {what}, not JSON") from None
         if told.error is not NULL and bytes(told.error) != b"null":
             # An error inside a 200, as routers of providers send them: reading the body raises it.
-            self.codec.decode_response(_without(credential, body))
+            codec.decode_response(_without(credential, body))
         return told.usage
+
+
+class _Spoken:
+    """A format that the provider speaks: its codec, what its streams call themselves, and the headers to ask for one."""
+
+    __slots__ = ("codec", "standing", "stream_type")
+
+    def __init__(self, codec: Codec, fixed: Mapping[str, str]) -> None:
+        self.codec = codec
+        self.stream_type = codec.stream_content_type.partition(";")[0]
+        self.standing = Standing({"accept": self.stream_type, **fixed})
+
+
+def _with_stops_taken(call: Call, text: TextProfile) -> Call:
+    """Return the call without the stop strings that the provider does not take: the gateway watches for them."""
+    if text.stops is None:
+        return call
+    request = call.request
+    fewer = text.request(request)
+    if fewer is request:
+        return call
+    loss = Loss("emulated", "stop", "stop", "the gateway stops the answer: the provider takes fewer stop strings")
+    call.ledger.add_request(in_the_callers_words(request, (loss,)))
+    return call.with_request(fewer)
+
+
+def _has_tools(call: Call) -> bool:
+    """Whether the request has tools; decoded only where a middleware changed it."""
+    if call.body is None:
+        return bool(call.request.tools)
+    return call.peek.tools is not None and bytes(call.peek.tools).strip() not in (b"[]", b"null")
 
 
 def _note(attempt: Attempt, credential: str | None, error: GatewayError) -> None:

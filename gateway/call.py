@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -16,13 +16,16 @@ from .ir.message import Request
 from .ir.words import Words
 from .relay.scope import Scope
 
+_KEY_IN_QUERY: Final = {"gemini": "key"}
+"""The query parameter in which clients of a format may show their key."""
 
-def presented_key(headers: Mapping[str, str]) -> str | None:
+
+def presented_key(headers: Mapping[str, str], in_query: str | None = None) -> str | None:
     """Return the key that a caller shows, wherever its format puts it; None if there is none. Raises AuthError for two.
 
-    ``headers`` have lower-case names.
+    ``headers`` have lower-case names; ``in_query`` is what stands in the query where the format has it there.
     """
-    found: str | None = None
+    found = in_query or None
     for name in ("authorization", "x-api-key", "api-key", "x-goog-api-key"):
         value = headers.get(name)
         if not value:
@@ -78,7 +81,8 @@ class Call(Struct):
     decoded value, decoded on first use. ``model`` is what the provider will be asked for: renaming it needs no decoding.
     Header names in ``headers`` are lower case. ``began`` and ``deadline`` are in seconds of the loop's clock,
     ``began_unix`` of the wall's. ``wire`` is what rules see of the request as it came. ``credential`` is the key the
-    caller presented; only an upstream with pass-through may look at it.
+    caller presented; only an upstream with pass-through may look at it. ``counts`` says that it asks for no answer, but for how
+    many tokens the request has.
     """
 
     codec: Codec
@@ -100,6 +104,7 @@ class Call(Struct):
     show_loss: bool = True
     remote: str | None = None
     wire: WireFacts | None = None
+    counts: bool = False
     _request: Request | None = None
 
     @property
@@ -135,6 +140,12 @@ class Call(Struct):
             return self.peek.words
         wording = self.codec.wording
         return None if wording is None else wording.read(self.body)
+
+    def presented_key(self) -> str | None:
+        """Return the key that the caller shows; None if there is none. Raises AuthError for two."""
+        if self.facts.query and (name := _KEY_IN_QUERY.get(self.codec.format)) is not None:
+            return presented_key(self.facts.headers, self.facts.query.get(name))
+        return presented_key(self.facts.headers)
 
     def __repr__(self) -> str:
         # A Struct would show the credential, the headers and the words of the conversation to whoever logs it.

@@ -11,8 +11,16 @@ from msgspec import Struct
 
 from .codecs.base import Peek, RequestFacts
 
-_IMAGE: Final = re.compile(rb'"type"\s*:\s*"(?:image|image_url|input_image)"')
-"""A block of an image, in any format. Within a text its quotes would be escaped, so that prompts cannot pretend."""
+_IMAGE: Final = re.compile(rb'"type"\s*:\s*"(?:image|image_url|input_image|computer_screenshot)"')
+"""A block of an image, where blocks say their type. Within a text its quotes would be escaped, so that prompts cannot
+pretend."""
+_LISTED: Final = re.compile(rb'"images"\s*:\s*\[\s*"')
+_IMAGES: Final = {
+    "gemini": re.compile(rb'"(?:mimeType|mime_type)"\s*:\s*"image/'),
+    "ollama.chat": _LISTED,
+    "ollama.generate": _LISTED,
+}
+"""The same for formats whose images are told otherwise."""
 
 _NO_METADATA: Final[Mapping[str, object]] = {}
 
@@ -33,7 +41,8 @@ class WireFacts:
     """One request as it came: cheap to make, and what takes reading is read when a rule asks for it.
 
     Header names are lower case. ``tokens`` is the body's bytes / 4, with every request alike: a rule does not change its
-    mind with a tokenizer. ``principal`` is set when a target is about to choose: routes match before auth has run.
+    mind with a tokenizer, unless the file asks for one, and then there is one (see ``counted``). ``principal`` is set when
+    a target is about to choose: routes match before auth has run.
     """
 
     __slots__ = (
@@ -66,6 +75,21 @@ class WireFacts:
         self._has_image: bool | None = None
 
     @property
+    def slow(self) -> bool:
+        """Whether asking for ``tokens`` may take long enough to be done off the event loop."""
+        return False
+
+    @property
+    def by_size(self) -> int:
+        """The body's bytes / 4, whatever ``tokens`` is."""
+        return len(self._body) // 4
+
+    @property
+    def exact_tokens(self) -> int | None:
+        """The tokens that a rule asked for and had counted; None here, where nothing is counted."""
+        return None
+
+    @property
     def tools(self) -> bool:
         """Whether the request offers tools."""
         if self._peek.tools is None:
@@ -77,7 +101,7 @@ class WireFacts:
     def has_image(self) -> bool:
         """Whether an image block stands in the body."""
         if self._has_image is None:
-            self._has_image = _IMAGE.search(self._body) is not None
+            self._has_image = _IMAGES.get(self.format, _IMAGE).search(self._body) is not None
         return self._has_image
 
     @property

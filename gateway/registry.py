@@ -27,6 +27,9 @@ _BUILT_IN: Final[dict[Kind, dict[str, str]]] = {
     },
     "adapters": {
         "anthropic": f"{_ROOT}.adapters.anthropic:AnthropicAdapter",
+        "cohere": f"{_ROOT}.adapters.cohere:CohereAdapter",
+        "gemini": f"{_ROOT}.adapters.gemini:GeminiAdapter",
+        "ollama": f"{_ROOT}.adapters.ollama:OllamaAdapter",
         "openai": f"{_ROOT}.adapters.openai:OpenAIAdapter",
         "simulator": f"{_ROOT}.adapters.simulator:SimulatorAdapter",
     },
@@ -37,7 +40,10 @@ _BUILT_IN: Final[dict[Kind, dict[str, str]]] = {
         "ollama.generate": f"{_ROOT}.gateway.codecs.ollama:GENERATE",
         "openai.chat": f"{_ROOT}.gateway.codecs.openai_chat:CODEC",
         "openai.completions": f"{_ROOT}.gateway.codecs.openai_completions:CODEC",
+        "openai.embeddings": f"{_ROOT}.gateway.codecs.operations:EMBEDDINGS",
+        "openai.moderations": f"{_ROOT}.gateway.codecs.operations:MODERATIONS",
         "openai.responses": f"{_ROOT}.gateway.codecs.openai_responses:CODEC",
+        "rerank": f"{_ROOT}.gateway.codecs.operations:RERANK",
     },
 }
 

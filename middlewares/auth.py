@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping
 from typing import Annotated, ClassVar, Final
 
 from msgspec import Meta, Struct
 
-from ..gateway.call import Call, presented_key
+from ..gateway.call import Call
 from ..gateway.chain import Next
 from ..gateway.errors import AuthError
 from ..gateway.facts import Principal
@@ -59,15 +58,15 @@ class Auth:
 
     async def __call__(self, call: Call, call_next: Next, /) -> Reply:
         """Pass the call on under its principal. Raises AuthError."""
-        principal, credential = self._lookup(call.facts.headers)
+        principal, credential = self._lookup(call)
         return await call_next(call.replace(principal=principal, credential=credential))
 
     async def identify(self, call: Call, /) -> Principal:
         """Return who calls, without serving anything. Raises AuthError."""
-        return self._lookup(call.headers)[0]
+        return self._lookup(call)[0]
 
-    def _lookup(self, headers: Mapping[str, str]) -> tuple[Principal, str]:
-        presented = presented_key(headers)
+    def _lookup(self, call: Call) -> tuple[Principal, str]:
+        presented = call.presented_key()
         if presented is None:
             raise AuthError(
                 "no API key: send one as 'Authorization: Bearer …', 'x-api-key', 'api-key' or 'x-goog-api-key'"

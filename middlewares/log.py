@@ -49,8 +49,9 @@ class LogOptions(Struct, frozen=True, forbid_unknown_fields=True):
 
 class Line(Struct, omit_defaults=True):
     """What is said of a call. ``time`` is Unix seconds, ``outcome`` is ``ok``, ``cancelled`` or the kind of the error.
-    ``tokens`` is the size of the request as rules count it, ``team`` and ``tags`` are the caller's: with them ``headgate
-    replay`` can decide about the call once more."""
+    ``tokens`` is the size of the request as rules count it, ``exact_tokens`` what a tokenizer found where a rule asked for
+    that; ``team`` and ``tags`` are the caller's: with them ``headgate replay`` can decide about the call once more.
+    ``counts``: no answer was asked for, but how many tokens the request has."""
 
     time: float
     request_id: str
@@ -78,10 +79,12 @@ class Line(Struct, omit_defaults=True):
     remote: str | None = None
     attempts: list[Attempt] = []
     tokens: int = 0
+    exact_tokens: int | None = None
     team: str | None = None
     tags: tuple[str, ...] = ()
     loss: list[Loss] = []
     answer_loss: list[Loss] = []
+    counts: bool = False
     error: str | None = None
 
 
@@ -163,11 +166,13 @@ class Log:
             call.principal.tenant,
             call.remote,
             decision.attempts,
-            0 if call.wire is None else call.wire.tokens,
+            0 if call.wire is None else call.wire.by_size,
+            None if call.wire is None else call.wire.exact_tokens,
             call.principal.team,
             call.principal.tags,
             ledger.request,
             ledger.answer,
+            call.counts,
             None if error is None else mask_secrets(error.message)[:500],
         )
         self._lines.append(line)

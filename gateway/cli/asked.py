@@ -17,6 +17,7 @@ from ..doors import DOORS, format_below, path_of
 from ..facts import ANONYMOUS, Principal
 from ..registry import UnknownName
 from ..rules.given import Posed, pose_bytes
+from ..rules.plan import Plan
 from ..rules.schema import ServerOptions
 
 _ENVELOPE: Final = frozenset({"method", "path", "url", "headers", "body", "query", "format"})
@@ -28,6 +29,13 @@ _OPENAI: Final = frozenset(
 )
 _ANTHROPIC_PARTS: Final = frozenset({"tool_use", "tool_result", "thinking", "redacted_thinking", "image", "document"})
 _OPENAI_PARTS: Final = frozenset({"image_url", "input_audio", "file", "refusal"})
+_OLLAMA: Final = frozenset(
+    {"options", "keep_alive", "think", "template", "raw", "images", "context", "system", "format"}
+)
+_COMPLETIONS: Final = frozenset(
+    {"max_tokens", "temperature", "top_p", "n", "logprobs", "echo", "stop", "best_of", "presence_penalty"}
+    | {"frequency_penalty", "logit_bias", "seed", "stream_options", "user"}
+)
 
 
 class Refused(Exception):
@@ -113,22 +121,21 @@ def join(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     return joined
 
 
-def posed_as_asked(
-    asked: Asked, server: ServerOptions, principal: Principal = ANONYMOUS, tokens: int | None = None
-) -> Posed:
-    """Return the request as the gateway would meet it.
+def posed_as_asked(asked: Asked, plan: Plan, principal: Principal = ANONYMOUS, tokens: int | None = None) -> Posed:
+    """Return the request as a gateway with ``plan`` would meet it.
 
     Raises Refused for what it would not let in, DecodeError for a body that cannot be read.
     """
     if asked.method != "POST":
         raise Refused(f"{asked.method} is not served: calls are sent with POST")
+    server = plan.server
     _check_headers(asked.headers, server)
     if len(asked.body) > server.max_body:
         raise Refused(f"the request body is larger than {int(server.max_body)} bytes (server.max_body)")
     format = _format(asked)
     path = asked.path if asked.path not in ("", "/") else path_of(format)
     codec = registry.codec(format)
-    return pose_bytes(codec, asked.body, RequestFacts(path, asked.query, asked.headers), principal, tokens)
+    return pose_bytes(codec, asked.body, RequestFacts(path, asked.query, asked.headers), principal, tokens, plan)
 
 
 def _check_headers(headers: Mapping[str, str], server: ServerOptions) -> None:
@@ -171,6 +178,15 @@ def _guess(asked: Asked) -> str | None:
         raise Refused(f"the request body cannot be read: {fault}") from fault
     if not isinstance(body, dict):
         raise Refused("the request body is no JSON object")
+    if "contents" in body:
+        return "gemini"
+    if "messages" not in body:
+        if "prompt" not in body:
+            return "openai.responses" if "input" in body else None
+        ollama, completions = bool(body.keys() & _OLLAMA), bool(body.keys() & _COMPLETIONS)
+        return None if ollama == completions else "ollama.generate" if ollama else "openai.completions"
+    if body.keys() & {"options", "keep_alive"}:
+        return "ollama.chat"
     messages = [each for each in _items(body.get("messages")) if isinstance(each, dict)]
     tools = [each for each in _items(body.get("tools")) if isinstance(each, dict)]
     parts = {

@@ -154,7 +154,7 @@ def _posed(options: argparse.Namespace, source: str | None, plan: Plan) -> Posed
         headers={**asked.headers, **join(options.header)},
         query={**asked.query, **dict(options.query)},
     )
-    return posed_as_asked(asked, plan.server, principal, options.tokens)
+    return posed_as_asked(asked, plan, principal, options.tokens)
 
 
 def _header(text: str) -> tuple[str, str]:

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from ..facts import ANONYMOUS
+from ..counted import CountedFacts
+from ..facts import ANONYMOUS, WireFacts
 from ..rules.explain import Drawn, Explanation
 from ..rules.tries import Try
 from ..rules.why_not import PassedBy, Unmet
@@ -30,6 +31,8 @@ def _lines(told: Explanation, veil: Veil) -> Iterator[str]:
         name for name, there in (("stream", wire.stream), ("tools", wire.tools), ("image", wire.has_image)) if there
     ]
     size = f"{len(told.posed.body)} bytes, {wire.tokens} tokens as rules count them"
+    if (vocabulary := _vocabulary(wire)) is not None:
+        size += f" (by {vocabulary})"
     yield _row("request", "  ".join([wire.format, wire.model, wire.path, size, *traits]))
     if wire.principal != ANONYMOUS or (verdict.route is not None and verdict.route.authenticates):
         yield _row("caller", _caller(told))
@@ -178,6 +181,11 @@ def _body(told: Explanation, veil: Veil) -> Iterator[str]:
             yield f"{_INDENT}{line}"
 
 
+def _vocabulary(wire: WireFacts) -> str | None:
+    """Return what counted the tokens; None where nothing did."""
+    return wire.counted.vocabulary if isinstance(wire, CountedFacts) and wire.counted is not None else None
+
+
 def as_data(told: Explanation, veil: Veil) -> dict[str, Any]:
     """Return the explanation for JSON."""
     wire, verdict, sent = told.posed.wire, told.verdict, told.outgoing
@@ -189,6 +197,7 @@ def as_data(told: Explanation, veil: Veil) -> dict[str, Any]:
             "path": wire.path,
             "bytes": len(told.posed.body),
             "tokens": wire.tokens,
+            "vocabulary": _vocabulary(wire),
             "stream": wire.stream,
             "tools": wire.tools,
             "has_image": wire.has_image,

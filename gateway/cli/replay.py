@@ -12,6 +12,7 @@ import msgspec
 from .. import rules
 from ..errors import DecodeError
 from ..rules.decide import decide
+from ..rules.given import pose_bytes
 from ..rules.logged import Decided, LoggedCall, Unsaid, decide_again, decided_by, logged_decision
 from ..rules.plan import Plan
 from ..rules.problems import mask_keys
@@ -173,9 +174,11 @@ class _Judge:
     def _recorded(self, line: bytes) -> tuple[str, Decided, Decided]:
         if self._old is None:
             self._old = rules.outline(_FILE, all_on=self._all_on, tested=False)
-        posed = posed_as_asked(from_json(line), self._new.server)
+        posed = posed_as_asked(from_json(line), self._new)
         model = posed.wire.model
-        before, after = (decided_by(decide(plan, posed.wire, likeliest), model) for plan in (self._old, self._new))
+        earlier = pose_bytes(posed.codec, posed.body, posed.facts, plan=self._old)
+        before = decided_by(decide(self._old, earlier.wire, likeliest), model)
+        after = decided_by(decide(self._new, posed.wire, likeliest), model)
         return f"{posed.wire.format} {model}", before, after
 
 

@@ -15,6 +15,7 @@ from ..ir.event import Chunk, Event, Usage, Wire
 from ..ir.loss import Loss
 from ..ir.message import Request
 from ..ir.words import Words
+from ..wire.outline import Outline
 
 MAX_FRAME_BYTES = 32 * 1024 * 1024
 """A frame above this is malformed. A generated image is one frame of base64, some 8 MB at today's sizes."""
@@ -156,6 +157,10 @@ class Codec(Protocol):
     stream_content_type: str
     wording: Wording | None
 
+    def for_caller(self, facts: RequestFacts) -> Codec:
+        """Return the codec in the framing that this caller asked for; itself where streams have only one."""
+        ...
+
     def peek(self, body: bytes, facts: RequestFacts) -> Peek:
         """Read what routing needs. Raises DecodeError when ``body`` is no JSON object or such a member has a wrong type."""
         ...
@@ -180,8 +185,12 @@ class Codec(Protocol):
         """Read a provider's whole answer as the events of a stream. Raises UpstreamError(malformed)."""
         ...
 
+    def outline(self, body: bytes, /) -> Outline:
+        """Look at a provider's whole answer once. Raises one of ``members.BAD_JSON`` for what is no answer at all."""
+        ...
+
     def read_usage(self, usage: Raw) -> Usage | None:
-        """Read the member that tells the usage of a whole answer; None when there is none to be read."""
+        """Read what ``outline`` found to tell the usage of a whole answer; None when there is none to be read."""
         ...
 
     def encode_response(self, events: Sequence[Event], context: AnswerContext) -> Encoded:

@@ -175,9 +175,9 @@ class _OpenAIChat(_Caller):
             return "custom.input" if part.kind == "custom" else "function.arguments"
         if isinstance(part, ToolResult) and name == "id":
             return "tool_call_id"
-        if isinstance(part, Media) and name == "detail":
-            return "image_url.detail"
-        return name
+        # What kind of image it is stands in its address, data:image/png.
+        in_media = {"detail": "image_url.detail", "media_type": "image_url.url", "name": "file.filename"}
+        return in_media.get(name, name) if isinstance(part, Media) else name
 
     def mark(self, cache: CacheMark | None) -> str:
         spelled = cache is not None and "prompt_cache_breakpoint" in cache.extra
@@ -189,6 +189,8 @@ class _OpenAIChat(_Caller):
             rest = f".{self.mark(self.request.tools[number].cache)}"
         elif rest == ".input_schema":
             rest = ".parameters" if older else ".function.parameters"
+        elif rest == ".strict" and not older:
+            rest = ".function.strict"
         return f"{'functions' if older else 'tools'}[{number}]{rest}"
 
     def setting(self, path: str) -> str:
@@ -199,6 +201,10 @@ class _OpenAIChat(_Caller):
             return "reasoning_effort"
         if head == "tool_choice" and self._is_spelled("function_call"):
             return f"function_call{rest}"
+        if path == "tools" and self._is_spelled("functions"):
+            return "functions"
+        if path == "user" and self._is_spelled("safety_identifier"):
+            return "safety_identifier"
         if path in _OF_A_SCHEMA:
             return f"{head}.json_schema{rest}"
         return path
@@ -229,7 +235,8 @@ class _AnthropicMessages(_Caller):
             return "input"
         if isinstance(part, ToolResult) and name == "id":
             return "tool_use_id"
-        return name
+        in_media = {"media_type": "source.media_type", "name": "title"}
+        return in_media.get(name, name) if isinstance(part, Media) else name
 
     def mark(self, cache: CacheMark | None) -> str:
         return "cache_control"
@@ -289,6 +296,16 @@ class _OllamaChat(_Caller):
             else:
                 places.append(at if isinstance(part, ToolResult) else self.within(at, "content"))
         return places
+
+    def _within(self, part: Part, place: str, rest: str) -> str:
+        inner = _INNER.fullmatch(rest) if isinstance(part, ToolResult) else None
+        if inner is None or not isinstance(part, ToolResult) or int(inner[1]) >= len(part.content):
+            return super()._within(part, place, rest)
+        # The images of a result stand beside its words, as those of any message do, and are read first.
+        number = int(inner[1])
+        is_image = isinstance(part.content[number], Media)
+        at = self.within(place, f"images[{number}]" if is_image else "content")
+        return super()._within(part.content[number], at, inner[2])
 
     def within(self, at: str, name: str) -> str:
         """The path of a member of a message."""
@@ -396,7 +413,10 @@ class _Gemini(_Caller):
             return "generationConfig.thinkingConfig.thinkingBudget"
         if head == "response_format":
             if rest in ("", ".name", ".strict", ".schema"):
-                return "generationConfig.responseMimeType" if not rest else "generationConfig.responseJsonSchema"
+                wanted = self.request.response_format
+                older = wanted is not None and "responseSchema" in wanted.extra
+                schema = "responseSchema" if older else "responseJsonSchema"
+                return f"generationConfig.{schema if rest else 'responseMimeType'}"
             return f"generationConfig{rest}"
         if head == "tool_choice" and path not in self.request.extra:
             return f"toolConfig.functionCallingConfig{rest}"
@@ -491,7 +511,10 @@ class _OpenAIResponses(_Caller):
         return "prompt_cache_breakpoint"
 
     def tool(self, number: int, rest: str) -> str:
-        return f"tools[{number}]{'.parameters' if rest == '.input_schema' else rest}"
+        # One that stands among the input items has its path with it, a JSON string.
+        told = self.request.tools[number].extra.get("kept.hoisted")
+        at = f"tools[{number}]" if told is None else bytes(told).strip(b'"').decode()
+        return f"{at}{'.parameters' if rest == '.input_schema' else rest}"
 
     def setting(self, path: str) -> str:
         head, rest = _split(path)
@@ -499,7 +522,12 @@ class _OpenAIResponses(_Caller):
             return f"text.format{rest}"
         if path == "reasoning.mode" and "mode" not in (self.request.reasoning.extra if self.request.reasoning else ()):
             return "reasoning.effort"
-        return {"verbosity": "text.verbosity", "logprobs": "include"}.get(head, head) + rest
+        if path == "user" and bytes(self.request.extra.get("safety_identifier", b"")) == _NULL:
+            return "safety_identifier"
+        if path == "logprobs":
+            extra = self.request.extra
+            return "include" if "include" in extra or "kept.include" in extra else "top_logprobs"
+        return ("text.verbosity" if head == "verbosity" else head) + rest
 
 
 _WORDS: Final[dict[str, Callable[[Request], _Caller]]] = {

@@ -131,9 +131,10 @@ class ChoicePatch(Struct, frozen=True, gc=False):
 
 
 class UsageReport(Struct, frozen=True, gc=False):
-    """Usage so far."""
+    """Usage so far. ``running`` says that it is told for the sake of the chunks that follow, and is none to be kept."""
 
     usage: Usage
+    running: bool = False
 
 
 class ResponsePatch(Struct, frozen=True, gc=False):

@@ -92,8 +92,8 @@ class _Open:
             part = replace(part, data=data, text=(part.text or "") + transcript or part.text)
         elif isinstance(part, ToolResult) and text:
             part = replace(part, content=(*part.content, Text(text)))
-        elif isinstance(part, Opaque) and (data := self.extra.get("data")) is not None:
-            part = replace(part, data=bytes(data))
+        elif isinstance(part, Opaque) and (became := self.extra.get("data")) is not None:
+            part = replace(part, data=bytes(became))
         if self.extra and not isinstance(part, Opaque):
             part = replace(part, extra={**part.extra, **self.extra})
         return part

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from .. import vocabulary
+from ..media.options import MediaRules
 from ..units import Size
 from .assumed import Assumed
 from .chains import Chains
@@ -23,6 +25,7 @@ from .problems import Problems, Spot
 from .read import Reader
 from .routes import Routes, note_unused, served_models
 from .schema import VERSION, Defaults, RuleFile, ServerOptions, Tls
+from .stores import Stores
 from .targets import Targets
 from .trials import Trial, note_failures, read_trials, run_trials
 from .upstream import Upstream
@@ -96,6 +99,7 @@ class _Build:
             reader.keys(part.root, RuleFile, "")
         server = self._server()
         defaults = self._section("defaults", Defaults)
+        self._countable(defaults)
 
         upstream_entries = reader.table(root.get("upstreams"), "upstreams")
         chain_entries = reader.table(root.get("chains"), "chains")
@@ -104,13 +108,17 @@ class _Build:
 
         chains = Chains(reader, chain_entries)
         chains.build_all()
-        builder = Upstreams(reader, chains, defaults, self._previous, self._off)
+        store_entries = reader.table(root.get("stores"), "stores")
+        stores = Stores(reader, store_entries, defaults, root.get("defaults"))
+        stores.build_all()
+        media = self._media()
+        builder = Upstreams(reader, chains, stores, defaults, self._previous, self._off, media.fetch)
         built = {name: builder.build(name, entry) for name, entry in upstream_entries.items()}
         upstreams = {name: upstream for name, upstream in built.items() if upstream is not None}
 
         targets = Targets(reader, target_entries, list(upstream_entries), upstreams)
         targets.build_all()
-        routes = Routes(reader, chains, defaults, targets)
+        routes = Routes(reader, chains, stores, defaults, targets)
         nodes = reader.items(root.get("routes"), "routes")
         tried = [routes.build(node, where) for where, node in numbered(nodes, "routes")]
         made = [route for route in tried if route is not None]
@@ -120,15 +128,17 @@ class _Build:
             note_unused(problems, "chain", _spots(chain_entries), chains.used)
             note_unused(problems, "upstream", _spots(upstream_entries), targets.used)
             note_unused(problems, "target", _spots(target_entries), targets.used)
+            note_unused(problems, "store", _spots(store_entries), stores.used)
         return Plan(
             source,
             server,
             made,
             upstreams,
             served_models(made),
-            _members(chains, upstreams, made),
+            _members(stores, chains, upstreams, made),
             problems.sorted(),
             self.sources,
+            exact_tokens=defaults.tokens == "exact",
         )
 
     def _versions(self) -> None:
@@ -150,6 +160,17 @@ class _Build:
     def _section(self, name: str, kind: type[Defaults]) -> Defaults:
         node = self.root.get(name)
         return kind() if node is None else self._reader.struct(node, kind, name) or kind()
+
+    def _media(self) -> MediaRules:
+        node = self.root.get("media")
+        return MediaRules() if node is None else self._reader.struct(node, MediaRules, "media") or MediaRules()
+
+    def _countable(self, defaults: Defaults) -> None:
+        """Note that tokens cannot be counted here: a rule must not change its mind with an extra."""
+        if defaults.tokens == "exact" and not vocabulary.is_installed():
+            spot = _spot_in(self.root, self.root.get("defaults"), "tokens")
+            hint = 'pip install "headgate[tokens]", or leave it out: rules then see bytes / 4'
+            self._problems.add("E055", spot, "defaults.tokens: exact needs the extra tokens", hint)
 
     def _server(self) -> ServerOptions:
         node = self.root.get("server")
@@ -227,8 +248,11 @@ def _spot_in(root: Table, node: Node | None, *keys: str) -> Spot:
     return spot
 
 
-def _members(chains: Chains, upstreams: Mapping[str, Upstream], routes: Iterable[Route]) -> dict[Place, object]:
-    """Return the middlewares and adapters that upstreams and routes lead to, upstreams' first, each with its place."""
+def _members(
+    stores: Stores, chains: Chains, upstreams: Mapping[str, Upstream], routes: Iterable[Route]
+) -> dict[Place, object]:
+    """Return the stores, and the middlewares and adapters that upstreams and routes lead to, upstreams' first; each with its
+    place. What stands before something starts before it, and ends after it."""
     owners: dict[int, str] = {}
     for name, chain in chains.named.items():
         for middleware in chain.middlewares:
@@ -240,7 +264,9 @@ def _members(chains: Chains, upstreams: Mapping[str, Upstream], routes: Iterable
         if member is not None
     ]
     owned += [(f"routes.{route.name}", middleware) for route in routes for middleware in route.middlewares]
-    members: dict[Place, object] = {}
+    members: dict[Place, object] = {
+        Place(f"stores.{name}", type(store)): store for name, store in stores.named.items() if name in stores.used
+    }
     seen: set[int] = set()
     counts: Counter[tuple[str, type]] = Counter()
     for owner, member in owned:

@@ -16,7 +16,17 @@ from .. import registry
 from .json_match import match_schema, sticky_schema
 from .json_types import NOTES, Schema, Types
 from .named import NAME, PYTHON_NAME
-from .schema import CaseRules, ExpectRules, RouteRules, RuleFile, ShareRules, TargetRules, TrialRules, UpstreamRules
+from .schema import (
+    CaseRules,
+    ExpectRules,
+    RouteRules,
+    RuleFile,
+    ShareRules,
+    StoreRules,
+    TargetRules,
+    TrialRules,
+    UpstreamRules,
+)
 
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
 
@@ -50,6 +60,7 @@ def json_schema(*, part: bool = False) -> Schema:
         RuleFile,
         {
             "include": _include(),
+            "stores": _named(types.of(StoreRules)),
             "upstreams": _named(_upstream(types, chain_or_name)),
             "chains": _named(chain),
             "targets": _named(types.define("target", target)),

@@ -28,7 +28,8 @@ class LoggedAttempt(Struct, frozen=True):
 
 
 class LoggedCall(Struct, frozen=True):
-    """The members of a log line that a decision can be told by. ``tokens`` None: the line does not say."""
+    """The members of a log line that a decision can be told by. ``tokens`` None: the line does not say; ``exact_tokens``
+    None: nobody had counted them."""
 
     request_id: str
     path: str
@@ -39,6 +40,7 @@ class LoggedCall(Struct, frozen=True):
     key: str
     stream: bool
     tokens: int | None = None
+    exact_tokens: int | None = None
     chain: tuple[str, ...] = ()
     team: str | None = None
     tenant: str = ""
@@ -86,13 +88,14 @@ class _Unsaid(Mapping[str, Any]):
 class _LoggedFacts(WireFacts):
     """The facts of a logged call. Raises Unsaid for those that its line does not hold."""
 
-    __slots__ = ("_tokens",)
+    __slots__ = ("_tokens", "_unsaid")
 
-    def __init__(self, line: LoggedCall) -> None:
+    def __init__(self, line: LoggedCall, exact: bool) -> None:
         self._tokens: int | None = None
         around = RequestFacts(line.path, _Unsaid("query"), _Unsaid("header"))
         super().__init__(line.format, Peek(model=line.model, stream=line.stream), around, b"")
-        self._tokens = line.tokens
+        self._tokens = line.exact_tokens if exact else line.tokens
+        self._unsaid = "request.tokens, counted exactly" if exact else "request.tokens"
         self._metadata = _Unsaid("metadata")
         self.principal = Principal(line.key, line.team, line.tenant, line.tags)
 
@@ -100,7 +103,7 @@ class _LoggedFacts(WireFacts):
     def tokens(self) -> int:
         """The size of the request."""
         if self._tokens is None:
-            raise Unsaid("request.tokens")
+            raise Unsaid(self._unsaid)
         return self._tokens
 
     @tokens.setter
@@ -133,7 +136,7 @@ def decide_again(plan: Plan, line: LoggedCall) -> Decided:
     """
     tries = line.tries()
     failures = [each.error for each in tries[:-1] if each.error is not None]
-    verdict = decide(plan, _LoggedFacts(line), _lucky(tries), failures)
+    verdict = decide(plan, _LoggedFacts(line, plan.exact_tokens), _lucky(tries), failures)
     decided = decided_by(verdict, line.model)
     if verdict.route is not None and not line.upstream:
         return Decided(decided.route, None, None, verdict.route.chain_names)

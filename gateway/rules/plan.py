@@ -15,7 +15,10 @@ from msgspec import Struct
 
 from ..call import Call
 from ..chain import CarriesOver, Middleware, Next
+from ..codecs.base import Codec, Peek, RequestFacts
+from ..counted import CountedFacts
 from ..facts import Principal, WireFacts
+from ..responses.kept import Policy
 from .condition import Condition
 from .index import Index
 from .match import Matcher
@@ -44,7 +47,7 @@ class Route(Struct, frozen=True, eq=False):
     in order, the upstream's last if ``to:`` names one outright; ``chains`` the same by the name of each upstream it may lead
     to; ``own_chain`` the route's alone, ``chain_name`` what the file calls them, if anything. ``middlewares`` are those of
     every upstream it may lead to. ``conditions`` and ``when`` are what ``matches`` was compiled from. ``source`` and ``line``
-    are where it stands.
+    are where it stands. ``responses`` says who keeps the state of openai.responses.
     """
 
     name: str
@@ -66,6 +69,7 @@ class Route(Struct, frozen=True, eq=False):
     chain_name: str = ""
     own_chain: tuple[str, ...] = ()
     chains: Mapping[str, tuple[str, ...]] = {}
+    responses: Policy | None = None
 
     @property
     def off(self) -> str | None:
@@ -105,8 +109,9 @@ class Plan:
     """A compiled rule file. ``source`` is its name; ``warnings`` are what ``check`` would say of it.
 
     ``sources`` are its files, included ones too, those that it refers to for secrets and certificates, and the directories
-    where globs looked for files: a change of any of these may change the plan. ``members`` are its middlewares and adapters,
-    each once, upstreams' before the routes' that use them.
+    where globs looked for files: a change of any of these may change the plan. ``members`` are its stores, middlewares and
+    adapters, each once, upstreams' before the routes' that use them. ``exact_tokens`` says that rules see tokens as
+    they are counted.
     """
 
     def __init__(
@@ -119,8 +124,11 @@ class Plan:
         members: Mapping[Place, object],
         warnings: Iterable[Problem],
         sources: Iterable[Path] = (),
+        *,
+        exact_tokens: bool = False,
     ) -> None:
         self.source = source
+        self.exact_tokens = exact_tokens
         self.server = server
         self.routes = tuple(routes)
         self.upstreams = dict(upstreams)
@@ -135,6 +143,12 @@ class Plan:
         self._spared: frozenset[int] = frozenset()
         self._state: Literal["new", "started", "closed"] = "new"
         self._started = AsyncExitStack()
+
+    def facts(self, codec: Codec, peek: Peek, around: RequestFacts, body: bytes) -> WireFacts:
+        """Return what these rules see of a request: the one place where anybody gets it from."""
+        if self.exact_tokens:
+            return CountedFacts(codec, peek, around, body)
+        return WireFacts(codec.format, peek, around, body)
 
     def match(self, facts: WireFacts) -> Route | None:
         """Return the first route that matches and whose upstream is on."""

@@ -91,7 +91,7 @@ def outgoing(verdict: Verdict, posed: Posed, failures: Sequence[ErrorKind] = ())
     previews = isinstance(adapter, Previews)
     try:
         if isinstance(adapter, Previews):
-            preview = adapter.preview(call)
+            preview = adapter.preview(call if leaf.upstream.ask is None else leaf.upstream.ask(call))
     except GatewayError as error:
         refusal = error
     in_process = previews and preview is None and refusal is None

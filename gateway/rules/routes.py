@@ -19,6 +19,7 @@ from .problems import Problems, Spot
 from .read import Reader
 from .read_match import read_match
 from .schema import Defaults, RouteRules
+from .stores import Stores
 from .target import Leaf, Target
 from .targets import Targets
 
@@ -32,12 +33,14 @@ class Routes:
         self,
         reader: Reader,
         chains: Chains,
+        stores: Stores,
         defaults: Defaults,
         targets: Targets,
     ) -> None:
         self._reader = reader
         self._problems = reader.problems
         self._chains = chains
+        self._stores = stores
         self._defaults = defaults
         self._targets = targets
         self._names: dict[str, Spot] = {}
@@ -57,6 +60,7 @@ class Routes:
         if rules is None:
             return None
         self._unique(rules.name, node)
+        responses = self._stores.responses(rules.responses, node, where)
         aim = self._targets.aim(rules.to, node.entries["to"].value.spot, f"{where}.to")
         if conditions is None:
             return None
@@ -70,6 +74,10 @@ class Routes:
         ways = [_authenticators([*chain.middlewares, *leaf.upstream.middlewares]) for leaf in leaves]
         patience = [leaf.upstream.timeouts.total for leaf in leaves]
         chains = {leaf.upstream.name: chain.names + leaf.upstream.chain_names for leaf in leaves}
+        if not rules.remember_reasoning:
+            for leaf in leaves:
+                if leaf.upstream.memory is not None:
+                    leaf.upstream.memory.silent.add(rules.name)
         if isinstance(aim, Target):
             serve: Next = partial(aim.serve, chains=chains)
         else:
@@ -94,6 +102,7 @@ class Routes:
             chain_name=chain.name,
             own_chain=chain.names,
             chains=chains,
+            responses=responses,
         )
 
     def _unique(self, name: str, node: Table) -> None:

@@ -12,7 +12,9 @@ from typing import Annotated, ClassVar, Final, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from ..emulation.options import Emulate
 from ..errors import ErrorKind
+from ..media.options import MediaRules
 from ..transport.choose import TransportName
 from ..transport.options import TransportOptions
 from ..units import Duration, Secret, Size
@@ -36,6 +38,7 @@ OUR_HEADERS: Final = (
     "headgate-loss",
     "headgate-error",
     "headgate-cache",
+    "headgate-tokens",
 )
 """Response headers of ours, which ``server.response_headers`` can switch off."""
 
@@ -170,6 +173,63 @@ class TimeoutRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
                 raise ValueError(f"{name} must be above zero")
 
 
+class StoreRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where answers and what belongs to them are kept for a later call. What is full makes room: what is oldest goes first."""
+
+    kind: Literal["memory", "sqlite"] = "memory"
+    """``memory``: in the process, gone with it, and not shared by ``workers``; ``sqlite``: a file, which needs the extra
+    ``sqlite``."""
+    path: str | None = None
+    """The file of a ``sqlite`` store, relative to the rule file."""
+    max_entries: Annotated[int, Meta(ge=1)] = 10_000
+    """How many values it holds."""
+    max_size: Size = Size(64 * 1024 * 1024)
+    """What they may take together, keys included."""
+    ttl: Duration = Duration(30 * 86400)
+    """After which any of them is gone."""
+
+    def __post_init__(self) -> None:
+        if self.kind == "sqlite" and not self.path:
+            raise ValueError("kind: a sqlite store needs a path")
+        if self.kind == "memory" and self.path is not None:
+            raise ValueError("path: a store in memory has no file")
+        for name in ("max_size", "ttl"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above zero")
+
+
+class ResponsesRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who keeps the state of ``openai.responses``; what is left out comes from ``defaults``, then from the built-in values."""
+
+    state: Literal["gateway", "upstream", "none"] | None = None
+    """``gateway``: answers are kept here, for any upstream, so that ``previous_response_id`` works; ``upstream``: what a
+    request says of state is the provider's business; ``none``: nothing is kept. Built in: ``gateway``."""
+    store: str | None = None
+    """The name of a store. Built in: ``default``."""
+    ttl: Duration | None = None
+    """How long an answer is kept, at most as long as the store keeps anything. Built in: 30 days."""
+
+    def __post_init__(self) -> None:
+        if self.ttl is not None and self.ttl <= 0:
+            raise ValueError("ttl must be above zero")
+
+
+class ReasoningRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whether the gateway keeps signed reasoning for callers whose format has no room for it; what is left out comes from
+    ``defaults``, then from the built-in values."""
+
+    remember: bool | None = None
+    """Keep it, and put it back on the next turn to the same model. Built in: true."""
+    store: str | None = None
+    """The name of a store. Built in: ``default``."""
+    ttl: Duration | None = None
+    """How long it is kept. Built in: 1 day."""
+
+    def __post_init__(self) -> None:
+        if self.ttl is not None and self.ttl <= 0:
+            raise ValueError("ttl must be above zero")
+
+
 class Defaults(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What holds where a section says nothing."""
 
@@ -177,13 +237,21 @@ class Defaults(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """For every upstream."""
     loss: Loss = "report"
     """For every route."""
+    responses: ResponsesRules = ResponsesRules()
+    """For every route."""
+    reasoning: ReasoningRules = ReasoningRules()
+    """For every upstream."""
+    tokens: Literal["estimate", "exact"] = "estimate"
+    """What ``request.tokens`` is in every condition: the request's bytes / 4, or counted with the tokenizer of the model that
+    the caller names, or the nearest there is. ``exact`` needs the extra ``tokens``."""
 
 
 class UpstreamRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A configured adapter. The adapter's own options stand beside these keys."""
 
     adapter: str
-    """How the provider is reached: ``openai``, ``anthropic``, ``simulator``, an installed one, or ``module:Class``."""
+    """How the provider is reached: ``openai``, ``anthropic``, ``gemini``, ``ollama``, ``simulator``, an installed one, or
+    ``module:Class``."""
     base_url: str | None = None
     """Where the provider is, spelled as the vendor's own SDK spells it; left out: the adapter's default."""
     key: Secret | None = None
@@ -202,6 +270,10 @@ class UpstreamRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Sent with every request. A value may be a reference, ``env:NAME`` or ``file:path``."""
     models: tuple[str, ...] = ()
     """Names of models it serves, for ``/v1/models``."""
+    reasoning: ReasoningRules = ReasoningRules()
+    """What it signed, kept for callers of other formats."""
+    emulate: Emulate = Emulate()
+    """What the gateway stands in for, since the provider lacks it."""
 
     later: ClassVar[frozenset[str]] = frozenset({"accounts", "prices"})
 
@@ -343,8 +415,12 @@ class RouteRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What to do about what the upstream's format cannot say."""
     timeout: Duration | None = None
     """For the whole call, retries included; left out: the upstream's ``total``."""
+    responses: ResponsesRules = ResponsesRules()
+    """Who keeps the state of ``openai.responses``."""
+    remember_reasoning: bool = True
+    """Whether signed reasoning is kept for callers of other formats, where the upstream does so at all."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"select", "on_failure", "hedge", "shadow", "tokens"})
+    later: ClassVar[frozenset[str]] = frozenset({"select", "on_failure", "hedge", "shadow"})
 
 
 class RuleFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -359,6 +435,10 @@ class RuleFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the gateway listens."""
     defaults: Defaults = Defaults()
     """What holds where a section says nothing."""
+    stores: dict[str, StoreRules] = {}
+    """Where things are kept, by names of your own; ``default`` is a memory store unless it stands here."""
+    media: MediaRules = MediaRules()
+    """Images and files that a request gives by URL."""
     upstreams: dict[str, UpstreamRules] = {}
     """Providers, by names of your own."""
     chains: dict[str, list[ChainItem]] = {}
@@ -370,4 +450,4 @@ class RuleFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     tests: list[TrialRules] = []
     """Requests and what should be decided about them."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"accounts", "media", "prices", "stores", "telemetry"})
+    later: ClassVar[frozenset[str]] = frozenset({"accounts", "prices", "telemetry"})

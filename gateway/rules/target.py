@@ -6,9 +6,11 @@ tests and ``explain`` all walk it, so that they cannot disagree.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import random
 from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
+from functools import partial
 from hashlib import blake2b
 from typing import Any, TypeAlias
 
@@ -158,7 +160,7 @@ class Target(Struct, frozen=True, eq=False):
         facts.principal = call.principal
         decision, has_fallbacks = call.decision, bool(self.fallbacks) or any(self._inner_fallbacks())
         steps = attempts(self, facts, at_random, decision.chosen)
-        leaf = next(steps, None)
+        leaf = await _asked(facts, partial(next, steps, None))
         if leaf is None:
             raise NotFound(f"no case of the target {self.spelled} applies to this request", param="model")
         while True:
@@ -175,10 +177,9 @@ class Target(Struct, frozen=True, eq=False):
                     tries[-1].error = error.kind  # it failed inside its stream
                 if call.scope.committed or (call.deadline is not None and call.scope.loop.time() >= call.deadline):
                     raise
-                try:
-                    leaf = steps.send(error.kind)
-                except StopIteration:
-                    raise error from None
+                leaf = await _asked(facts, partial(_send, steps, error.kind))
+                if leaf is None:
+                    raise
                 call.ledger.request.clear()  # what the first upstream's format could not say, the next one's may
 
     def _inner_fallbacks(self) -> Iterator[bool]:
@@ -214,6 +215,18 @@ def attempts(aim: Aim, facts: WireFacts, draw: Draw, chosen: list[str]) -> Gener
         chosen.append(f"{fallback.place} {fallback.aim.spelled} after {kind}")
         kind = (yield from attempts(fallback.aim, facts, draw, chosen)) or kind
     return kind
+
+
+async def _asked(facts: WireFacts, step: Callable[[], Leaf | None]) -> Leaf | None:
+    """Take a step, off the event loop where the cases may have a long request counted."""
+    return await asyncio.to_thread(step) if facts.slow else step()
+
+
+def _send(steps: Generator[Leaf, ErrorKind, ErrorKind | None], kind: ErrorKind) -> Leaf | None:
+    try:
+        return steps.send(kind)
+    except StopIteration:
+        return None
 
 
 def at_random(split: Split, facts: WireFacts) -> Share:

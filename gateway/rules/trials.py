@@ -113,7 +113,7 @@ def show(value: object) -> str:
 def _run(rules: TrialRules, node: Table, plan: Plan) -> Trial:
     spot = node.entries["name"].value.spot
     try:
-        posed = pose(rules.given)
+        posed = pose(rules.given, plan)
     except (UnknownName, DecodeError) as fault:
         return Trial(rules.name, _spot(node, "given"), None, fault=f"given: {fault}")
     given = rules.given

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from msgspec import Struct
 
+from ..call import Call
 from ..chain import Adapter, Middleware, Next, Timeouts
+from ..reasoning.memory import ReasoningMemory
 from ..transport.base import Transport
 
 
@@ -23,7 +27,8 @@ class Upstream(Struct, frozen=True, eq=False):
 
     ``off`` says why it is off, or None; it then has neither adapter nor pool. ``optional`` says that its key or a header is,
     so that it may be off another time. ``shared`` is what must be alike for a reload to keep the connections.
-    ``secret_headers`` are the configured headers, in lower case, whose value is a secret.
+    ``secret_headers`` are the configured headers, in lower case, whose value is a secret. ``memory`` keeps what it signs, if
+    anything does. ``ask`` returns the call that the adapter gets for one, where something is stood in for; None: the same.
     """
 
     name: str
@@ -40,6 +45,8 @@ class Upstream(Struct, frozen=True, eq=False):
     models: tuple[str, ...] = ()
     shared: object = None
     secret_headers: frozenset[str] = frozenset()
+    memory: ReasoningMemory | None = None
+    ask: Callable[[Call], Call] | None = None
 
     @property
     def transport(self) -> Transport | None:

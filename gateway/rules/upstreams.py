@@ -14,7 +14,10 @@ from msgspec import Struct
 from .. import registry
 from ..call import Call
 from ..chain import Adapter, AdapterContext, Next, Timeouts, compose
+from ..counting import ending
 from ..errors import Overloaded
+from ..media.options import FetchRules
+from ..reasoning import memory as reasoning
 from ..relay.reply import Reply
 from ..transport.choose import CannotServe, open_transport
 from ..transport.options import TransportOptions
@@ -26,6 +29,8 @@ from .plan import Plan
 from .problems import Spot, looks_like_key
 from .read import Reader
 from .schema import Defaults, TimeoutRules, UpstreamRules
+from .stand_ins import around, check
+from .stores import Stores
 from .upstream import Pool, Upstream
 
 _COMMON: Final = frozenset(UpstreamRules.__struct_fields__)
@@ -50,13 +55,17 @@ class Upstreams:
         self,
         reader: Reader,
         chains: Chains,
+        stores: Stores,
         defaults: Defaults,
         previous: Plan | None,
         off: Collection[str] | None = None,
+        fetch: FetchRules | None = None,
     ) -> None:
+        self._fetch = fetch
         self._reader = reader
         self._problems = reader.problems
         self._chains = chains
+        self._stores = stores
         self._defaults = defaults
         self._off = off
         self._previous: Mapping[str, Upstream] = {} if previous is None else previous.upstreams
@@ -76,6 +85,8 @@ class Upstreams:
         if rules is None or kind is None or options is None:
             return None
         self._check(rules, node, where)
+        check(rules.emulate, self._fetch, node, where, self._problems)
+        policy = self._stores.reasoning(rules.reasoning, node, where)
         try:
             credential = self._credential(rules, node, where)
             headers = self._headers(rules, node, where)
@@ -118,8 +129,10 @@ class Upstreams:
         adapter = self._instance(kind, options, context, node, where)
         if adapter is None:
             return upstream
-        entry_point = compose(chain.middlewares, adapter)
-        return msgspec.structs.replace(upstream, adapter=adapter, pool=pool, entry=entry_point)
+        memory = None if policy is None else reasoning.around(name, adapter, policy)
+        serve = compose(chain.middlewares, ending(adapter, memory or adapter))
+        serve, ask = around(rules.emulate, self._fetch, adapter, serve)
+        return msgspec.structs.replace(upstream, adapter=adapter, pool=pool, entry=serve, memory=memory, ask=ask)
 
     def _adapter(self, node: Table, where: str) -> type[Adapter] | None:
         name = node.get("adapter")

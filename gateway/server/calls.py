@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
 from aiohttp import web
+from msgspec.structs import replace
 
 from .. import registry
 from ..call import Call
-from ..codecs.base import AnswerContext, Codec, Peek, RequestFacts, peek_words
+from ..codecs.base import AnswerContext, Codec, Peek, RequestFacts, StreamEncoder, peek_words
+from ..counting import as_request
 from ..doors import EXACT
 from ..errors import CallerError, GatewayError, UpstreamTimeout
 from ..relay.reply import Reply
 from ..relay.scope import as_gateway_error
+from ..responses.recorder import Recorder
 from ..rules.plan import Plan, Route
 from .edge import Edge, Presence
 from .gateway import Gateway
 from .intake import Arrived, abandon_body, buffered_body, read_body, read_headers, remote_of, request_id_of
-from .outlet import FrontOutlet, ResponseOutlet
+from .outlet import FrontOutlet, Outlet, ResponseOutlet
+from .states import FORMAT as RESPONSES
+from .states import State, begin, principal_of
+from .turns import Turn, warmed
 from .visible import REQUEST_ID_HEADERS, Views, Visible
 from .whole import WholeAnswer
 
@@ -46,6 +53,10 @@ class Calls:
             self._serving[format] = serve = partial(self.serve, codec=registry.codec(format))
         return serve
 
+    def counting(self, format: str) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
+        """Return the handler for those that ask how many tokens a request of one format has."""
+        return partial(self.serve, codec=registry.codec(format), counts=True)
+
     def arrived(self, request: Arrived) -> Callable[[Arrived], Awaitable[WholeAnswer | FrontOutlet]] | None:
         """Return what serves a request that came by the front; None if it is better served as any other is."""
         options, format = self.gateway.plan.server, EXACT[request.path]
@@ -56,7 +67,7 @@ class Calls:
             request.peek = self._peek(registry.codec(format), request.body, facts)
         except GatewayError:
             return None
-        return self.of(format)
+        return self.of(format)  # type: ignore[no-any-return]  # a partial: mypy forgets its type
 
     def _peek(self, codec: Codec, body: bytes, facts: RequestFacts) -> Peek:
         if self._translated.get(codec.format):
@@ -65,8 +76,8 @@ class Calls:
                 return peek
         return codec.peek(body, facts)
 
-    async def serve(self, request: web.BaseRequest | Arrived, codec: Codec) -> Any:
-        """Serve one call, whatever happens to it."""
+    async def serve(self, request: web.BaseRequest | Arrived, codec: Codec, counts: bool = False) -> Any:
+        """Serve one call, whatever happens to it; ``counts``: it asks for the tokens of its request alone."""
         scope, plan = self.gateway.open_scope()
         request_id = request_id_of(request.headers.get("x-request-id"))
         visible = self._views.of(request, plan)
@@ -81,25 +92,53 @@ class Calls:
             peek: Peek | None = None
             if isinstance(request, Arrived):
                 headers, body, peek = request.headers, request.body, request.peek
-                facts = RequestFacts(request.path, _NO_HEADERS, headers)
+                facts = RequestFacts(request.path, request.query, headers)
             else:
                 headers = read_headers(request, options.max_header)
                 buffered = buffered_body(request, headers, options.max_body)
                 body = await read_body(request, headers, options.max_body) if buffered is None else buffered
                 facts = _facts(request, headers)
+            if counts:
+                body, facts = as_request(codec.format, body, facts)
+                peek = replace(codec.peek(body, facts), stream=False)
             remote = remote_of(request, headers, options.networks)
-            call, route = self.gateway.prepare(plan, codec, body, facts, scope, request_id, began, remote, peek)
+            given = plan, codec, body, facts, scope, request_id, began, remote, peek
+            if plan.exact_tokens:
+                call, route = await self.gateway.prepare_counting(*given)
+            else:
+                call, route = self.gateway.prepare(*given)
+            call.counts = counts
+            codec = call.codec  # in the framing that this caller asked for
             presence.deadline = call.deadline
+            state: State | None = None
+            turn = request if isinstance(request, Turn) else None
+            if codec.format == RESPONSES:
+                call, state = await begin(call, route, plan, None if turn is None else turn.lane)
             if not call.peek.stream:
-                return await self._whole(call, route, visible)
-            outlet = (
-                FrontOutlet(request) if isinstance(request, Arrived) else ResponseOutlet(request, presence.transport)
-            )
-            edge = Edge(outlet, presence, scope, plan.server.keep_alive, codec.stream_encoder(_context(call)))
+                whole = await self._whole(call, route, visible)
+                if state is not None:
+                    state.keep(whole.content)
+                return whole
+            outlet: Outlet
+            if turn is not None:
+                outlet = turn.outlet(codec.streamed)
+            elif isinstance(request, Arrived):
+                outlet = FrontOutlet(request)
+            else:
+                outlet = ResponseOutlet(request, presence.transport)
+            encoder: StreamEncoder = codec.stream_encoder(_context(call))
+            if state is not None:
+                encoder = Recorder(encoder, state.keep)
+            keep_alive_s = plan.server.keep_alive if turn is None else math.inf  # a socket has its own heartbeat
+            edge = Edge(outlet, presence, scope, keep_alive_s, encoder)
             edge.closes = self.gateway.draining
             edge.early_headers = partial(visible.headers, call)
             edge.early_content_type = codec.stream_content_type
-            reply = await route.entry(call)
+            if turn is not None and turn.warms:
+                await principal_of(route, call)
+                reply = warmed(scope, call.model)
+            else:
+                reply = await route.entry(call)
             await edge.commit(reply.status, visible.headers(call, reply.headers), codec.stream_content_type)
             await edge.run(reply)
             if edge.encoder.losses:

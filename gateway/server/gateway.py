@@ -10,18 +10,20 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, unquote
 
 from msgspec import Struct
 
 from .. import registry, rules
 from ..call import Call, Decision
 from ..codecs.base import Codec, Peek, RequestFacts
-from ..doors import DOORS
+from ..counted import CountedFacts
+from ..doors import DOORS, OPERATIONS
 from ..errors import GatewayError, NotFound
-from ..facts import WireFacts
 from ..ir.event import Chunk
 from ..ir.loss import Ledger
 from ..relay.reply import Reply
@@ -56,7 +58,9 @@ class Gateway:
     def __init__(self, plan: Plan, path: Path | None = None) -> None:
         self.path = path
         self.clock = Clock()
-        self.draining = False
+        self.drains: list[Callable[[], object]] = []
+        """Told when ``draining`` begins: what is open without a call under way."""
+        self._draining = False
         self.generation = 1
         """Which rules are in force: the first are 1, each reload adds one."""
         self.loaded_at = time.time()
@@ -222,6 +226,18 @@ class Gateway:
     # -- calls
 
     @property
+    def draining(self) -> bool:
+        """Whether the process is about to end: calls under way may finish."""
+        return self._draining
+
+    @draining.setter
+    def draining(self, draining: bool) -> None:
+        self._draining = draining
+        if draining:
+            for begin in self.drains:
+                begin()
+
+    @property
     def in_flight(self) -> int:
         """Calls that are under way."""
         return len(self.clock)
@@ -247,11 +263,13 @@ class Gateway:
         """Read what routing needs, unless that is done, and choose the route. Raises DecodeError, NotFound."""
         if peek is None:
             peek = codec.peek(body, facts)
-        wire = WireFacts(codec.format, peek, facts, body)
+        wire = plan.facts(codec, peek, facts, body)
         route = plan.match(wire)
         if route is None:
             raise NotFound(f"no route serves the model {peek.model!r} in the format {codec.format}", param="model")
         model = route.model or peek.model
+        if peek.stream:
+            codec = codec.for_caller(facts)
         call = Call(
             codec,
             body,
@@ -273,11 +291,33 @@ class Gateway:
         )
         return call, route
 
+    async def prepare_counting(
+        self,
+        plan: Plan,
+        codec: Codec,
+        body: bytes,
+        facts: RequestFacts,
+        scope: Scope,
+        request_id: str,
+        began: float,
+        remote: str | None = None,
+        peek: Peek | None = None,
+    ) -> tuple[Call, Route]:
+        """The same for rules that have tokens counted: off the event loop where a rule may make it wait."""
+        if peek is None:
+            peek = codec.peek(body, facts)
+        ask = partial(self.prepare, plan, codec, body, facts, scope, request_id, began, remote, peek)
+        call, route = await asyncio.to_thread(ask) if plan.facts(codec, peek, facts, body).slow else ask()
+        if isinstance(call.wire, CountedFacts):
+            call._request = call.wire.request  # decoded once is enough
+        return call, route
+
     async def handle(
         self, format: str, body: bytes, headers: Mapping[str, str] | None = None, *, path: str = ""
     ) -> Reply:
-        """Serve one request without a socket: ``body`` is what a client of ``format`` would post.
+        """Serve one request without a socket: ``body`` is what a client of ``format`` would post to ``path``.
 
+        A format whose model stands in the path finds it in the body, too: without a path, ``model`` and ``stream`` count.
         Read the reply with ``async for``, ``collect`` or ``aclose``; each closes what the call has open. Raises
         GatewayError for what fails before the provider's headers.
         """
@@ -289,9 +329,13 @@ class Gateway:
         scope, plan = self.open_scope()
         try:
             request_id = request_id_of(lower.get("x-request-id"))
-            call, route = self.prepare(
-                plan, codec, body, RequestFacts(path, {}, lower), scope, request_id, scope.loop.time()
-            )
+            where, _, query = path.partition("?")
+            facts = RequestFacts(unquote(where), dict(parse_qsl(query, keep_blank_values=True)), lower)
+            began = scope.loop.time()
+            if plan.exact_tokens:
+                call, route = await self.prepare_counting(plan, codec, body, facts, scope, request_id, began)
+            else:
+                call, route = self.prepare(plan, codec, body, facts, scope, request_id, began)
             reply = await route.entry(call)
         except BaseException:
             scope.close()

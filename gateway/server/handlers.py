@@ -12,15 +12,21 @@ from typing import Any, Final
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from ..doors import EXACT, format_at
+from ..doors import EXACT, counted_at, format_at
 from .calls import Calls
 from .gateway import Gateway
 from .intake import is_oddly_framed
 from .pages import Pages
+from .responses import ResponsePages
+from .sockets import Sockets
 from .visible import Views
 from .whole import WholeAnswer, is_looked_at
 
-_MODELS: Final = ("/v1/models", "/models")
+_MODELS: Final = ("/v1/models", "/models", "/v1beta/models", "/v1alpha/models")
+"""Where models are listed, and each of them below."""
+_TAGS: Final = "/api/tags"
+_SHOW: Final = "/api/show"
+"""Where Ollama's clients look for the list, and for one model."""
 GATEWAY: Final = web.AppKey("headgate", Gateway)
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -44,7 +50,9 @@ def make_app(gateway: Gateway) -> web.Application:
     # Our own limit counts, while the body is read; aiohttp's would be the host's when mounted.
     app = web.Application(client_max_size=1 << 40)
     app[GATEWAY] = gateway
-    app.router.add_route("*", "/{path:.*}", Surface(gateway).mounted)
+    surface = Surface(gateway)
+    app.router.add_route("*", "/{path:.*}", surface.mounted)
+    app.on_shutdown.append(surface.sockets.shut)
 
     async def run(_: web.Application) -> object:
         await gateway.start()
@@ -82,15 +90,19 @@ class Surface:
         views = Views(gateway)
         self.calls = Calls(gateway, views)
         self._pages = pages = Pages(gateway, views, self.calls)
+        self._responses = ResponsePages(gateway, views, self.calls)
+        self.sockets = Sockets(gateway, views, self.calls, pages)
         self._served: dict[str, Handler] = {"/healthz": pages.healthz, "/readyz": pages.readyz, "/": pages.root}
-        self._served.update(dict.fromkeys(_MODELS, pages.models))
+        self._served.update((path, partial(pages.models, path=path)) for path in (*_MODELS, _TAGS))
+        self._served["/api/version"] = pages.version
 
     async def mounted(self, request: web.Request) -> web.StreamResponse:
         """Serve a request that an Application has routed to us."""
+        path = "/" + request.match_info["path"]
         if is_oddly_framed(request):
-            answer: web.StreamResponse = self._pages.misframed(request)
+            answer: web.StreamResponse = self._pages.misframed(request, path)
         else:
-            answer = await self._handler("/" + request.match_info["path"], request.method)(request)
+            answer = await self._handler(path, request.method)(request)
         return answer.opened() if isinstance(answer, WholeAnswer) and is_looked_at(request) else answer
 
     def alone(self, request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
@@ -107,7 +119,7 @@ class Surface:
 
     async def _expected(self, request: web.BaseRequest) -> web.StreamResponse:
         if is_oddly_framed(request):
-            return self._pages.misframed(request)
+            return self._pages.misframed(request, request.path)
         if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         return await self._handler(request.path, request.method)(request)
@@ -117,11 +129,17 @@ class Surface:
         if method == "POST":
             if (format := format_at(path)) is not None:
                 return self.calls.of(format)  # type: ignore[no-any-return]  # as above
+            if (format := counted_at(path)) is not None:
+                return self.calls.counting(format)
+            if path == _SHOW:
+                return partial(self._pages.models, path=path)
+        elif method == "GET" and path in EXACT:
+            return partial(self.sockets.serve, path=path)
         elif method in ("GET", "HEAD"):
             found = self._served.get(path)
             if found is not None:
                 return found
             for models in _MODELS:
-                if path.startswith(models + "/") and len(path) > len(models) + 1:
-                    return partial(self._pages.models, wanted=path[len(models) + 1 :])
-        return partial(self._pages.nowhere, path=path)
+                if path.startswith(models + "/") and len(path) > len(models) + 1 and format_at(path) is None:
+                    return partial(self._pages.models, path=path, wanted=path[len(models) + 1 :])
+        return self._responses.handler(path, method) or partial(self._pages.nowhere, path=path)

@@ -39,6 +39,7 @@ class Arrived(Struct):
     drain: Callable[[], Awaitable[None]]
     method: str = "POST"
     peek: Peek | None = None
+    query: Mapping[str, str] = {}
 
 
 def request_id_of(presented: str | None) -> str:

@@ -77,7 +77,7 @@ class Views:
         headers = {"Access-Control-Allow-Origin": origin, "Vary": "Origin", "Access-Control-Expose-Headers": "*"}
         if request.method == "OPTIONS":
             asked = request.headers.get("Access-Control-Request-Headers", "authorization, content-type")
-            headers["Access-Control-Allow-Methods"] = "GET, POST, OPTIONS"
+            headers["Access-Control-Allow-Methods"] = "GET, POST, DELETE, OPTIONS"
             headers["Access-Control-Allow-Headers"] = asked
             headers["Access-Control-Max-Age"] = "600"
         return headers

@@ -63,9 +63,14 @@ class NdjsonFramer:
 
 def line(text: bytes) -> bytes:
     """Return JSON ``text`` as one line with its end, which no reader takes for two."""
+    return one_line(text) + b"\n"
+
+
+def one_line(text: bytes) -> bytes:
+    """Return JSON ``text`` as a line holds it: the same value, without anything that some reader takes for a line's end."""
     if b"\n" in text or b"\r" in text:
         text = text.replace(b"\n", b" ").replace(b"\r", b" ")  # white space between members: within texts it is escaped
     for letter, escape in _SPLITTERS:
         if letter in text:
             text = text.replace(letter, escape)
-    return text + b"\n"
+    return text

@@ -5,7 +5,8 @@ A third of the price of decoding it, and often all that anybody needs to know of
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeAlias
 
 import msgspec
 from msgspec import Raw, Struct
@@ -16,21 +17,32 @@ NULL: Final = Raw(b"null")
 
 
 class Outline(Struct):
-    """Members as they are spelled, ``null`` where there is none."""
+    """Members as they are spelled, ``null`` where there is none. A format that spells them otherwise has its own."""
 
     error: Raw = NULL
     usage: Raw = NULL
 
 
-_OUTLINE: Final = msgspec.json.Decoder(Outline)
+Outliner: TypeAlias = Callable[[bytes], Outline]
 
 
-def outline(body: bytes) -> Outline:
-    """Return what ``body`` says. Raises msgspec.DecodeError, UnicodeDecodeError, RecursionError for what is no JSON object."""
-    try:
-        return _OUTLINE.decode(body)
-    except msgspec.DecodeError:
-        mended = mend_halves(body)
-        if mended is body:
-            raise
-        return _OUTLINE.decode(mended)
+def outliner(kind: type[Outline]) -> Outliner:
+    """Return what reads a body as ``kind``.
+
+    It raises msgspec.DecodeError, UnicodeDecodeError, RecursionError for what is no JSON object.
+    """
+    decode = msgspec.json.Decoder(kind).decode
+
+    def read(body: bytes) -> Outline:
+        try:
+            return decode(body)
+        except msgspec.DecodeError:
+            mended = mend_halves(body)
+            if mended is body:
+                raise
+            return decode(mended)
+
+    return read
+
+
+outline: Final = outliner(Outline)

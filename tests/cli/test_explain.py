@@ -211,6 +211,10 @@ def test_every_way_in_leads_to_the_same_decision(told, here, monkeypatch, argume
         ("--model short", {"route": "renamed", "target": "gpt/long", "model": "long", "chosen": []}),
         ("--path /v1/messages --model m", {"route": "rest"}),
         ("--format anthropic.messages --tools --image --metadata user_id=u", {"route": "rest"}),
+        ("--format openai.responses --model m --stream", {"route": "rest"}),
+        ("--format gemini --model m --stream --tokens 2000", {"route": "big"}),
+        ("--path /llm/v1beta/models/a/b:streamGenerateContent --tokens 2000", {"route": "big", "model": "a/b"}),
+        ("--path /api/chat --stream --tokens 2000", {"route": "big"}),
     ],
 )
 def test_options_make_requests(told, arguments, expected):
@@ -232,6 +236,29 @@ def test_a_renamed_model_is_all_that_changes(explained):
         '          +  "model": "long",',
         '             "messages": [',
     ]
+
+
+@pytest.mark.parametrize(
+    ("body", "format"),
+    [
+        ({"model": "m", "input": "Hello"}, "openai.responses"),
+        ({"model": "m", "prompt": "Hello", "max_tokens": 5}, "openai.completions"),
+        ({"model": "m", "prompt": "Hello", "options": {}}, "ollama.generate"),
+        ({"model": "m", "messages": MESSAGES, "options": {"num_ctx": 9}}, "ollama.chat"),
+        ({"model": "m", "contents": [{"parts": [{"text": "Hello"}]}]}, "gemini"),
+        ({"model": "m", "prompt": "Hello"}, None),
+        ({"model": "m"}, None),
+    ],
+)
+def test_a_body_tells_its_format(here, told, explained, body, format):
+    (here / "body.json").write_text(json.dumps(body))
+    if format is None:
+        assert "does not tell its format" in explained("body.json")[2]
+    else:
+        data = told("body.json --header x-mine:1")
+        assert (data["request"]["format"], data["model"]) == (format, "m")
+        (here / "plain.json").write_text(json.dumps({"path": "/nowhere", "body": body}))
+        assert "nothing is served at POST /nowhere" in explained("plain.json")[2]
 
 
 def test_a_bound_request_is_shown_where_it_is_bound(told):

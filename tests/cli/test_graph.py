@@ -11,6 +11,7 @@ from headgate.gateway.cli.dot import dot
 from headgate.gateway.cli.drawing import MAX_LINE, draw
 from headgate.gateway.cli.main import main
 from headgate.gateway.cli.mermaid import MAX_EDGES, can_be_shown, mermaid
+from headgate.gateway.doors import DOORS
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* deprecated - use:DeprecationWarning:pydot")
 
@@ -155,7 +156,7 @@ def test_what_is_drawn(drawing_of):
     drawing = drawing_of(RULES)
     assert [(node.key, *node.lines) for node in drawing.nodes] == [
         ("format1", "anthropic.messages"),
-        ("format2", "openai.chat"),
+        ("format2", *sorted(DOORS.keys() - {"anthropic.messages"})),
         ("route1", "1 claude", "format: anthropic.messages", "model: [a*, b]"),
         ("route2", "2 gone", "model: gone", "off: HEADGATE_NOT_SET is not set"),
         ("route3", "3 small", "model: small"),
@@ -196,10 +197,10 @@ def test_what_is_drawn(drawing_of):
 
 def test_formats_that_reach_the_same_routes_stand_in_one_box(drawing_of):
     drawing = drawing_of(RULES.replace("format: anthropic.messages", "path: /x"))
-    assert [node.lines for node in drawing.of("format")] == [("anthropic.messages", "openai.chat")]
+    assert [node.lines for node in drawing.of("format")] == [tuple(sorted(DOORS))]
     one = "version: 1\nupstreams: {s: {adapter: simulator}}\nroutes: [{name: a, match: {format: openai.chat}, to: s}]\n"
     lines = [node.lines for node in drawing_of(one).of("format")]
-    assert lines == [("anthropic.messages", "no route takes it"), ("openai.chat",)]
+    assert lines == [(*sorted(DOORS.keys() - {"openai.chat"}), "no route takes it"), ("openai.chat",)]
 
 
 def test_what_is_long_is_cut_or_goes_on_in_the_next_line(drawing_of):

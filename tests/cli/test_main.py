@@ -162,13 +162,13 @@ def test_the_rule_file_of_the_repository_is_the_starter():
 
 
 def test_the_starter_answers_without_any_key_and_brings_providers_alive(here, monkeypatch, capsys):
-    for name in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY"):
+    keys = {"claude": "ANTHROPIC_API_KEY", "gpt": "OPENAI_API_KEY", "gemini": "GEMINI_API_KEY"}
+    for name in keys.values():
         monkeypatch.delenv(name, raising=False)
-    assert states(capsys) == {"demo": None, "claude": "ANTHROPIC_API_KEY is not set", "gpt": "OPENAI_API_KEY is not set",
-                              "rest": None}  # fmt: skip
-    monkeypatch.setenv("ANTHROPIC_API_KEY", "k")
-    monkeypatch.setenv("OPENAI_API_KEY", "k")
-    assert states(capsys) == {"demo": None, "claude": None, "gpt": None, "rest": None}
+    assert states(capsys) == {"demo": None, **{name: f"{key} is not set" for name, key in keys.items()}, "rest": None}
+    for name in keys.values():
+        monkeypatch.setenv(name, "k")
+    assert states(capsys) == {"demo": None, **dict.fromkeys(keys), "rest": None}
 
 
 def states(capsys):

@@ -154,6 +154,22 @@ def test_recorded_requests_are_decided_by_both_files(replayed, here, monkeypatch
     assert replayed(RULES, "-")[0] == 0
 
 
+def test_recorded_requests_of_every_format(replayed, here):
+    gemini = {"contents": [{"role": "user", "parts": [{"text": "Hello"}]}]}
+    requests = [
+        {"path": "/llm/v1beta/models/claude-1:streamGenerateContent?alt=sse&key=secret", "body": gemini},
+        {"path": "/v1/responses", "body": {"model": "claude-1", "input": "Hello"}},
+        {"path": "/v1/completions", "body": {"model": "claude-1", "prompt": "Hello"}},
+        {"path": "/api/chat", "body": {"model": "claude-1", "messages": []}},
+        {"path": "/api/generate", "body": {"model": "claude-1", "prompt": "Hello"}},
+    ]
+    (here / "routes.yaml").write_text(RULES)
+    (here / "requests.jsonl").write_text("\n".join(map(json.dumps, requests)))
+    code, data = replayed(RULES.replace("to: one/renamed", "to: two"), "requests.jsonl")
+    assert (code, data["read"], data["changed"]) == (1, 5, 5), data
+    assert "secret" not in json.dumps(data)
+
+
 def test_lines_that_cannot_be_read_are_counted_and_shown(replayed, here, capsys, monkeypatch):
     monkeypatch.setattr(replay, "_LONGEST", 400)
     wrong = [

@@ -353,11 +353,15 @@ FOREIGN: list[tuple[Request, dict[str, Any], list[tuple[str, str]]]] = [
             ("minted", "tools[3].input_schema"),
         ],
     ),
-    (Request("f", "m", tools=(Tool("a", b"{}"),), tool_choice=ToolChoice("none")), {}, [("emulated", "tool_choice")]),
+    (
+        Request("f", "m", tools=(Tool("a", b"{}"),), tool_choice=ToolChoice("none")),
+        {},
+        [("emulated", "tool_choice"), ("emulated", "tools")],
+    ),
     (
         Request("f", "m", tools=(Tool("a", b"{}"), Tool("b", b"{}")), tool_choice=ToolChoice("allowed", ("b",))),
         {"tools": [{"type": "function", "function": {"name": "b", "parameters": {}}}]},
-        [("emulated", "tool_choice")],
+        [("emulated", "tool_choice"), ("emulated", "tools[0]")],
     ),
     (
         Request("f", "m", tools=(Tool("a", b"{}"),), tool_choice=ToolChoice("tool", ("a",))),

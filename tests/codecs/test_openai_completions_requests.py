@@ -173,7 +173,7 @@ FOREIGN: list[tuple[dict[str, Any], dict[str, Any], list[tuple[str, str]]]] = [
         {},
         [
             *(("lost", name) for name in ("x", "tools", "tool_choice", "parallel_tool_calls", "response_format")),
-            *(("lost", name) for name in ("reasoning", "verbosity", "metadata", "service_tier", "cache")),
+            *(("lost", name) for name in ("verbosity", "metadata", "service_tier", "cache", "reasoning.mode")),
         ],
     ),
 ]

@@ -2,7 +2,7 @@
 
     async with FakeProvider() as provider:
         provider.answer(script("Hello", Use("look", '{"at": 1}')), script(status=529))
-        ...  # requests to provider.url, POST /v1/chat/completions or /v1/messages
+        ...  # requests to provider.base, POST /v1/chat/completions, /v1/messages, /api/chat and so on
         assert provider.last.json["model"] == "gpt-fake"
 
 Answers are taken from the queue in order; an empty queue says ``Hello!``. A request that the API would refuse gets its
@@ -23,10 +23,10 @@ import msgspec
 from aiohttp import web
 from multidict import CIMultiDict
 
-from . import anthropic_api, anthropic_checks, openai_api
+from . import anthropic_api, anthropic_checks, completions_api, gemini_api, ollama_api, openai_api, responses_api
 from .script import Script, script
 
-Dialect = Literal["openai", "anthropic"]
+Dialect = Literal["openai", "anthropic", "responses", "completions", "gemini", "ollama", "generate"]
 KEY = "sk-the-providers-own-key"
 _HELLO = script("Hello!")
 
@@ -127,6 +127,10 @@ class FakeProvider:
         app = web.Application(client_max_size=1 << 30)
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_post("/v1/messages", self._messages)
+        app.router.add_post("/v1/responses", self._responses)
+        app.router.add_post("/v1/completions", self._completions)
+        app.router.add_post("/v1beta/models/{model}:{method}", self._gemini)
+        app.router.add_post("/api/{api:chat|generate}", self._ollama)
         # The handler is cancelled when the other side leaves: that is how an abort shows.
         self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -141,7 +145,7 @@ class FakeProvider:
         assert self._runner is not None
         await self._runner.cleanup()
 
-    # -- the two APIs
+    # -- the APIs
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         received = await self._receive(request, "openai")
@@ -208,6 +212,92 @@ class FakeProvider:
         body = anthropic_api.whole(play, received.number, model, self.issued)
         return await self._play(request, received, play, headers, [body], b"")
 
+    async def _responses(self, request: web.Request) -> web.StreamResponse:
+        received = await self._receive(request, "responses")
+        headers = {"x-request-id": received.request_id, "openai-processing-ms": "12"}
+        try:
+            self._check_bearer(request)
+            responses_api.validate(received.json)
+        except openai_api.Refusal as refusal:
+            body = openai_api.error_body(refusal.message, refusal.kind, refusal.param, refusal.code)
+            return self._refuse(received, refusal.message, refusal.status, body, headers)
+        play = self._next(received)
+        model = play.model or received.json["model"]
+        if play.status != 200:
+            return await self._play(request, received, play, headers, [openai_api.scripted_error(play)], b"")
+        if received.json.get("stream"):
+            frames = responses_api.frames(play, received.number, model)
+            return await self._play(request, received, play, headers, frames, responses_api.error_frame(play))
+        body = responses_api.whole(play, received.number, model)
+        return await self._play(request, received, play, headers, [body], b"")
+
+    async def _completions(self, request: web.Request) -> web.StreamResponse:
+        received = await self._receive(request, "completions")
+        headers = {"x-request-id": received.request_id}
+        try:
+            self._check_bearer(request)
+            completions_api.validate(received.json)
+        except openai_api.Refusal as refusal:
+            body = openai_api.error_body(refusal.message, refusal.kind, refusal.param, refusal.code)
+            return self._refuse(received, refusal.message, refusal.status, body, headers)
+        play = self._next(received)
+        model = play.model or received.json["model"]
+        if play.status != 200:
+            return await self._play(request, received, play, headers, [openai_api.scripted_error(play)], b"")
+        if received.json.get("stream"):
+            asked = bool((received.json.get("stream_options") or {}).get("include_usage"))
+            frames = completions_api.frames(play, received.number, model, include_usage=asked)
+            return await self._play(request, received, play, headers, frames, openai_api.error_frame(play))
+        body = completions_api.whole(play, received.number, model)
+        return await self._play(request, received, play, headers, [body], b"")
+
+    async def _gemini(self, request: web.Request) -> web.StreamResponse:
+        received = await self._receive(request, "gemini")
+        headers = {"server-timing": "gfet4t7; dur=120"}
+        streamed = request.match_info["method"] == "streamGenerateContent"
+        try:
+            if request.headers.get("x-goog-api-key") != self.key or "key" in request.query:
+                raise gemini_api.Refusal("API key not valid. Please pass a valid API key.")
+            if streamed != (request.query.get("alt") == "sse"):
+                raise gemini_api.Refusal("this provider streams server-sent events alone")
+            gemini_api.validate(received.json)
+        except gemini_api.Refusal as refusal:
+            body = gemini_api.error_body(refusal.message, refusal.status)
+            return self._refuse(received, refusal.message, refusal.status, body, headers)
+        play = self._next(received)
+        model = play.model or request.match_info["model"]
+        if play.status != 200:
+            return await self._play(request, received, play, headers, [gemini_api.scripted_error(play)], b"")
+        if streamed:
+            frames = gemini_api.frames(play, received.number, model)
+            failure = gemini_api.error_frame(play)
+            return await self._play(request, received, play, headers, frames, failure, streams="text/event-stream")
+        body = gemini_api.whole(play, received.number, model)
+        return await self._play(request, received, play, headers, [body], b"")
+
+    async def _ollama(self, request: web.Request) -> web.StreamResponse:
+        api: Dialect = "ollama" if request.match_info["api"] == "chat" else "generate"
+        received = await self._receive(request, api)
+        try:
+            if request.headers.get("Authorization") != f"Bearer {self.key}":
+                raise ollama_api.Refusal("unauthorized", 401)
+            ollama_api.validate(received.json, api)
+        except ollama_api.Refusal as refusal:
+            return self._refuse(received, refusal.message, refusal.status, ollama_api.error_body(refusal.message), {})
+        play = self._next(received)
+        model = play.model or received.json["model"]
+        if play.status != 200:
+            return await self._play(request, received, play, {}, [ollama_api.scripted_error(play)], b"")
+        if received.json.get("stream", True):
+            frames = ollama_api.frames(play, api, model)
+            failure = ollama_api.error_frame(play)
+            return await self._play(request, received, play, {}, frames, failure, streams="application/x-ndjson")
+        return await self._play(request, received, play, {}, [ollama_api.whole(play, api, model)], b"")
+
+    def _check_bearer(self, request: web.Request) -> None:
+        if request.headers.get("Authorization") != f"Bearer {self.key}":
+            raise openai_api.Refusal("Incorrect API key provided.", None, "invalid_api_key", 401)
+
     async def _receive(self, request: web.Request, api: Dialect) -> Received:
         raw = await request.read()
         try:
@@ -247,9 +337,10 @@ class FakeProvider:
         headers: dict[str, str],
         frames: list[bytes],
         error_frame: bytes,
+        streams: str | None = None,
     ) -> web.StreamResponse:
         try:
-            return await self._perform(request, received, play, headers, frames, error_frame)
+            return await self._perform(request, received, play, headers, frames, error_frame, streams)
         except (asyncio.CancelledError, ConnectionResetError):
             if received.outcome == "running":
                 received.outcome = "aborted"
@@ -266,20 +357,21 @@ class FakeProvider:
         headers: dict[str, str],
         frames: list[bytes],
         error_frame: bytes,
+        streams: str | None = None,
     ) -> web.StreamResponse:
         if play.stall_before:
             received.answering.set()
             await asyncio.Event().wait()
         if play.wait_s:
             await asyncio.sleep(play.wait_s)
-        streamed = play.status == 200 and bool(received.json.get("stream"))
+        streamed = play.status == 200 and (streams is not None or bool(received.json.get("stream")))
         if play.wire is not None:
             frames = [play.wire]
         elif not streamed and (play.cut_after is not None or play.stall_after is not None):
             half = len(frames[0]) // 2
             frames = [frames[0][:half], frames[0][half:]]
         response = web.StreamResponse(status=play.status, headers={**headers, **play.headers})
-        default = "text/event-stream; charset=utf-8" if streamed else "application/json"
+        default = (streams or "text/event-stream; charset=utf-8") if streamed else "application/json"
         response.headers["Content-Type"] = default if play.content_type is None else play.content_type
         if not streamed:
             response.content_length = sum(map(len, frames))

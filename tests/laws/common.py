@@ -45,6 +45,8 @@ law: Final = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )
 """The same few examples every time; with HEADGATE_EXAMPLES=n that many, others at each run."""
+few: Final = settings(law, max_examples=int(_ASKED or 8))
+"""For a law of many roads, each of which is a test: as many examples as there is time for every day."""
 
 
 def cut(data: bytes, places: Iterable[int]) -> list[bytes]:

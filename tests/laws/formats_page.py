@@ -15,7 +15,7 @@ from headgate.gateway.codecs.base import AnswerContext, RequestFacts, UpstreamFa
 from headgate.gateway.ir.event import Event
 from headgate.gateway.ir.loss import Loss
 
-from .common import ANTHROPIC, CODECS, OPENAI
+from .common import ANTHROPIC, CODECS, OPENAI, RESPONSES
 from .fields import ANSWERS, CALLED, REQUESTS, TEXT, USED, Row, assistant, content, message, says, stops, user
 
 CONTEXT: Final = AnswerContext(request_id="ID", created=1_700_000_000, model="asked-for", stream_usage=True)
@@ -59,15 +59,15 @@ def _request(format: str, row: Row) -> dict[str, Any]:
     return body
 
 
-def _encode(format: str, body: dict[str, Any]) -> tuple[Any, tuple[Loss, ...]]:
+def _encode(format: str, body: dict[str, Any], there: str = "") -> tuple[Any, tuple[Loss, ...]]:
     request = CODECS[format].decode_request(json.dumps(body).encode(), RequestFacts())
-    encoded = CODECS[other(format)].encode_request(request, UpstreamFacts())
+    encoded = CODECS[there or other(format)].encode_request(request, UpstreamFacts())
     return json.loads(encoded.body), encoded.losses
 
 
-def _answer(format: str, body: dict[str, Any]) -> tuple[Any, tuple[Loss, ...]]:
+def _answer(format: str, body: dict[str, Any], there: str = "") -> tuple[Any, tuple[Loss, ...]]:
     events: Sequence[Event] = CODECS[format].decode_response(json.dumps(body).encode())
-    encoded = CODECS[other(format)].encode_response(events, CONTEXT)
+    encoded = CODECS[there or other(format)].encode_response(events, CONTEXT)
     return json.loads(encoded.body), encoded.losses
 
 
@@ -169,36 +169,87 @@ def _minted_rows() -> Iterator[str]:
             rows: Iterable[Loss] = [loss for _, _, some in outcomes(format, answers=answers) for loss in some]
             for loss in [*minted_always(format, answers=answers), *rows, *EXTREMES[format, answers]]:
                 if loss.kind == "minted":
-                    yield f"| `{other(format)}` {'answers' if answers else 'requests'} | `{general(loss.path)}` | {loss.why} |"
+                    yield _minted_row(other(format), loss, answers=answers)
+        for there, loss in _around_responses(answers=answers):
+            if loss.kind == "minted":
+                yield _minted_row(there, loss, answers=answers)
+
+
+def _minted_row(there: str, loss: Loss, *, answers: bool) -> str:
+    return f"| `{there}` {'answers' if answers else 'requests'} | `{general(loss.path)}` | {loss.why} |"
+
+
+def _around_responses(*, answers: bool) -> Iterator[tuple[str, Loss]]:
+    """Where a translation to or from Responses goes, and what it notes: every row, and what hardly anybody sends."""
+    for here in (OPENAI, ANTHROPIC):
+        for body in _bodies(here, answers=answers):
+            yield from ((RESPONSES, loss) for loss in (_answer if answers else _encode)(here, body, RESPONSES)[1])
+        for body in _RESPONSES_ODD[answers]:
+            yield from ((here, loss) for loss in (_answer if answers else _encode)(RESPONSES, body, here)[1])
+
+
+def _bodies(format: str, *, answers: bool) -> Iterator[dict[str, Any]]:
+    odd = [Row("", example) for example in ODD[format, answers]]
+    for row in (*(ANSWERS if answers else REQUESTS)[format], *odd):
+        yield {**_ANSWERED[format], **row.example} if answers else _request(format, row)
+    if answers:
+        bare = {name: value for name, value in _ANSWERED[format].items() if name not in ("id", "created", "usage")}
+        yield bare
+        stops = {"choices": [{"index": 0, "message": {"content": "x"}}]} if format == OPENAI else {"stop_reason": None}
+        yield {**bare, **stops}
+        yield {
+            **bare,
+            **({} if format == ANTHROPIC else message(tool_calls=[{**CALLED, "function": {"name": "look"}}])),
+        }
+
+
+_CALL: Final[dict[str, Any]] = {"type": "function_call", "call_id": "a b", "name": "look", "arguments": ""}
+_RESPONSES_ODD: Final[dict[bool, list[dict[str, Any]]]] = {
+    False: [
+        {"model": "m", "input": "x", "tools": [{"type": "function", "name": "look"}]},
+        {"model": "m", "input": [_CALL, {"type": "function_call_output", "call_id": "a b", "output": "x"}]},
+        {
+            "model": "m",
+            "input": [
+                {"type": "additional_tools", "role": "developer", "tools": [{"type": "function", "name": "look"}]},
+                {"role": "user", "content": [{"type": "input_file", "file_data": "JVBERi0="}]},
+            ],
+        },
+        {"model": "m", "input": "x", "text": {"format": {"type": "json_schema", "schema": {}}}},
+    ],
+    True: [
+        {"output": [], "status": "completed"},
+        {"output": [_CALL, {**_CALL, "call_id": ""}], "status": "completed", "usage": {"input_tokens": 5}},
+    ],
+}
+
+
+ODD: Final[dict[tuple[str, bool], list[dict[str, Any]]]] = {
+    (OPENAI, False): [
+        says("assistant", None, tool_calls=[{**CALLED, "id": "a b"}]),
+        user({"type": "file", "file": {"file_data": "JVBERi0="}}),
+        {"messages": [{"role": "tool", "tool_call_id": "a b", "content": "x"}]},
+        {"functions": [{"name": "look"}]},
+    ],
+    (ANTHROPIC, False): [
+        assistant({"type": "tool_use", "id": "toolu_1", "name": "look"}),
+        {"output_format": {"type": "json_schema", "schema": {}}},
+        user({"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}}),
+    ],
+    (OPENAI, True): [
+        stops("tool_calls", tool_calls=[{**CALLED, "id": ""}]),
+        {**stops(""), "usage": {"completion_tokens": 3}},
+    ],
+    (ANTHROPIC, True): [
+        {"stop_reason": None, "usage": {"output_tokens": 3}},
+        content({**USED, "input": {}, "id": ""}),
+    ],
+}
+"""What hardly anybody sends: calls without an id, answers without a reason, images that say no type."""
 
 
 def _extremes() -> Iterator[tuple[tuple[str, bool], list[Loss]]]:
-    """Losses of what hardly anybody sends: calls without an id, answers without a reason, images that say no type."""
-    nameless = {**CALLED, "id": ""}
-    odd: dict[tuple[str, bool], list[dict[str, Any]]] = {
-        (OPENAI, False): [
-            says("assistant", None, tool_calls=[{**CALLED, "id": "a b"}]),
-            user({"type": "file", "file": {"file_data": "JVBERi0="}}),
-            {"messages": [{"role": "tool", "tool_call_id": "a b", "content": "x"}]},
-            {"functions": [{"name": "look"}]},
-        ],
-        (ANTHROPIC, False): [
-            assistant({"type": "tool_use", "id": "toolu_1", "name": "look"}),
-            {"output_format": {"type": "json_schema", "schema": {}}},
-            user(
-                {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}}
-            ),
-        ],
-        (OPENAI, True): [
-            stops("tool_calls", tool_calls=[nameless]),
-            {**stops(""), "usage": {"completion_tokens": 3}},
-        ],
-        (ANTHROPIC, True): [
-            {"stop_reason": None, "usage": {"output_tokens": 3}},
-            content({**USED, "input": {}, "id": ""}),
-        ],
-    }
-    for (format, answers), bodies in odd.items():
+    for (format, answers), bodies in ODD.items():
         losses: list[Loss] = []
         for example in bodies:
             if answers:

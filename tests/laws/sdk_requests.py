@@ -19,14 +19,20 @@ from openai.types.chat.completion_create_params import (
     CompletionCreateParamsNonStreaming,
     CompletionCreateParamsStreaming,
 )
+from openai.types.responses import ResponseInputItemParam
+from openai.types.responses.response_create_params import (
+    ResponseCreateParamsNonStreaming,
+    ResponseCreateParamsStreaming,
+)
 
-from .common import OPENAI
+from .common import OPENAI, RESPONSES
 
 _REQUIRED: Final[tuple[object, ...]] = (typing_extensions.Required,)
 _WRAPPERS: Final = (typing_extensions.Required, typing_extensions.NotRequired, typing_extensions.Annotated)
 TYPES: Final[dict[str, tuple[type, ...]]] = {
     OPENAI: (CompletionCreateParamsNonStreaming, CompletionCreateParamsStreaming),
     "anthropic.messages": (MessageCreateParamsNonStreaming, MessageCreateParamsStreaming),
+    RESPONSES: (ResponseCreateParamsNonStreaming, ResponseCreateParamsStreaming),
 }
 Place = tuple[str | int, ...]
 
@@ -76,6 +82,10 @@ def _data(marks: Marks) -> str:
     return base64.b64encode(marks.word().encode()).decode()
 
 
+def _picture(marks: Marks) -> str:
+    return _url(marks) if marks.number() % 2 else f"data:image/png;base64,{_data(marks)}"
+
+
 # What a type alone does not tell: by the name of the TypedDict and the member.
 _SHAPES: Final[Mapping[tuple[str, str], Callable[[Marks], object]]] = {
     ("Function", "arguments"): lambda marks: json.dumps({marks.word(): marks.number()}),
@@ -87,7 +97,7 @@ _SHAPES: Final[Mapping[tuple[str, str], Callable[[Marks], object]]] = {
     ("ToolParam", "input_schema"): _schema,
     ("JSONSchema", "schema"): _schema,
     ("JSONOutputFormatParam", "schema"): _schema,
-    ("ImageURL", "url"): lambda marks: _url(marks) if marks.number() % 2 else f"data:image/png;base64,{_data(marks)}",
+    ("ImageURL", "url"): _picture,
     ("InputAudio", "data"): _data,
     ("FileFile", "file_data"): lambda marks: f"data:application/pdf;base64,{_data(marks)}",
     ("Base64ImageSourceParam", "data"): _data,
@@ -95,6 +105,14 @@ _SHAPES: Final[Mapping[tuple[str, str], Callable[[Marks], object]]] = {
     ("ChatCompletionAllowedToolsParam", "tools"): lambda marks: [
         {"type": "function", "function": {"name": marks.word()}} for _ in range(2)
     ],
+    ("ResponseFunctionToolCallParam", "arguments"): lambda marks: json.dumps({marks.word(): marks.number()}),
+    ("FunctionToolParam", "parameters"): _schema,
+    ("ResponseFormatTextJSONSchemaConfigParam", "schema"): _schema,
+    ("ResponseInputImageParam", "image_url"): _picture,
+    ("ResponseInputImageContentParam", "image_url"): _picture,
+    ("ResponseInputFileParam", "file_data"): lambda marks: f"data:application/pdf;base64,{_data(marks)}",
+    ("ResponseInputFileContentParam", "file_data"): lambda marks: f"data:application/pdf;base64,{_data(marks)}",
+    ("ToolChoiceAllowedParam", "tools"): lambda marks: [{"type": "function", "name": marks.word()} for _ in range(2)],
     ("CompletionCreateParamsBase", "logit_bias"): lambda marks: {str(marks.number()): marks.number()},
 }
 
@@ -166,6 +184,12 @@ def requests(draw: st.DrawFn, format: str) -> dict[str, Any]:
     kind = draw(st.sampled_from(TYPES[format]))
     drawing = _Drawing(draw)
     body = drawing.members(kind, 0)
+    if format == RESPONSES:
+        body.setdefault("model", drawing.marks.word())
+        items = [drawing.value(ResponseInputItemParam, 2) for _ in range(draw(st.integers(0, 4)))]
+        if items:
+            body["input"] = items
+        return body
     body["messages"] += [drawing.value(_members(kind)["messages"][0], 0)[0] for _ in range(draw(st.integers(0, 3)))]
     return body
 

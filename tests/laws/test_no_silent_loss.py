@@ -20,16 +20,18 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ..fakes.provider import FakeProvider
-from .common import ANTHROPIC, CODECS, CONTEXT, FORMATS, OPENAI, law, streamed
+from .common import ANTHROPIC, CODECS, CONTEXT, FORMATS, OPENAI, RESPONSES, ROADS, SPOKEN, law, streamed
 from .fields import CALLED, REQUESTS
 from .sdk_requests import Leaf, Place, known_members, leaves, requests
 
 CROSSED: Final = ((OPENAI, ANTHROPIC), (ANTHROPIC, OPENAI))
+TRANSLATED: Final = tuple((here, there) for here, there in ROADS if here != there)
 _TOKEN: Final = re.compile(r"[^.\[\]]+")
 
 UNSAID: Final = {"type", "role"}
 """Members that say what the others mean: they arrive, or not, with those."""
 
+ANY: Final = object()
 MEANT: Final[dict[str, tuple[tuple[str, object, str], ...]]] = {
     OPENAI: (
         (r".*", "auto", "what every format does unless told otherwise"),
@@ -50,8 +52,29 @@ MEANT: Final[dict[str, tuple[tuple[str, object, str], ...]]] = {
         (r".*", False, "the same"),
         (r"tool_choice\.disable_parallel_tool_use", True, "parallel_tool_calls is false: tested below"),
     ),
+    RESPONSES: (
+        (r".*", "auto", "what every format does unless told otherwise"),
+        (r".*", False, "the same"),
+        (r"parallel_tool_calls", True, "the same"),
+        (r"text\.format\.strict", True, "the same: a schema is always kept to"),
+        (r".*prompt_cache_breakpoint\.mode", "explicit", "the mark itself says so"),
+        (r"prompt_cache_options\.mode", "explicit", "the marks themselves say so"),
+        (r"include\.\d+", "reasoning.encrypted_content", "signatures come by themselves elsewhere"),
+        (r"text\.verbosity", "medium", "the default"),
+        (r"reasoning\.effort", "none", "thinking is disabled: tested below"),
+        (r"tool_choice", "none", "no tools, or said in an object: tested below"),
+        (r"tool_choice", "required", "said in an object: tested below"),
+        (r"input\.\d+\.(id|status)", ANY, "an item's own, for its provider alone"),
+        (r"input\.\d+\.phase", ANY, "of messages that are not the assistant's; of those: tested below"),
+    ),
 }
 """Values that arrive in other words, or that say what holds anyway: path, value, why."""
+
+ELSEWHERE: Final[dict[tuple[str, str], tuple[tuple[str, object, str], ...]]] = {
+    (OPENAI, RESPONSES): ((r"logprobs", True, "asked for by include: tested below"),),
+    (RESPONSES, OPENAI): ((r"include\.\d+", "message.output_text.logprobs", "asked for by logprobs: tested below"),),
+}
+"""The same, of two formats alone."""
 
 
 def path_of(text: str) -> Place:
@@ -65,14 +88,15 @@ def names(loss: Loss, path: Place) -> bool:
     return bool(named) and named == path[: len(named)]
 
 
-def is_meant(format: str, body: dict[str, Any], leaf: Leaf) -> bool:
+def is_meant(format: str, body: dict[str, Any], leaf: Leaf, there: str = "") -> bool:
     """Whether the table says that a value needs no place of its own."""
     path = ".".join(map(str, leaf.path))
-    if leaf.path[0] in ("tools", "functions") and "allowed_tools" in json.dumps(body.get("tool_choice")):
+    declares = leaf.path[0] in ("tools", "functions") or leaf.path[2:3] == ("tools",)
+    if declares and "allowed_tools" in json.dumps(body.get("tool_choice")):
         return True  # only those of the choice are declared, which is in the ledger under tool_choice
     return any(
-        re.fullmatch(pattern, path) and value == leaf.value and type(value) is type(leaf.value)
-        for pattern, value, _ in MEANT[format]
+        re.fullmatch(pattern, path) and (value is ANY or (value == leaf.value and type(value) is type(leaf.value)))
+        for pattern, value, _ in (*MEANT[format], *ELSEWHERE.get((format, there), ()))
     )
 
 
@@ -92,11 +116,11 @@ def arrives(leaf: Leaf, body: bytes, told: Sequence[Leaf]) -> bool:
     return spelled.encode() in body or json.dumps(spelled)[1:-1].encode() in body
 
 
-def unnamed(format: str, body: dict[str, Any], out: bytes, losses: Sequence[Loss]) -> Iterator[Leaf]:
+def unnamed(format: str, body: dict[str, Any], out: bytes, losses: Sequence[Loss], there: str = "") -> Iterator[Leaf]:
     """Yield what is neither in the translated body nor in the ledger."""
     told = list(leaves(json.loads(out)))
     for leaf in leaves(body):
-        if leaf.path[-1] in UNSAID or leaf.value is None or is_meant(format, body, leaf):
+        if leaf.path[-1] in UNSAID or leaf.value is None or is_meant(format, body, leaf, there):
             continue
         if arrives(leaf, out, told):
             continue
@@ -104,7 +128,7 @@ def unnamed(format: str, body: dict[str, Any], out: bytes, losses: Sequence[Loss
             yield leaf
 
 
-@pytest.mark.parametrize(("here", "there"), CROSSED)
+@pytest.mark.parametrize(("here", "there"), TRANSLATED)
 @law
 @given(st.data())
 def test_what_does_not_arrive_is_named(here: str, there: str, data: st.DataObject) -> None:
@@ -114,7 +138,7 @@ def test_what_does_not_arrive_is_named(here: str, there: str, data: st.DataObjec
         encoded = CODECS[there].encode_request(request, UpstreamFacts())
     except CallerError:
         assume(False)
-    missing = list(unnamed(here, body, encoded.body, encoded.losses))
+    missing = list(unnamed(here, body, encoded.body, encoded.losses, there))
     assert missing == [], [loss.path for loss in encoded.losses]
 
 
@@ -127,7 +151,8 @@ def test_the_page_lists_every_setting(format: str) -> None:
 
 def noted(here: str, there: str, body: dict[str, Any]) -> list[tuple[str, str]]:
     """Return kind and path of the losses of a request with these members."""
-    least = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+    said: dict[str, Any] = {"max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+    least = {"model": "m"} | ({"input": "hi"} if here == RESPONSES else said)
     request = CODECS[here].decode_request(json.dumps(least | body).encode(), RequestFacts())
     return [(loss.kind, loss.path) for loss in CODECS[there].encode_request(request, UpstreamFacts()).losses]
 
@@ -220,6 +245,161 @@ def test_the_ledger_speaks_as_the_caller_does(here: str, body: dict[str, Any], l
     assert noted(here, ANTHROPIC if here == OPENAI else OPENAI, body) == losses
 
 
+RESPONSES_CALL: Final = [
+    {"role": "user", "content": "hi"},
+    {
+        "type": "message",
+        "role": "assistant",
+        "phase": "commentary",
+        "id": "m",
+        "status": "completed",
+        "content": [{"type": "output_text", "text": "x", "annotations": [{"type": "file_path"}], "y": 1}],
+    },
+    {"type": "function_call", "call_id": "c", "name": "look", "arguments": "{}", "namespace": "n", "id": "fc"},
+    {
+        "type": "function_call_output",
+        "call_id": "c",
+        "output": [{"type": "input_text", "text": "x", "y": 1}, {"type": "input_image", "image_url": "https://a.b/"}],
+    },
+]
+RESPONSES_THOUGHT: Final = [
+    {"role": "user", "content": "hi"},
+    {"type": "reasoning", "id": "rs", "summary": [], "encrypted_content": "E"},
+    {"type": "web_search_call", "id": "w", "status": "completed"},
+    {
+        "role": "user",
+        "content": [{"type": "input_text", "text": "go", "prompt_cache_breakpoint": {"mode": "explicit"}}],
+    },
+]
+HOISTED: Final = [
+    {"type": "additional_tools", "role": "developer", "tools": [{"type": "shell"}, {"type": "function", "name": "f"}]},
+    {"role": "user", "content": "hi"},
+]
+RESPONSES_PLACES: Final[list[tuple[str, str, dict[str, Any], list[tuple[str, str]]]]] = [
+    (RESPONSES, OPENAI, {"include": ["message.output_text.logprobs", "reasoning.encrypted_content"]}, []),
+    (RESPONSES, OPENAI, {"top_logprobs": 0, "background": False, "store": False, "reasoning": {}, "text": {}}, []),
+    (RESPONSES, OPENAI, {"service_tier": "flex"}, []),
+    (RESPONSES, OPENAI, {"prompt_cache_key": "k"}, [("lost", "prompt_cache_key")]),
+    (
+        RESPONSES,
+        OPENAI,
+        {"input": RESPONSES_CALL},
+        [
+            ("lost", "input[2].namespace"),
+            ("lost", "input[1].content[0].annotations"),
+            ("lost", "input[1].content[0].y"),
+            ("lost", "input[1].phase"),
+            ("lost", "input[3].output[0].y"),
+            ("emulated", "input[3].output[1]"),
+        ],
+    ),
+    (
+        RESPONSES,
+        OPENAI,
+        {"instructions": "s", "input": RESPONSES_THOUGHT},
+        [
+            ("lost", "input[1]"),
+            ("lost", "input[2]"),
+            ("lost", "input[3].content[0].prompt_cache_breakpoint"),
+        ],
+    ),
+    (RESPONSES, ANTHROPIC, {"top_logprobs": 3}, [("lost", "top_logprobs"), ("lost", "top_logprobs")]),
+    (RESPONSES, ANTHROPIC, {"reasoning": {"effort": "none"}, "tool_choice": "none"}, []),
+    (
+        RESPONSES,
+        ANTHROPIC,
+        {"include": ["message.output_text.logprobs", "file_search_call.results"]},
+        [("lost", "include"), ("lost", "include")],
+    ),
+    (
+        RESPONSES,
+        ANTHROPIC,
+        {"reasoning": {"effort": "minimal", "summary": "auto"}, "text": {"verbosity": "low"}},
+        [("emulated", "reasoning.effort"), ("lost", "reasoning.summary"), ("lost", "text.verbosity")],
+    ),
+    (
+        RESPONSES,
+        ANTHROPIC,
+        {"input": HOISTED, "tools": [{"type": "file_search", "vector_store_ids": ["v"]}]},
+        [("lost", "tools[0]"), ("lost", "input[0].tools[0]"), ("minted", "input[0].tools[1].parameters")],
+    ),
+    (
+        RESPONSES,
+        ANTHROPIC,
+        {"previous_response_id": "r", "prompt": {"id": "p"}, "max_tool_calls": 3, "truncation": "auto"},
+        [("lost", "previous_response_id"), ("lost", "prompt"), ("lost", "max_tool_calls"), ("lost", "truncation")],
+    ),
+    (
+        OPENAI,
+        RESPONSES,
+        {"store": True, "prompt_cache_key": "k", "logprobs": True, "verbosity": "low", "reasoning_effort": "low"},
+        [],
+    ),
+    (OPENAI, RESPONSES, {"seed": 1, "stop": "x", "n": 2}, [("lost", "stop"), ("lost", "seed"), ("lost", "n")]),
+    (OPENAI, RESPONSES, {"web_search_options": {}}, [("lost", "web_search_options")]),
+    (
+        ANTHROPIC,
+        RESPONSES,
+        {"thinking": {"type": "enabled", "budget_tokens": 3000}, "top_k": 3, "stop_sequences": ["a"]},
+        [("lost", "top_k"), ("lost", "stop_sequences"), ("emulated", "thinking.budget_tokens")],
+    ),
+    (
+        ANTHROPIC,
+        RESPONSES,
+        {
+            "messages": [
+                {
+                    "role": "assistant",
+                    "content": [
+                        {"type": "thinking", "thinking": "t", "signature": "S"},
+                        {"type": "tool_use", "id": "t", "name": "f", "input": {}},
+                    ],
+                },
+                {
+                    "role": "user",
+                    "content": [{"type": "tool_result", "tool_use_id": "t", "content": "no", "is_error": True}],
+                },
+            ]
+        },
+        [("lost", "messages[0].content[0]"), ("lost", "messages[1].content[0].is_error")],
+    ),
+]
+
+
+def test_a_grammar_is_nested_in_one_format_and_flat_in_the_other() -> None:
+    grammar = {"syntax": "lark", "definition": "x"}
+    tools = [
+        {"type": "custom", "custom": {"name": "a", "format": {"type": "grammar", "grammar": grammar}}},
+        {"type": "custom", "custom": {"name": "b", "format": {"type": "text"}}},
+    ]
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "tools": tools}
+    request = CODECS[OPENAI].decode_request(json.dumps(body).encode(), RequestFacts())
+    encoded = CODECS[RESPONSES].encode_request(request, UpstreamFacts())
+    assert encoded.losses == ()
+    assert json.loads(encoded.body)["tools"] == [
+        {"type": "custom", "name": "a", "format": {"type": "grammar", **grammar}},
+        {"type": "custom", "name": "b", "format": {"type": "text"}},
+    ]
+
+
+@pytest.mark.parametrize(("here", "there", "body", "losses"), RESPONSES_PLACES)
+def test_the_ledger_speaks_as_a_caller_of_responses_does(
+    here: str, there: str, body: dict[str, Any], losses: list[tuple[str, str]]
+) -> None:
+    found = noted(here, there, body)
+    assert [loss for loss in found if loss != ("minted", "max_tokens")] == losses
+
+
+def test_log_probabilities_are_asked_for_either_way() -> None:
+    request = CODECS[OPENAI].decode_request(b'{"model":"m","messages":[],"logprobs":true}', RequestFacts())
+    asked = json.loads(CODECS[RESPONSES].encode_request(request, UpstreamFacts()).body)
+    assert asked["include"] == ["message.output_text.logprobs"]
+    for more in ({"include": ["message.output_text.logprobs"]}, {"top_logprobs": 2}):
+        body = json.dumps({"model": "m", "input": "hi"} | more).encode()
+        request = CODECS[RESPONSES].decode_request(body, RequestFacts())
+        assert json.loads(CODECS[OPENAI].encode_request(request, UpstreamFacts()).body)["logprobs"] is True
+
+
 @pytest.mark.parametrize(
     ("word", "entries"),
     [
@@ -258,7 +438,7 @@ def _with_unknown(value: Any, data: st.DataObject, spelled: list[str]) -> Any:
     return more
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", SPOKEN)
 @law
 @given(st.data())
 def test_unknown_members_survive_the_same_format(format: str, data: st.DataObject) -> None:

@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from .answers import IDS, OBJECTS, WORDS
-from .common import ANTHROPIC, CODECS, OPENAI, PAIRS, law
+from .common import ANTHROPIC, CODECS, OPENAI, RESPONSES, ROADS, law
 
 Turn = list[dict[str, Any]]
 """What one exchange adds to the messages: an answer, and what the user or the tools say to it."""
 SAID = WORDS.map(lambda text: f"x{text}")
 """Words that are more than white space."""
 PIXEL = "iVBORw0KGgo="
+PICTURE = {"type": "input_image", "image_url": f"data:image/png;base64,{PIXEL}", "detail": "low"}
 
 
 @st.composite
@@ -80,6 +81,44 @@ def anthropic_turn(draw: st.DrawFn, number: int) -> Turn:
 
 
 @st.composite
+def responses_turn(draw: st.DrawFn, number: int) -> Turn:
+    """Items, as a client without stored state sends them: all that an answer was, then what is said to it."""
+    turn: Turn = []
+    if draw(st.booleans()):
+        summary = [{"type": "summary_text", "text": draw(SAID)} for _ in range(draw(st.integers(0, 2)))]
+        # What this API encrypted, or what the gateway carries of another's: ``carry`` in words.py.
+        signature = draw(st.sampled_from(["", "signed:anthropic.messages:"])) + draw(IDS)
+        turn.append({"type": "reasoning", "id": f"rs_{number}", "summary": summary, "encrypted_content": signature})
+    if draw(st.booleans()):
+        said = [{"type": "output_text", "text": draw(SAID), "annotations": []}]
+        more = {"id": f"msg_{number}", "status": "completed"}
+        turn.append({"type": "message", "role": "assistant", "content": said, **more})
+    calls: Turn = []
+    results: Turn = []
+    for i in range(draw(st.integers(0, 3))):
+        id, custom = f"call_{number}_{i}", draw(st.integers(0, 4)) == 0
+        call: dict[str, Any] = {"call_id": id, "name": draw(IDS), "id": f"fc_{number}_{i}"}
+        call |= {"type": "custom_tool_call", "input": draw(SAID)} if custom else {"arguments": draw(OBJECTS)}
+        calls.append({"type": "function_call", "status": "completed", **call})
+        output: Any = draw(SAID)
+        if draw(st.integers(0, 2)) == 0:
+            output = [{"type": "input_text", "text": output}, dict(PICTURE)]
+        results.append({"type": f"{calls[-1]['type']}_output", "call_id": id, "output": output})
+    turn += [*calls, *results]
+    brief = not turn or draw(st.integers(0, 5)) == 0
+    if brief:
+        turn.append({"role": "assistant", "content": draw(SAID)})
+    if not results or brief or draw(st.booleans()):
+        content: Any = draw(SAID)
+        if draw(st.booleans()):
+            content = [dict(PICTURE), {"type": "input_text", "text": content}]
+        turn.append({"role": "user", "content": content})
+    if draw(st.integers(0, 4)) == 0:
+        turn.append({"role": draw(st.sampled_from(["system", "developer"])), "content": draw(SAID)})
+    return turn
+
+
+@st.composite
 def conversations(draw: st.DrawFn, format: str) -> tuple[dict[str, Any], list[Turn]]:
     """A request without messages, and the turns of a conversation."""
     some = draw(st.lists(st.sampled_from(["tools", "system", "settings"]), unique=True))
@@ -94,6 +133,15 @@ def conversations(draw: st.DrawFn, format: str) -> tuple[dict[str, Any], list[Tu
         if "settings" in some:
             head |= {"temperature": 0.5, "stop": ["END"], "max_tokens": 99, "response_format": {"type": "json_object"}}
         turn: Any = openai_turn
+    elif format == RESPONSES:
+        head |= {"store": False, "include": ["reasoning.encrypted_content"]}
+        if "tools" in some:
+            head["tools"] = [{"type": "function", "name": "look", "parameters": schema, "strict": False}]
+        if "system" in some:
+            head["instructions"] = draw(SAID)
+        if "settings" in some:
+            head |= {"temperature": 0.5, "max_output_tokens": 99, "reasoning": {"effort": "low", "summary": "auto"}}
+        turn = responses_turn
     else:
         head["max_tokens"] = 99
         if "tools" in some:
@@ -109,14 +157,16 @@ def conversations(draw: st.DrawFn, format: str) -> tuple[dict[str, Any], list[Tu
 
 def translated(here: str, there: str, head: dict[str, Any], turns: Sequence[Turn]) -> bytes:
     """Return the request that a provider of ``there`` is sent for the conversation so far."""
-    body = head | {"messages": [message for turn in turns for message in turn]}
+    said = "input" if here == RESPONSES else "messages"
+    body = head | {said: [message for turn in turns for message in turn]}
     request = CODECS[here].decode_request(json.dumps(body).encode(), RequestFacts())
     return CODECS[there].encode_request(request, UpstreamFacts()).body
 
 
 def conversation_of(body: bytes) -> bytes:
     """Return ``body`` up to the end of the last thing said: of the last block, or of the last message that has none."""
-    start = body.index(b'"messages":[') + len(b'"messages":[')
+    name = b'"messages":[' if b'"messages":[' in body else b'"input":['
+    start = body.index(name) + len(name)
     decoder = json.JSONDecoder()
     text, place, last = body[start:].decode(), 0, 0
     while text[place] != "]":
@@ -126,7 +176,7 @@ def conversation_of(body: bytes) -> bytes:
     return said.removesuffix(b"}").removesuffix(b"]") if said.endswith(b"]}") else said
 
 
-@pytest.mark.parametrize(("here", "there"), PAIRS)
+@pytest.mark.parametrize(("here", "there"), ROADS)
 @law
 @given(st.data())
 def test_the_next_turn_begins_with_this_one(here: str, there: str, data: st.DataObject) -> None:
@@ -138,7 +188,7 @@ def test_the_next_turn_begins_with_this_one(here: str, there: str, data: st.Data
         before = after
 
 
-@pytest.mark.parametrize(("here", "there"), PAIRS)
+@pytest.mark.parametrize(("here", "there"), ROADS)
 @law
 @given(st.data())
 def test_the_same_request_is_the_same_bytes(here: str, there: str, data: st.DataObject) -> None:

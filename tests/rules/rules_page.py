@@ -29,6 +29,9 @@ SECTIONS: tuple[tuple[str, type[Struct]], ...] = (
     ("server.tls", schema.Tls),
     ("defaults", schema.Defaults),
     ("timeout", schema.TimeoutRules),
+    ("responses", schema.ResponsesRules),
+    ("reasoning", schema.ReasoningRules),
+    ("stores.NAME", schema.StoreRules),
     ("upstreams.NAME", schema.UpstreamRules),
     ("upstreams.NAME.pool", TransportOptions),
     ("targets.NAME", schema.TargetRules),
@@ -102,7 +105,7 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
     if value is None or value is UNSET or isinstance(value, Struct) or value in ((), [], {}):
         return ""
     if isinstance(value, Duration):
-        return f"`{value:g}s`"
+        return f"`{value / 86400:g}d`" if value and value % 86400 == 0 else f"`{value:g}s`"
     if isinstance(value, Size):
         return f"`{value // 1024}KiB`" if value % 2**20 else f"`{value // 2**20}MiB`"
     if isinstance(value, bool):

@@ -50,6 +50,8 @@ MISTAKES = [
     ("W105", f"include: §parts/*.yaml\n{SIM}{ROUTE}", "no file matches parts/*.yaml", "start at the file"),
     ("E010", f"{SIM}routes:\n  - §match: {{model: a}}\n    to: sim\n", 'routes[0] needs the key "name"', ""),
     ("E010", "upstreams:\n  sim: §{}\n", 'upstreams.sim needs the key "adapter"', ""),
+    ("E011", "defaults: {tokens: §exactly}\n", "defaults.tokens", '"exact"'),
+    ("E012", "routes: [{name: a, §tokens: exact, to: sim}]\n", '"tokens"', ""),
     ("E011", "server: {workers: §many}\n", "server.workers: expected a whole number, got a text", ""),
     ("E011", "server: {workers: §0}\n", "server.workers", ">= 1"),
     ("E011", "server: {keep_alive: §15}\n", "server.keep_alive: expected a duration", "30s"),
@@ -98,9 +100,47 @@ MISTAKES = [
         '"trise" in chains.a[0] rule_parts:Mark.steps[1]',
         '"tries"',
     ),
-    ("E013", "§stores: {}\n", '"stores" is not available in this version', "remove"),
+    ("E013", "§prices: {}\n", '"prices" is not available in this version', "remove"),
     ("E013", f"{SIM}routes: [{{name: a, §hedge: x, to: sim}}]\n", '"hedge" in routes[0]', ""),
     ("E013", "upstreams:\n  sim: {adapter: simulator, §accounts: a}\n", '"accounts" in upstreams.sim', ""),
+    ("E011", "stores: {a: {max_entries: §0}}\n", "stores.a.max_entries", ">= 1"),
+    ("E011", "stores: {a: {max_size: §64}}\n", "stores.a.max_size", "64KB"),
+    ("E011", "stores: {a: {ttl: §0s}}\n", "stores.a: ttl must be above zero", ""),
+    ("E011", "stores: {a: {kind: §redis}}\n", 'one of memory, sqlite, got "redis"', "known"),
+    ("E011", "stores: {a: {kind: §sqlite}}\n", "stores.a: kind: a sqlite store needs a path", ""),
+    ("E011", "stores: {a: {path: §a.db}}\n", "stores.a: path: a store in memory has no file", ""),
+    ("E011", "defaults: {responses: {state: §server}}\n", "one of gateway, upstream, none", "known"),
+    ("E011", "defaults: {reasoning: {ttl: §0s}}\n", "ttl must be above zero", ""),
+    ("E011", "upstreams:\n  sim: {adapter: simulator, reasoning: {remember: §maybe}}\n", "reasoning.remember", ""),
+    ("E012", "stores: {a: {§max_entires: 5}}\n", '"max_entires" in stores.a', '"max_entries"'),
+    ("E015", "stores:\n  §a/b: {}\n", '"a/b" is no name for one of stores', "letters"),
+    ("E033", f"{SIM}routes: [{{name: a, to: sim, responses: {{store: §dsik}}}}]\n", 'no store "dsik"', "default"),
+    (
+        "E033",
+        f"defaults: {{responses: {{store: §dsik}}}}\n{SIM}{ROUTE}",
+        "defaults.responses.store: there is no",
+        "default",
+    ),
+    (
+        "E033",
+        "stores: {disk: {}}\nupstreams:\n  sim: {adapter: simulator, reasoning: {store: §dsik}}\n",
+        'upstreams.sim.reasoning.store: there is no store "dsik"',
+        '"disk"',
+    ),
+    (
+        "E052",
+        "stores: {a: {kind: sqlite, path: a.db}, b: {kind: sqlite, path: §a.db}}\n",
+        "stores.a on line 2 has this file already",
+        "each other's",
+    ),
+    (
+        "E056",
+        "stores: {a: {kind: sqlite, path: §no/such/a.db}}\n",
+        "no directory that is there",
+        "start at the rule file",
+    ),
+    ("E056", "stores: {a: {kind: sqlite, path: §.}}\n", "is a directory", "start at the rule file"),
+    ("W101", f"stores: {{§spare: {{}}}}\n{SIM}{ROUTE}", "the store spare", "use it"),
     ("E014", f"version: §2\n{SIM}{ROUTE}", "version 2", "version: 1"),
     ("E015", "upstreams:\n  sim: {adapter: simulator}\n  §a/b: {adapter: simulator}\n", '"a/b"', "slash"),
     ("E016", f"{SIM}chains: {{§sim: []}}\n", '"sim" is an upstream on line 3', "share names"),
@@ -266,7 +306,7 @@ MISTAKES = [
     ("W104", f"{SIM}targets:\n  a: §{{select: [{{match: {{model: x}}, use: sim}}]}}\n{ROUTE}", "no case", "no match"),
     ("W103", f"§version: 1\n{SIM}routes: []\n", "no routes", "add"),
 ]
-ELSEWHERE = {"E001", "E043", "E048", "E051", "E053"}
+ELSEWHERE = {"E001", "E043", "E048", "E051", "E053", "E055"}
 """Codes whose mistake is not in the text alone: each has a test of its own below."""
 
 
@@ -369,6 +409,14 @@ def test_an_expression_without_the_extra_names_it(tmp_path, monkeypatch):
     (problem,) = found(whole, tmp_path)
     assert (problem.code, problem.line, problem.column) == ("E048", line, column)
     assert "headgate[cel]" in problem.hint
+
+
+def test_exact_tokens_without_the_extra_name_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "splintr", None)
+    whole, line, column = planted("defaults: {tokens: §exact}\n")
+    (problem,) = found(whole, tmp_path)
+    assert (problem.code, problem.line, problem.column) == ("E055", line, column)
+    assert "headgate[tokens]" in problem.hint
 
 
 @pytest.mark.parametrize("pattern", ["(", "(?=a)", "(((a{100}){100}){100})", "x" * 1001])

@@ -15,6 +15,7 @@ from aiohttp import web
 from headgate import Gateway, GatewayError
 from headgate.gateway.errors import CallerError, Cancelled, NotFound, UpstreamError
 from headgate.gateway.ir.fold import fold
+from headgate.gateway.ir.message import Text
 from headgate.gateway.rules import RulesError
 from headgate.gateway.server.gateway import Gateway as Same
 
@@ -111,8 +112,25 @@ async def _collected(gateway: Gateway, stream: bool) -> list[Any]:
     return await (await gateway.handle("openai.chat", body_of(stream=stream))).collect()
 
 
+@pytest.mark.parametrize(
+    ("path", "more"),
+    [
+        ("/v1beta/models/a%2Fb:streamGenerateContent?alt=sse", {}),
+        ("/v1beta/models/a/b:streamGenerateContent", {}),
+        ("", {"model": "a/b", "stream": True}),
+    ],
+)
+async def test_a_model_in_the_path_needs_no_socket(tmp_path: Path, path: str, more: dict[str, Any]) -> None:
+    body = json.dumps({"contents": [{"role": "user", "parts": [{"text": "Hello"}]}], **more}).encode()
+    text = "upstreams: {sim: {adapter: simulator}}\nroutes: [{name: all, match: {model: a/b}, to: sim}]"
+    async with load(tmp_path, text) as gateway:
+        chunks = await (await gateway.handle("gemini", body, path=path)).collect()
+        answer = fold([event for chunk in chunks for event in chunk.events])
+        assert [part.text for part in answer.choices[0].parts if isinstance(part, Text)] == ["You said: Hello"]
+
+
 ERRORS: list[tuple[str, bytes, type[GatewayError], str]] = [
-    ("gemini", body_of(), NotFound, "not_found"),
+    ("bedrock.converse", body_of(), NotFound, "not_found"),
     ("openai.chat", b"[]", CallerError, "invalid_request"),
     ("openai.chat", b"", CallerError, "invalid_request"),
     ("openai.chat", body_of(model="none"), NotFound, "not_found"),

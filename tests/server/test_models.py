@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import anthropic
+import ollama
 import openai
 import pytest
+from aiohttp import web
+from google.genai import errors as genai_errors
 
+from ..clients.voices import gemini_client
 from .house import serving
 
 RULES = """
@@ -156,3 +161,60 @@ async def test_our_headers_can_be_hidden(tmp_path: Path, http: aiohttp.ClientSes
         assert [response.status for response in answers] == [200, 404, 200, 404]
         for response in answers:
             assert [name for name in response.headers if name.lower().startswith(("headgate-", "x-request"))] == []
+
+
+async def test_as_the_sdks_of_gemini_and_ollama_read_it(tmp_path: Path) -> None:
+    async with serving(tmp_path, RULES) as house:
+        async with gemini_client(house.base, "secret-a-000000", ssl.create_default_context()) as gemini:
+            listed = [model async for model in await gemini.models.list()]
+            assert [model.name for model in listed] == [f"models/{name}" for name in OF_ONE]
+            assert listed[0].supported_actions == ["generateContent", "streamGenerateContent"]
+            for name in ("vendor/with-slash", "models/vendor/with-slash"):
+                assert (await gemini.models.get(model=name)).display_name == "vendor/with-slash"
+            with pytest.raises(genai_errors.ClientError) as refused:
+                await gemini.models.get(model="named-two")
+            assert refused.value.code == 404
+        client = ollama.AsyncClient(house.base, headers={"authorization": "Bearer secret-b-000000"})
+        assert [model.model for model in (await client.list()).models] == OF_TWO
+        assert "completion" in ((await client.show("named-two")).capabilities or ())
+        with pytest.raises(ollama.ResponseError) as unknown:
+            await client.show("named-one")
+        assert (unknown.value.status_code, unknown.value.error) == (404, "the model 'named-one' is not listed here")
+        await client._client.aclose()
+
+
+@pytest.mark.parametrize("mounted", [False, True], ids=["alone", "mounted"])
+async def test_the_shape_is_that_of_the_client(tmp_path: Path, http: aiohttp.ClientSession, mounted: bool) -> None:
+    key = {"Authorization": "Bearer secret-a-000000"}
+    shapes = {
+        "/v1/models": {"object", "data"},
+        "/models": {"object", "data"},
+        "/v1beta/models": {"models"},
+        "/v1alpha/models": {"models"},
+        "/api/tags": {"models"},
+        "/v1beta/models/named-one": {"name", "displayName", "supportedGenerationMethods"},
+        "/api/version": {"version"},
+    }
+    async with serving(tmp_path, RULES, host=web.Application() if mounted else None) as house:
+        for path, members in shapes.items():
+            response = await http.get(house.base + path, headers=key)
+            assert (response.status, set(await response.json())) == (200, members), path
+        for path in ("/v1/models", "/v1beta/models"):
+            for query, headers in (("?key=secret-a-000000", {}), ("", {"x-goog-api-key": "secret-a-000000"})):
+                response = await http.get(house.base + path + query, headers=headers)
+                assert set(await response.json()) == {"models"}
+        response = await http.get(house.base + "/v1beta/models?key=nobody")
+        assert (response.status, (await response.json())["error"]["status"]) == (401, "UNAUTHENTICATED")
+        response = await http.get(house.base + "/api/tags")
+        assert (response.status, list(await response.json())) == (401, ["error"])
+        for body in ("{", "[]", '{"model": 7}', "{}"):
+            headers = {**key, "content-type": "application/json"}
+            response = await http.post(house.base + "/api/show", data=body, headers=headers)
+            assert (response.status, list(await response.json())) == (404 if body == "{}" else 400, ["error"])
+        for path, format in (("/api/chat", "ollama"), ("/v1beta/models/m:generateContent", "gemini")):
+            response = await http.get(house.base + path)
+            assert (response.status, response.headers["Allow"]) == (405, "POST")
+            told = (await response.json())["error"]
+            assert isinstance(told, str) if format == "ollama" else told["status"] == "INVALID_ARGUMENT"
+        response = await http.post(house.base + "/v1beta/models/m:embedContent", json={})
+        assert (response.status, (await response.json())["error"]["status"]) == (404, "NOT_FOUND")

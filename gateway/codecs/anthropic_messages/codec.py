@@ -11,9 +11,10 @@ from msgspec import Raw, Struct
 from ...errors import DecodeError, GatewayError, UpstreamError
 from ...ir.event import Event, Usage, Wire
 from ...ir.message import NO_EXTRA, Request
+from ...wire.outline import outline
 from ...wire.patch import set_member
 from ...wire.surrogates import mend_raw
-from ..base import AnswerContext, Encoded, Peek, RequestFacts, UpstreamFacts
+from ..base import AnswerContext, Encoded, Peek, RequestFacts, UpstreamFacts, Wording
 from . import compose, errors, request, response
 from .encoder import MessagesStreamEncoder
 from .members import BAD_JSON, FORMAT, NULL
@@ -47,7 +48,10 @@ class AnthropicMessages:
     streamed = WIRE
     content_type = "application/json"
     stream_content_type = "text/event-stream; charset=utf-8"
-    wording = WORDING
+    wording: Wording | None = WORDING
+
+    def for_caller(self, facts: RequestFacts) -> AnthropicMessages:
+        return self
 
     def peek(self, body: bytes, facts: RequestFacts) -> Peek:
         try:
@@ -73,6 +77,8 @@ class AnthropicMessages:
 
     def decode_response(self, body: bytes) -> tuple[Event, ...]:
         return response.decode_response(body)
+
+    outline = staticmethod(outline)
 
     def read_usage(self, usage: Raw) -> Usage | None:
         return read_usage(mend_raw(usage), NO_EXTRA)

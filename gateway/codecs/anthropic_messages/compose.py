@@ -216,6 +216,7 @@ def _tools(request: Request, renderer: Renderer) -> list[Block]:
     for i, tool in enumerate(request.tools):
         path = f"tools[{i}]"
         if allowed is not None and tool.name not in allowed:
+            renderer.lose("emulated", path, tool.name or tool.kind, "not among those that may be called: not declared")
             continue
         block = _tool(tool, path, renderer)
         if block is not None:
@@ -309,6 +310,8 @@ def _tool_choice(request: Request, renderer: Renderer, body: dict[str, object], 
     if not has_tools and not renderer.own:
         if choice is not None and choice.mode not in ("auto", "none"):
             renderer.lose("lost", "tool_choice", "tool_choice", "there is no tool to choose")
+        elif choice is not None:
+            renderer.add_extra(choice.extra, "tool_choice", {})
         return
     written: dict[str, object]
     if choice is None or choice.mode == "auto":
@@ -367,6 +370,8 @@ def _foreign_reasoning(
     effort, mode = options.effort, options.mode
     if effort == "none" or mode == "disabled":
         body["thinking"] = {"type": "disabled"}
+        if effort not in (None, "none"):
+            renderer.lose("lost", "reasoning.effort", effort or "", "thinking is switched off")
         effort = None
     elif effort == "minimal":
         renderer.lose("emulated", "reasoning.effort", "minimal", "the least effort here is low")

@@ -51,11 +51,13 @@ _MAGIC: Final[tuple[tuple[str, str], ...]] = (
 class Renderer:
     """Writes the parts of one request; ``own`` says that they came from this format. Collects ``losses``."""
 
-    __slots__ = ("losses", "own")
+    __slots__ = ("_called", "losses", "own")
 
     def __init__(self, own: bool) -> None:
         self.own = own
         self.losses: list[Loss] = []
+        self._called: dict[str, str] = {}
+        """What the calls so far called, by their ids."""
 
     def lose(self, kind: LossKind, path: str, what: str, why: str) -> None:
         self.losses.append(Loss(kind, path, what, why))
@@ -132,6 +134,7 @@ class Renderer:
                 return None
             kind = part.server
         block: dict[str, object] = {"type": kind, "id": self.id(part, path), "name": part.name}
+        self._called[part.id] = part.name
         if part.kind == "custom":
             self.lose("emulated", path, "custom tool call", "its free text stands as the member input")
             block["input"] = {"input": part.arguments}
@@ -152,7 +155,7 @@ class Renderer:
         if part.server:
             self.lose("lost", path, part.server, "a result of a tool that another provider ran")
             return None
-        if part.name is not None:
+        if part.name is not None and part.name != self._called.get(part.id):
             # Calls that have no id are told by their name; they are given one.
             kind: LossKind = "emulated" if "id" in part.extra else "lost"
             self.lose(kind, f"{path}.name", "name", "a result is told by its call's id alone")
@@ -188,6 +191,10 @@ class Renderer:
         block: dict[str, object] = {"type": part.kind, "source": source}
         if part.name is not None and part.kind == "document":
             block["title"] = part.name
+        elif part.name is not None:
+            self.lose("lost", f"{path}.name", "name", "only documents have a title here")
+        if part.uri is not None and part.media_type is not None and not self.own:
+            self.lose("emulated", f"{path}.media_type", "media_type", "who fetches the address is told there")
         if part.detail not in (None, "auto"):
             self.lose("lost", f"{path}.detail", "detail", "images have no detail setting here")
         self.cache(part.cache, path, block)
@@ -230,6 +237,8 @@ class Renderer:
             except (binascii.Error, UnicodeDecodeError):
                 self.lose("lost", path, "document", "not the base64 of UTF-8 text")
                 return None
+            if media_type != "text/plain":
+                self.lose("emulated", f"{path}.media_type", "media_type", "stands as plain text")
             return {"type": "text", "media_type": "text/plain", "data": text}
         wanted = "image/" if part.kind == "image" else "application/pdf"
         if media_type is None or not media_type.startswith(wanted):

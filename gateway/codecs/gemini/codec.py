@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, field
 
 from ...errors import DecodeError, GatewayError, UpstreamError
 from ...ir.event import Event, Usage, Wire
 from ...ir.message import Request
-from ...wire.members import BAD_JSON, NULL
+from ...wire.members import ARRAY as ARRAY_ITEMS
+from ...wire.members import BAD_JSON
+from ...wire.outline import NULL, Outline, outliner
 from ...wire.surrogates import mend_raw
-from ..base import AnswerContext, Encoded, Peek, RequestFacts, UpstreamFacts
+from ..base import AnswerContext, Encoded, Peek, RequestFacts, UpstreamFacts, Wording
 from . import compose, errors, request, response
 from .encoder import GeminiStreamEncoder
 from .members import FORMAT
@@ -35,6 +37,13 @@ class _Peek(Struct):
 _PEEK: Final = msgspec.json.Decoder(_Peek)
 
 
+class _Outline(Outline):
+    usage: Raw = field(default=NULL, name="usageMetadata")
+
+
+_outline: Final = outliner(_Outline)
+
+
 class Gemini:
     """``gemini``, the generateContent API; see base.Codec for every method.
 
@@ -45,7 +54,7 @@ class Gemini:
     format = FORMAT
     whole = Wire(FORMAT, "json")
     content_type = "application/json; charset=UTF-8"
-    wording = None
+    wording: Wording | None = None
 
     def __init__(self, streamed: Wire) -> None:
         self.streamed = streamed
@@ -85,6 +94,13 @@ class Gemini:
 
     def decode_response(self, body: bytes) -> tuple[Event, ...]:
         return response.decode_response(body)
+
+    def outline(self, body: bytes, /) -> Outline:
+        """Look at a whole answer; of an array, as a streaming call may be answered, at its end."""
+        if body[:1] == b"[" or body.lstrip()[:1] == b"[":
+            frames = ARRAY_ITEMS.decode(body)
+            body = bytes(frames[-1]) if frames else body
+        return _outline(body)
 
     def read_usage(self, usage: Raw) -> Usage | None:
         return read_usage(mend_raw(usage))

@@ -198,7 +198,10 @@ def _tools(request: Request, renderer: Renderer) -> list[Block]:
             elif joined and shared is not None:
                 shared.update(msgspec.json.decode(tool.raw, type=dict[str, Raw]))
             else:
-                written.append(Raw(tool.raw))
+                following = request.tools[i + 1 : i + 2]
+                is_shared = any(other.kind != "function" and JOINED in other.extra for other in following)
+                shared = {**msgspec.json.decode(tool.raw, type=dict[str, Raw])} if is_shared else None
+                written.append(Raw(tool.raw) if shared is None else shared)
                 functions = None
             continue
         if functions is None or joined:
@@ -346,6 +349,8 @@ def _foreign_thinking(
         thinking["includeThoughts"] = True
     if effort == "none" or mode == "disabled":
         thinking["thinkingBudget"] = 0
+        if effort not in (None, "none"):
+            renderer.lose("lost", "reasoning.effort", effort or "", "thinking is switched off")
     elif budget is not None:
         thinking["thinkingBudget"] = budget
         if effort is not None:

@@ -41,7 +41,7 @@ from ...wire.sse import parse_frame
 from ..base import AnswerContext
 from .answer import FEEDBACK, AnswerRenderer, Block
 from .errors import error_body
-from .members import FORMAT
+from .members import BLANKS, FORMAT
 from .response import refuse
 from .stream import ARRAY, SSE
 
@@ -50,7 +50,6 @@ PING: Final = b"\n"
 MAX_HELD_BYTES: Final = 32 * 1024 * 1024
 """What parts that go out whole may amount to. Above it the answer fails: nothing may be dropped silently."""
 
-_BLANKS: Final = bytes.maketrans(b"\r\n", b"  ")
 _EMPTY: Final[Block] = {"text": ""}
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -159,7 +158,7 @@ class GeminiStreamEncoder:
 
     def _put(self, data: bytes, out: list[bytes]) -> None:
         if b"\n" in data or b"\r" in data:
-            data = data.translate(_BLANKS)
+            data = data.translate(BLANKS)
         if self._wire == SSE:
             out.append(b"data: %b\n\n" % data)
         else:

@@ -22,6 +22,9 @@ ID: Final = "id"
 SIGNATURE: Final = "thoughtSignature"
 """Stands in the ``extra`` of a text, a call or a file; that of a thought is its ``signature``."""
 
+BLANKS: Final = bytes.maketrans(b"\r\n", b"  ")
+"""Makes one line of JSON: within its texts line ends are escaped."""
+
 _CAPITAL: Final = re.compile(r"(?<=.)([A-Z])")
 _NUMBER: Final = msgspec.json.Decoder(int | float | str)
 

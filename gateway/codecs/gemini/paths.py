@@ -13,7 +13,15 @@ from urllib.parse import quote
 from ...errors import DecodeError
 
 _METHODS: Final = {"generateContent": False, "streamGenerateContent": True}
-_PATH: Final = re.compile(r"(?:.*/)?(?:v1|v1beta|v1alpha)/(?P<model>[^?#]+):(?P<method>\w+)/?\Z", re.DOTALL)
+_MODEL: Final = (
+    r"(?P<model>(?:projects/.+?/)?(?:publishers/[^/]+/)?(?:models|tunedModels|dynamic|endpoints)/[^?#]+)"
+    r":(?P<method>\w+)/?\Z"
+)
+_PATHS: Final = (
+    re.compile(rf"(?:.*?/)?(?:v1|v1beta|v1alpha|v1beta1)/{_MODEL}", re.DOTALL),
+    re.compile(rf"(?:.*?/)?{_MODEL}", re.DOTALL),
+)
+"""With a version, and as clients spell it whose base URL holds none."""
 _COLLECTION: Final = re.compile(r"(?:models|tunedModels|dynamic)/")
 _PLAIN: Final = re.compile(r"(?:projects/.+/)?(?:publishers/[^/]+/)?models/", re.DOTALL)
 """What goes without saying; with project and publisher it is Vertex AI's name for the same."""
@@ -28,7 +36,7 @@ class Target(NamedTuple):
 
 def read_path(path: str) -> Target | None:
     """Return what ``path`` (decoded, without its query) names; None if it is of another kind. Raises DecodeError."""
-    found = _PATH.match(path)
+    found = _PATHS[0].match(path) or _PATHS[1].match(path)
     if found is None:
         return None
     stream = _METHODS.get(found["method"])

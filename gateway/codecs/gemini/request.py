@@ -160,7 +160,7 @@ def _tool_object(raw: Raw, path: str, before: Tool | None) -> Sequence[Tool]:
     if not functions and len(it.rest) < 2:
         return (Tool("", kind=next(iter(it.rest), "tool"), raw=bytes(raw)),)
     found = [_function(f, f"{it.at('functionDeclarations')}[{j}]") for j, f in enumerate(functions or ())]
-    if found and before is not None and before.kind == "function":
+    if found and before is not None and (before.kind == "function" or JOINED in before.extra):
         found[0] = replace(found[0], extra={**found[0].extra, JOINED: NULL})
     for name, inner in it.rest.items():
         joined = {JOINED: NULL} if found else {}

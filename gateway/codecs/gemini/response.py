@@ -13,7 +13,7 @@ from ...ir.fold import Choice, fold
 from ...wire.members import ARRAY, BAD_JSON, put_extra
 from ..base import AnswerContext, Encoded
 from .answer import FEEDBACK, AnswerRenderer, Block
-from .members import FORMAT
+from .members import BLANKS, FORMAT
 from .reader import AnswerReader
 
 
@@ -62,7 +62,8 @@ def encode_response(events: Sequence[Event], context: AnswerContext) -> Encoded:
         put_extra(body, answer.own_extra(extra, ""))
     for alien in whole.aliens:
         answer.lose("lost", "", alien.kind or "frame", "a frame of a stream has no place in a whole answer")
-    return Encoded(msgspec.json.encode(body), losses=tuple(answer.losses))
+    # Line ends between the members of arguments become blanks, as in a stream's frames: one answer, whole or streamed.
+    return Encoded(msgspec.json.encode(body).translate(BLANKS), losses=tuple(answer.losses))
 
 
 def _candidate(number: int, choice: Choice, answer: AnswerRenderer, body: dict[str, Any]) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from ...ir.fold import fold
 from ...ir.loss import Loss
 from ...ir.message import Extra, Media, Opaque, Part, Reasoning, Refusal, Text, ToolCall
 from ...wire.members import ARRAY, BAD_JSON, NULL, OBJECT, encode_json, json_object, put_extra
+from ...wire.ndjson import one_line
 from ..base import AnswerContext, Encoded
 from ..ledger import says_something
 from .usage import write_usage
@@ -40,7 +41,7 @@ def write_envelope(start: ResponseStart, context: AnswerContext, own: bool, loss
     return value
 
 
-def words(format: str, text: str = "", **more: Any) -> dict[str, Any]:
+def words(format: str, text: str | Raw = "", **more: Any) -> dict[str, Any]:
     """Return the members that hold what is said: in a message, or beside it."""
     if format == CHAT:
         return {"message": {"role": "assistant", "content": text, **more}}
@@ -69,7 +70,8 @@ def tool_call(part: ToolCall, ordinal: int, own: bool, path: str, losses: list[L
     elif not part.arguments.strip():
         function["arguments"] = {}
     elif json_object(part.arguments):
-        function["arguments"] = Raw(part.arguments.encode())
+        # As a stream's lines have them: an answer is the same, whole or streamed.
+        function["arguments"] = Raw(one_line(part.arguments.encode()))
     else:
         raise Malformed(f"the provider called {part.name} with arguments that are not a JSON object")
     call: dict[str, Any] = {"function": function}

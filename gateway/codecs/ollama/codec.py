@@ -12,9 +12,10 @@ from ...errors import GatewayError, UpstreamError
 from ...ir.event import Event, Usage, Wire
 from ...ir.message import Request
 from ...wire.members import BAD_JSON, NULL, encode_json, fault
+from ...wire.outline import Outline, outline
 from ...wire.patch import set_member
 from ...wire.surrogates import mend_raw
-from ..base import AnswerContext, Encoded, Peek, RequestFacts, UpstreamFacts
+from ..base import AnswerContext, Encoded, Peek, RequestFacts, UpstreamFacts, Wording
 from . import answer_writer, errors, request_reader, request_writer
 from .answer_reader import AnswerReader
 from .stream_decoder import OllamaStreamDecoder
@@ -39,12 +40,15 @@ class Ollama:
 
     content_type: str = "application/json; charset=utf-8"
     stream_content_type: str = "application/x-ndjson"
-    wording = None
+    wording: Wording | None = None
 
     def __init__(self, format: str) -> None:
         self.format = format
         self.whole = Wire(format, "json")
         self.streamed = Wire(format, "ndjson")
+
+    def for_caller(self, facts: RequestFacts) -> Ollama:
+        return self
 
     def peek(self, body: bytes, facts: RequestFacts) -> Peek:
         """Read what routing needs; a request that does not say ``stream`` wants one."""
@@ -74,8 +78,13 @@ class Ollama:
     def decode_response(self, body: bytes) -> tuple[Event, ...]:
         return AnswerReader(self.format).whole(body)
 
+    def outline(self, body: bytes, /) -> Outline:
+        """Look at a whole answer, whose usage is no member of it, but several."""
+        told = outline(body)
+        told.usage = Raw(body)
+        return told
+
     def read_usage(self, usage: Raw) -> Usage | None:
-        """Read usage from a whole answer: here it is no member of it, but several."""
         return read_usage(mend_raw(usage), self.format)
 
     def encode_response(self, events: Sequence[Event], context: AnswerContext) -> Encoded:

@@ -17,7 +17,7 @@ from ...ir.loss import Loss, LossKind
 from ...ir.message import Extra, Media, Message, Opaque, Reasoning, Refusal, Request, Text, ToolCall, ToolResult
 from ...wire.members import NULL, json_object, put_extra
 from ..ledger import refused, says_something
-from .words import FAMILY, GENERATE
+from .words import FAMILY, GENERATE, media_type
 
 _MARKS: Final = ("id", "type", "spelled", "function.spelled", "function.index", "name")
 
@@ -135,10 +135,14 @@ class MessageWriter:
     def _media(self, part: Media, pieces: _Pieces, path: str) -> None:
         if part.kind == "image" and part.data is not None:
             pieces.images.append(part.data)
+            if part.media_type not in (None, media_type(part.data)):
+                self._lose("lost", f"{path}.media_type", "media_type", "an image says by its first bytes what it is")
             if pieces.texts and not self.own:
                 self._lose("emulated", path, "order", "images go before the words of their message")
             if part.detail is not None:
                 self._lose("lost", f"{path}.detail", "detail", "images have one size here")
+            if part.name is not None:
+                self._lose("lost", f"{path}.name", "name", "images have no name here")
         elif part.text is not None and part.data is None:
             self._lose("emulated", path, "text document", "put in as text")
             pieces.texts.append(f"{part.name}\n{part.text}" if part.name else part.text)
@@ -245,8 +249,13 @@ def write_prompt(request: Request, own: bool, losses: list[Loss]) -> dict[str, A
                 why = f"{GENERATE} takes one prompt, and this request is a conversation"
                 raise refused(request, Loss("lost", path, message.role, why))
         for number, part in enumerate(message.parts):
-            if not isinstance(part, ToolResult):
-                writer.part(part, pieces, f"{path}.content[{number}]")
+            place = f"{path}.content[{number}]"
+            if isinstance(part, Reasoning):
+                losses.append(Loss("lost", place, "reasoning", "a prompt has no room for thinking"))
+            elif isinstance(part, ToolCall):
+                losses.append(Loss("lost", place, "tool call", "a prompt calls no tools"))
+            elif not isinstance(part, ToolResult):
+                writer.part(part, pieces, place)
         if message.name is not None:
             losses.append(Loss("lost", f"{path}.name", "name", "a prompt has none"))
         for name, raw in message.extra.items():

@@ -104,18 +104,20 @@ class _Writer:
             if choice.mode == "none":
                 if request.tools:
                     self._lose("emulated", "tool_choice", "none", "no tool is declared")
+                    self._lose("emulated", "tools", "tools", "none may be called: none is declared")
                 return
             if choice.mode == "allowed":
                 self._lose("emulated", "tool_choice", "allowed tools", "only these are declared")
             if choice.mode in ("required", "tool") or choice.required:
                 self._lose("lost", "tool_choice", choice.mode, "nothing here makes a model call a tool")
         allowed = set(choice.names) if choice is not None and choice.mode == "allowed" else None
-        tools = [
-            written
-            for position, tool in enumerate(request.tools)
-            if (allowed is None or tool.name in allowed)
-            and (written := self._tool(tool, f"tools[{position}]")) is not None
-        ]
+        tools = []
+        for position, tool in enumerate(request.tools):
+            path = f"tools[{position}]"
+            if allowed is not None and tool.name not in allowed:
+                self._lose("emulated", path, tool.name or tool.kind, "not among those that may be called: not declared")
+            elif (written := self._tool(tool, path)) is not None:
+                tools.append(written)
         if tools:
             value["tools"] = tools
 
@@ -177,6 +179,8 @@ class _Writer:
             return
         if wanted.mode == "disabled" or wanted.effort == "none":
             value["think"] = False
+            if wanted.effort not in (None, "none"):
+                self._lose("lost", "reasoning.effort", "effort", "thinking is switched off")
         elif wanted.effort is not None:
             effort = wanted.effort
             if self.request.format not in FAMILY and effort not in _EFFORTS:
@@ -236,6 +240,8 @@ class _Writer:
             missing.append("tool_choice")
         for name in missing:
             self._lose("lost", name, name, f"{self.format} has no such setting")
+        if request.tool_choice is not None and not self.own:
+            self._member_extra({}, request.tool_choice.extra, "tool_choice")
         if request.cache is not None:
             self._lose("lost", "cache", "cache mark", "prefixes are cached by themselves")
 

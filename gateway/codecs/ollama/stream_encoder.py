@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
+from msgspec import Raw
 from msgspec.structs import replace
 
 from ...errors import GatewayError, Malformed, UpstreamError
@@ -33,7 +34,7 @@ from ...ir.event import (
 from ...ir.loss import Loss
 from ...ir.message import Media, Part, Reasoning, Refusal, Text, ToolCall
 from ...wire.members import encode_json
-from ...wire.ndjson import line
+from ...wire.ndjson import line, one_line
 from ..base import AnswerContext
 from ..ledger import MAX_LOSSES
 from .answer_writer import (
@@ -53,17 +54,24 @@ from .words import CHAT
 
 MAX_HELD_BYTES: Final = 8 * 1024 * 1024
 """Letters of calls that are held back until they are complete, together; more is no call that anybody could run."""
+_HERE: Final = Raw(b"\0")
+"""Stands for the text in a line whose beginning and end are wanted."""
 
 
 class _Part:
-    """An open part. ``words`` are the letters of a call or an image, which go out together."""
+    """An open part. ``words`` are the letters of a call or an image, which go out together.
 
-    __slots__ = ("part", "words", "written")
+    A line of more words is ``before``, the text as a JSON string, ``after``; no ``before``: it is not known yet.
+    """
+
+    __slots__ = ("after", "before", "part", "words", "written")
 
     def __init__(self, part: Part, written: bool) -> None:
         self.part = part
         self.written = written
         self.words: list[str] = []
+        self.before = b""
+        self.after = b""
 
 
 class OllamaStreamEncoder:
@@ -98,8 +106,11 @@ class OllamaStreamEncoder:
                     self._watch(event)
             return chunk.raw
         self._rewriting = True
+        events = chunk.events
+        if len(events) == 1 and type(event := events[0]) is PartDelta:
+            return self._delta(event)
         out: list[bytes] = []
-        for event in chunk.events:
+        for event in events:
             if type(event) is PartDelta:
                 out.append(self._delta(event))
             else:
@@ -146,6 +157,7 @@ class OllamaStreamEncoder:
         elif isinstance(event, ResponsePatch):
             if self._own:
                 self._envelope.update(event.extra)
+                self._forget_lines()
             else:
                 self._lose(foreign(event.extra, ""))
         elif isinstance(event, ChoicePatch):
@@ -180,10 +192,16 @@ class OllamaStreamEncoder:
         losses: list[Loss] = []
         self._envelope = write_envelope(event, self._context, self._own, losses)
         self.ping = self._line(words(self._format))
+        self._forget_lines()
         self._lose(losses)
 
     def _line(self, said: dict[str, Any], **more: Any) -> bytes:
         return line(encode_json({**self._envelope, **said, "done": False, **more}))
+
+    def _forget_lines(self) -> None:
+        """The envelope is another one now."""
+        for part in self._parts.values():
+            part.before = b""
 
     # Parts
 
@@ -209,13 +227,20 @@ class OllamaStreamEncoder:
         if it is None or not it.written or event.choice:
             return b""
         part, text = it.part, event.text
+        if event.logprobs is None and it.before:
+            said = encode_json(text)
+            return it.before + (said if text.isascii() else one_line(said)) + it.after
         if isinstance(part, (ToolCall, Media)):
             self._hold(it, text)
             return b""
-        said = words(self._format, thinking=text) if isinstance(part, Reasoning) else words(self._format, text)
         if event.logprobs is not None and (entries := token_logprobs((event.logprobs,))):
-            return self._line(said, logprobs=entries)
-        return self._line(said)
+            return self._line(self._said(part, text), logprobs=entries)
+        # What stands around the words is the same each time. No other letter of a line is spelled as a NUL.
+        it.before, _, it.after = self._line(self._said(part, _HERE)).rpartition(b"\0")
+        return self._line(self._said(part, text))
+
+    def _said(self, part: Part, text: str | Raw) -> dict[str, Any]:
+        return words(self._format, thinking=text) if isinstance(part, Reasoning) else words(self._format, text)
 
     def _hold(self, it: _Part, text: str) -> None:
         it.words.append(text)

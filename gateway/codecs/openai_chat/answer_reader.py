@@ -35,8 +35,9 @@ from ...ir.event import (
 from ...ir.message import NO_EXTRA, Citation, Extra, Media, Opaque, Part, Reasoning, Refusal, Text, ToolCall
 from ...wire.surrogates import mend_halves
 from .errors import error_in
-from .growing import FRAME, NOTHING, WORDS, GrowingAnswer, GrowingTool, groq_usage, says, which
+from .growing import FRAME, NOTHING, GrowingAnswer, GrowingTool, groq_usage, says, which
 from .members import BAD_JSON, FORMAT, NULL, OBJECT, Members, encode_json, is_string, string_of
+from .more import MoreReader
 from .reasoning import REASONING_FIELDS, join_details, text_of_details, text_of_thinking
 from .usage import read_usage
 from .words import LEGACY_CALL, MINTED_ID, STOP_REASONS
@@ -49,34 +50,25 @@ _CONTENT: Final = ("content", *REASONING_FIELDS, "refusal", "audio", "tool_calls
 _DELTA_NULLS: Final = ("role", "annotations", "reasoning_details", *_CONTENT)
 
 
-class AnswerReader:
+class AnswerReader(MoreReader):
     """Reads the frames of one answer. ``usage_only`` says of the last frame that it carried nothing but usage."""
 
     __slots__ = (
         "_answers",
         "_early",
         "_envelope",
-        "_fingerprint",
-        "_first",
         "_late",
         "_next",
-        "_patience",
-        "_provider",
-        "_tier",
         "started",
         "usage_only",
     )
 
     def __init__(self) -> None:
+        super().__init__()
         self.started = False
         self.usage_only = False
         self._answers: dict[int, GrowingAnswer] = {}
-        self._first: GrowingAnswer | None = None
-        self._patience = 4
         self._next = 0
-        self._fingerprint: str | None = None
-        self._provider: str | None = None
-        self._tier: str | None = None
         self._envelope: dict[str, Raw] = {}
         self._early: dict[str, Raw] = {}
         self._late = False
@@ -86,32 +78,10 @@ class AnswerReader:
         """Whether every choice seen, and there was one, has its finish reason."""
         return bool(self._answers) and all(answer.stopped for answer in self._answers.values())
 
-    def words(self, data: bytes) -> PartDelta | None:
-        """Return what the payload says if it is more of the first choice's open text and nothing else; else change nothing.
-
-        Given up for a provider that says something else in every frame: two looks at each cost more than one.
-        """
-        answer = self._first
-        if answer is None or answer.kind != "text" or not self._patience:
-            return None
-        try:
-            frame = WORDS.decode(data)
-        except BAD_JSON:
-            self._patience -= 1
-            return None
-        text = frame.choices[0].delta.content
-        if (
-            text
-            and frame.system_fingerprint == self._fingerprint
-            and frame.service_tier == self._tier
-            and frame.provider == self._provider
-        ):
-            return PartDelta(answer.index, text)
-        return None
-
     def frame(self, data: bytes, name: bytes, out: list[Event]) -> None:
         """Append the events of one frame's payload. Raises UpstreamError: malformed, or the error the frame tells."""
         self.usage_only = False
+        self._head = b""
         try:
             frame = FRAME.decode(data)
         except BAD_JSON:

@@ -9,6 +9,7 @@ from msgspec import Raw
 from ...errors import GatewayError, UpstreamError
 from ...ir.event import Event, Usage, Wire
 from ...ir.message import Request
+from ...wire.outline import outline
 from ...wire.surrogates import mend_raw
 from ..base import AnswerContext, Encoded, Peek, RequestFacts, UpstreamFacts, Wording
 from . import errors, request_reader, request_writer, response
@@ -30,6 +31,9 @@ class OpenAIChat:
     stream_content_type: str = "text/event-stream"
     wording: Wording | None = WORDING
 
+    def for_caller(self, facts: RequestFacts) -> OpenAIChat:
+        return self
+
     def peek(self, body: bytes, facts: RequestFacts) -> Peek:
         return peek_request(body)
 
@@ -48,6 +52,8 @@ class OpenAIChat:
 
     def decode_response(self, body: bytes) -> tuple[Event, ...]:
         return response.decode_response(body)
+
+    outline = staticmethod(outline)
 
     def read_usage(self, usage: Raw) -> Usage | None:
         return read_usage(mend_raw(usage))

@@ -49,7 +49,7 @@ class _Choice(Struct, forbid_unknown_fields=True, gc=False, kw_only=True):
     token_ids: None = None
 
 
-class _Envelope(Struct, forbid_unknown_fields=True, gc=False, kw_only=True):
+class Envelope(Struct, forbid_unknown_fields=True, gc=False, kw_only=True):
     """What OpenAI, Azure, OpenRouter, SGLang and vLLM put around a chunk of words; members typed None are null in those.
 
     The order is theirs, since the decoder looks for the next member first. ``obfuscation`` is padding against listeners; it
@@ -65,36 +65,12 @@ class _Envelope(Struct, forbid_unknown_fields=True, gc=False, kw_only=True):
     provider: str | None = None
 
 
-class _Frame(_Envelope, forbid_unknown_fields=True, gc=False, kw_only=True):
+class _Frame(Envelope, forbid_unknown_fields=True, gc=False, kw_only=True):
     choices: list[_Choice]
     usage: None = None
     obfuscation: str | None = None
 
 
-class _Words(Struct, forbid_unknown_fields=True, gc=False, kw_only=True):
-    role: str | None = None
-    content: str
-    reasoning_content: None = None
-    refusal: None = None
-    tool_calls: None = None
-
-
-class _WordsChoice(Struct, forbid_unknown_fields=True, gc=False, kw_only=True):
-    index: Literal[0] = 0
-    delta: _Words
-    logprobs: None = None
-    finish_reason: None = None
-
-
-class _WordsFrame(_Envelope, forbid_unknown_fields=True, gc=False, kw_only=True):
-    """Words of the only choice's text and nothing else: what most frames of most streams are."""
-
-    choices: tuple[_WordsChoice]
-    usage: None = None
-    obfuscation: str | None = None
-
-
-WORDS: Final = msgspec.json.Decoder(_WordsFrame)
 FRAME: Final = msgspec.json.Decoder(_Frame)
 
 

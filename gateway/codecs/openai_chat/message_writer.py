@@ -12,7 +12,7 @@ from typing import Any, Final
 from msgspec import Raw
 
 from ...errors import DecodeError
-from ...ir.loss import Loss
+from ...ir.loss import Loss, LossKind
 from ...ir.message import (
     CacheMark,
     Media,
@@ -47,6 +47,8 @@ class MessageWriter:
         self.done: list[dict[str, Any]] = []
         self._kept_media: list[dict[str, Any]] = []
         self._minted: list[tuple[str, str]] = []
+        self._called: dict[str, str] = {}
+        """What the calls so far called, by their ids."""
 
     def write(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
         """Return the messages. Raises DecodeError for arguments that nobody can parse, when they come from elsewhere."""
@@ -221,7 +223,15 @@ class MessageWriter:
         elif part.kind == "document" and part.data is not None and part.name is None and not self.own:
             value["file"]["filename"] = "document.pdf" if part.media_type == "application/pdf" else "document"
             self._lose("minted", path, "filename", "a file demands a name")
+        if not self.own and value is not None:
+            self._media_details(part, path)
         return value
+
+    def _media_details(self, part: Media, path: str) -> None:
+        if part.name is not None and part.kind != "document":
+            self._lose("lost", f"{path}.name", "name", "only files have a name here")
+        if part.uri is not None and part.media_type is not None:
+            self._lose("emulated", f"{path}.media_type", "media_type", "who fetches the address is told there")
 
     def _cache(self, value: dict[str, Any], cache: CacheMark | None, path: str) -> None:
         if cache is None:
@@ -275,6 +285,7 @@ class MessageWriter:
             self._lose("minted", f"{path}.arguments", "arguments", "a call without arguments has {} here")
         call = tool_call(part, arguments)
         call["id"] = id
+        self._called[id] = part.name
         if self.own:
             tool_extra(call, part.extra)
         else:
@@ -296,6 +307,9 @@ class MessageWriter:
             value = {"role": "function"}
         if part.name is not None and (self.own or "tool_call_id" not in value):
             value["name"] = part.name
+        elif part.name is not None and part.name != self._called.get(id):
+            kind: LossKind = "emulated" if "id" in part.extra else "lost"
+            self._lose(kind, f"{path}.name", "name", "a result is told by its call's id alone")
         content = self._result_content(part, path)
         if content is not None:
             value["content"] = content

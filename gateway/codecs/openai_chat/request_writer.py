@@ -173,6 +173,8 @@ class _Writer:
             written = "any" if self.own and "any" in choice.extra else choice.mode
         if isinstance(written, dict):
             write_extra(written, choice.extra, self.own, "tool_choice", self.losses)
+        elif not self.own:
+            write_extra({}, choice.extra, False, "tool_choice", self.losses)
         value["tool_choice"] = written
 
     # Settings
@@ -290,7 +292,7 @@ class _Writer:
         if request.metadata is not None:
             value["metadata"] = dict(request.metadata)
         tier = request.service_tier
-        if tier is not None and not self.own:
+        if tier is not None and not request.format.startswith("openai."):
             if tier not in _TIERS:
                 self._lose("lost", "service_tier", tier, f"a tier of {request.format}")
                 return

@@ -55,7 +55,8 @@ from .stream_decoder import STREAMED
 from .usage import write_usage
 
 DONE: Final = b"data: [DONE]\n\n"
-_TAIL: Final = b',"logprobs":null,"finish_reason":null}]}\n\n'
+_UNSTOPPED: Final = b',"logprobs":null,"finish_reason":null}]'
+_TAIL: Final = _UNSTOPPED + b"}\n\n"
 
 
 class _Choice:
@@ -109,6 +110,8 @@ class ChatStreamEncoder:
         self._passed = False
         self._done = False
         self._usage: Usage | None = None
+        self._running = b""
+        self._tail = _TAIL
         self._envelope: dict[str, Any] = {}
         self._choices: dict[int, _Choice] = {}
         self._parts: dict[int, _Part] = {}
@@ -172,7 +175,7 @@ class ChatStreamEncoder:
         elif isinstance(event, ResponseStart):
             self._start(event)
         elif isinstance(event, UsageReport):
-            self._usage = event.usage
+            self._report(event)
         elif isinstance(event, ResponsePatch):
             self._response_patch(event.extra)
         elif isinstance(event, ChoicePatch):
@@ -196,6 +199,20 @@ class ChatStreamEncoder:
         for loss in losses:
             if len(self.losses) < MAX_LOSSES and loss not in self.losses:
                 self.losses.append(loss)
+
+    def _report(self, event: UsageReport) -> None:
+        """Keep usage for the end; where it is told while the answer runs, every chunk from here on carries it."""
+        if not event.running:
+            self._usage = event.usage
+        if event.running or self._running:
+            losses: list[Loss] = []
+            usage = write_usage(event.usage, losses)
+            if event.usage.estimated:
+                usage["estimated"] = True
+                losses.append(Loss("minted", "usage", "usage estimate", "counted by the gateway while the answer runs"))
+            self._lose(losses)
+            self._running = b',"usage":%b' % _one_line(usage)
+            self._tail = b"%b%b}\n\n" % (_UNSTOPPED, self._running)
 
     # The envelope
 
@@ -232,7 +249,7 @@ class ChatStreamEncoder:
         if not choice.role:
             choice.role = True
             delta = {"role": "assistant", **delta}
-        out.append(b"%b%b%b" % (choice.head, _one_line(delta), _TAIL))
+        out.append(b"%b%b%b" % (choice.head, _one_line(delta), self._tail))
 
     # Parts
 
@@ -305,9 +322,9 @@ class ChatStreamEncoder:
         if it is None or not it.after:
             return b""
         part, choice = it.part, it.choice
-        text, tail = event.text, _TAIL
+        text, tail = event.text, self._tail
         if event.logprobs is not None:
-            tail = b',"logprobs":%b,"finish_reason":null}]}\n\n' % _one_line(event.logprobs)
+            tail = b',"logprobs":%b,"finish_reason":null}]%b}\n\n' % (_one_line(event.logprobs), self._running)
         if type(part) is Text:
             choice.length += len(text)
         elif type(part) is ToolCall:
@@ -402,11 +419,11 @@ class ChatStreamEncoder:
     def _finish(self, choice: _Choice, reason: str, extra: Extra, out: list[bytes]) -> None:
         if choice.annotations:
             # All in one chunk, as OpenAI sends them: its SDK cannot join two arrays whose entries have no index.
-            out.append(b"%b%b%b" % (choice.head, _one_line({"annotations": choice.annotations}), _TAIL))
+            out.append(b"%b%b%b" % (choice.head, _one_line({"annotations": choice.annotations}), self._tail))
         delta = b"{}" if choice.role else b'{"role":"assistant"}'
         choice.role = True
         body = _one_line({"logprobs": None, "finish_reason": reason, **extra})
-        out.append(b"%b%b,%b]}\n\n" % (choice.head, delta, body[1:]))
+        out.append(b"%b%b,%b]%b}\n\n" % (choice.head, delta, body[1:], self._running))
 
     def _end(self, out: list[bytes]) -> None:
         for number, choice in self._choices.items():

@@ -12,9 +12,10 @@ from ...errors import GatewayError, UpstreamError
 from ...ir.event import Event, Usage, Wire
 from ...ir.message import Request
 from ...wire.members import BAD_JSON, NULL, encode_json, fault
+from ...wire.outline import outline
 from ...wire.patch import set_member
 from ...wire.surrogates import mend_raw
-from ..base import AnswerContext, Encoded, Peek, RequestFacts, UpstreamFacts
+from ..base import AnswerContext, Encoded, Peek, RequestFacts, UpstreamFacts, Wording
 from . import answer_writer, compose, errors, request
 from .answer_reader import AnswerReader
 from .stream_decoder import STREAMED, CompletionsStreamDecoder
@@ -51,7 +52,10 @@ class OpenAICompletions:
     streamed: Wire = STREAMED
     content_type: str = "application/json"
     stream_content_type: str = "text/event-stream"
-    wording = None
+    wording: Wording | None = None
+
+    def for_caller(self, facts: RequestFacts) -> OpenAICompletions:
+        return self
 
     def peek(self, body: bytes, facts: RequestFacts) -> Peek:
         try:
@@ -83,6 +87,8 @@ class OpenAICompletions:
 
     def decode_response(self, body: bytes) -> tuple[Event, ...]:
         return AnswerReader().whole(body)
+
+    outline = staticmethod(outline)
 
     def read_usage(self, usage: Raw) -> Usage | None:
         return read_usage(mend_raw(usage))

@@ -13,7 +13,7 @@ from typing import Any, Final
 from msgspec import Raw
 
 from ...ir.loss import Loss, LossKind
-from ...ir.message import Media, Message, Opaque, Refusal, Request, Text, ToolResult
+from ...ir.message import Media, Message, Opaque, ReasoningOptions, Refusal, Request, Text, ToolResult
 from ...wire.members import NULL, encode_json, put_extra
 from ..base import UpstreamFacts
 from ..ledger import in_the_callers_words, refused, says_something
@@ -21,6 +21,8 @@ from .words import FORMAT
 
 SUFFIX_FORMATS: Final = frozenset({FORMAT, "ollama.generate"})
 """Formats whose ``suffix`` is the text after the gap: it has no word in the IR and means the same in both."""
+
+_NO_SETTING: Final = "the legacy Completions have no such setting"
 
 
 def encode_request(request: Request, facts: UpstreamFacts) -> tuple[bytes, tuple[Loss, ...]]:
@@ -195,7 +197,6 @@ class _Writer:
             "tool_choice": choice is not None and choice.mode not in ("none", "auto"),
             "parallel_tool_calls": request.parallel_tool_calls is False,
             "response_format": request.response_format is not None and request.response_format.kind != "text",
-            "reasoning": request.reasoning is not None,
             "verbosity": request.verbosity is not None,
             "metadata": bool(request.metadata),
             "service_tier": request.service_tier is not None and request.service_tier != "auto",
@@ -203,4 +204,24 @@ class _Writer:
         }
         for name, said in missing.items():
             if said:
-                self._lose("lost", name, name, "the legacy Completions have no such setting")
+                self._lose("lost", name, name, _NO_SETTING)
+        if choice is not None:
+            self._foreign(choice.extra, "tool_choice")
+        if request.response_format is not None and request.response_format.schema is not None:
+            self._lose("lost", "response_format.schema", "schema", _NO_SETTING)
+        if request.reasoning is not None:
+            self._note_reasoning(request.reasoning)
+
+    def _note_reasoning(self, wanted: ReasoningOptions) -> None:
+        said = {
+            "mode": wanted.mode,
+            "effort": wanted.effort,
+            "budget_tokens": wanted.budget_tokens,
+            "summary": wanted.summary,
+        }
+        for name, setting in said.items():
+            if setting is not None:
+                self._lose("lost", f"reasoning.{name}", name, _NO_SETTING)
+        for name, raw in wanted.extra.items():
+            if says_something(name, raw):
+                self._lose("lost", f"reasoning.{name}", name, _NO_SETTING)

@@ -43,6 +43,8 @@ from .usage import write_usage
 from .words import FORMAT
 
 DONE: Final = b"data: [DONE]\n\n"
+_HERE: Final = Raw(b"\0")
+"""Stands for the text in a frame whose beginning and end are wanted."""
 
 
 class CompletionsStreamEncoder:
@@ -58,10 +60,12 @@ class CompletionsStreamEncoder:
         self._rewriting = False
         self._done = False
         self._usage: Usage | None = None
+        self._running: dict[str, Any] | None = None
         self._envelope: dict[str, Any] = {}
         self._open: set[int] = set()
         self._stopped: dict[int, bool] = {}
         self._length: dict[int, int] = {}
+        self._around: dict[int, tuple[bytes, bytes]] = {}
 
     def encode(self, chunk: Chunk) -> bytes:
         """Return the bytes for ``chunk``: its own ``raw`` while nothing was rewritten yet, else its events, anew."""
@@ -70,8 +74,11 @@ class CompletionsStreamEncoder:
                 self._watch(event)
             return chunk.raw
         self._rewriting = True
+        events = chunk.events
+        if len(events) == 1 and type(event := events[0]) is PartDelta:
+            return self._delta(event)
         out: list[bytes] = []
-        for event in chunk.events:
+        for event in events:
             self._event(event, out)
         return b"".join(out)
 
@@ -102,7 +109,7 @@ class CompletionsStreamEncoder:
 
     def _event(self, event: Event, out: list[bytes]) -> None:
         if isinstance(event, PartDelta):
-            self._delta(event, out)
+            out.append(self._delta(event))
         elif isinstance(event, PartStart):
             self._part_start(event, out)
         elif isinstance(event, PartPatch):
@@ -114,10 +121,11 @@ class CompletionsStreamEncoder:
         elif isinstance(event, ResponseStart):
             self._start(event)
         elif isinstance(event, UsageReport):
-            self._usage = event.usage
+            self._report(event)
         elif isinstance(event, ResponsePatch):
             if self._own:
                 self._envelope.update(event.extra)
+                self._around.clear()
             else:
                 self._lose(foreign(event.extra, ""))
         elif isinstance(event, ChoicePatch):
@@ -137,6 +145,19 @@ class CompletionsStreamEncoder:
             else:
                 self._lose([Loss("lost", "stream", event.kind, f"an event of {event.format}")])
 
+    def _report(self, event: UsageReport) -> None:
+        """Keep usage for the end; where it is told while the answer runs, every frame from here on carries it."""
+        if not event.running:
+            self._usage = event.usage
+        if event.running or self._running is not None:
+            losses: list[Loss] = []
+            self._running = write_usage(event.usage, losses)
+            self._around.clear()
+            if event.usage.estimated:
+                self._running = {**self._running, "estimated": True}
+                losses.append(Loss("minted", "usage", "usage estimate", "counted by the gateway while the answer runs"))
+            self._lose(losses)
+
     def _lose(self, losses: Iterable[Loss]) -> None:
         for loss in losses:
             if len(self.losses) < MAX_LOSSES and loss not in self.losses:
@@ -150,15 +171,17 @@ class CompletionsStreamEncoder:
         self._started = True
         losses: list[Loss] = []
         self._envelope = write_envelope(event, self._context, losses)
+        self._around.clear()
         self._lose(losses)
 
     def _frame(
-        self, number: int, text: str, more: Any = None, logprobs: Any = None, reason: str | None = None
+        self, number: int, text: str | Raw, more: Any = None, logprobs: Any = None, reason: str | None = None
     ) -> bytes:
         if not self._started:
             self._start(ResponseStart())
         choice = {"text": text, "index": number, "logprobs": logprobs, "finish_reason": reason, **(more or {})}
-        return b"data: %b\n\n" % _one_line({**self._envelope, "choices": (choice,)})
+        usage = {} if self._running is None else {"usage": self._running}
+        return b"data: %b\n\n" % _one_line({**self._envelope, "choices": (choice,), **usage})
 
     def _part_start(self, event: PartStart, out: list[bytes]) -> None:
         self._stopped.setdefault(event.choice, False)
@@ -169,17 +192,22 @@ class CompletionsStreamEncoder:
         self._lose(lose_details(part, self._own, path))
         self._open.add(event.index)
         if part.text:
-            self._delta(PartDelta(event.index, part.text, event.choice), out)
+            out.append(self._delta(PartDelta(event.index, part.text, event.choice)))
 
-    def _delta(self, event: PartDelta, out: list[bytes]) -> None:
+    def _delta(self, event: PartDelta) -> bytes:
         if event.index not in self._open:
-            return
-        start = self._length.get(event.choice, 0)
-        self._length[event.choice] = start + len(event.text)
-        logprobs = None
+            return b""
+        choice, text = event.choice, event.text
+        start = self._length.get(choice, 0)
+        self._length[choice] = start + len(text)
         if event.logprobs is not None:
-            logprobs = write_logprobs((event.logprobs,), None, start)
-        out.append(self._frame(event.choice, event.text, None, logprobs))
+            return self._frame(choice, text, None, write_logprobs((event.logprobs,), None, start))
+        around = self._around.get(choice)
+        if around is None:
+            # What stands around the words is the same each time. No other letter of a frame is spelled as a NUL.
+            before, _, after = self._frame(choice, _HERE).rpartition(b"\0")
+            around = self._around[choice] = before, after
+        return around[0] + encode_json(text) + around[1]
 
     def _part_patch(self, event: PartPatch) -> None:
         path = f"choices[{event.choice}].parts[{event.index}]"

@@ -12,9 +12,10 @@ from ...errors import GatewayError, UpstreamError
 from ...ir.event import Event, Usage, Wire
 from ...ir.message import Request
 from ...wire.members import BAD_JSON, NULL, encode_json, fault
+from ...wire.outline import outline
 from ...wire.patch import set_member
 from ...wire.surrogates import mend_raw
-from ..base import AnswerContext, Encoded, Peek, RequestFacts, UpstreamFacts
+from ..base import AnswerContext, Encoded, Peek, RequestFacts, UpstreamFacts, Wording
 from . import errors, request_reader, request_writer, response
 from .members import FORMAT
 from .stream_decoder import ResponsesStreamDecoder
@@ -43,7 +44,10 @@ class OpenAIResponses:
     streamed: Wire = STREAMED
     content_type: str = "application/json"
     stream_content_type: str = "text/event-stream; charset=utf-8"
-    wording = None
+    wording: Wording | None = None
+
+    def for_caller(self, facts: RequestFacts) -> OpenAIResponses:
+        return self
 
     def peek(self, body: bytes, facts: RequestFacts) -> Peek:
         try:
@@ -71,6 +75,8 @@ class OpenAIResponses:
 
     def decode_response(self, body: bytes) -> tuple[Event, ...]:
         return response.decode_response(body)
+
+    outline = staticmethod(outline)
 
     def read_usage(self, usage: Raw) -> Usage | None:
         return read_usage(mend_raw(usage))

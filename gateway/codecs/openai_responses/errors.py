@@ -68,6 +68,16 @@ _WORDS: Final[Mapping[str, ErrorKind]] = {
     "unsupported_value": "unsupported",
     "invalid_prompt": "invalid_request",
     "invalid_request_error": "invalid_request",
+    "data_residency_mismatch": "permission",
+    "vector_store_timeout": "unavailable",
+    **dict.fromkeys(
+        (
+            *("invalid_image", "invalid_image_format", "invalid_base64_image", "invalid_image_url", "image_too_large"),
+            *("image_too_small", "image_parse_error", "invalid_image_mode", "image_file_too_large", "empty_image_file"),
+            *("unsupported_image_media_type", "failed_to_download_image", "image_file_not_found"),
+        ),
+        "invalid_request",
+    ),
     "server_error": "upstream_error",
     "api_error": "upstream_error",
     "internal_server_error": "upstream_error",
@@ -138,6 +148,9 @@ _TYPES: Final[Mapping[ErrorKind, str]] = {
 }
 """OpenAI's ``type`` for a kind; what is not here is ``server_error``."""
 
+_EVENTS: Final = frozenset({"error", "response.failed"})
+"""Types of the events that tell an error, and no words for one."""
+
 _KEY: Final = re.compile(r"\b(sk|rk|pk|gsk|xai|key|fw|hf|pplx|nvapi)[-_][\w*.-]{6,}")
 """Providers quote the key that they refuse, in part or whole; it is ours, and never the caller's to see."""
 
@@ -177,25 +190,27 @@ def _read(payload: object, status: int | None) -> UpstreamError | None:
     inner = response.get("error") if failed and isinstance(response, dict) else payload.get("error")
     if failed and inner is None:
         inner = {"message": "the provider says that the response failed"}
-    shaped = isinstance(inner, dict)
+    # An event ``error`` has its members at the top; of a response body, only the object ``error`` is this API's own shape.
+    shaped = isinstance(inner, dict) or (status is None and payload.get("type") == "error" and "message" in payload)
     if isinstance(inner, str) and inner:
         inner = {**payload, "message": inner}
     elif not isinstance(inner, dict):
         inner = payload
     message = _text(inner.get("message")) or _text(inner.get("detail")) or _text(payload.get("detail"))
-    words = [word for word in (inner.get("code"), inner.get("type"), inner.get("status")) if isinstance(word, str)]
+    told = (inner.get("code"), inner.get("type"), inner.get("status"))
+    words = [word for word in told if isinstance(word, str) and word not in _EVENTS]
     if not message and not words and not shaped:
         return None
     number = next((n for n in (inner.get("code"), inner.get("status_code")) if _is_status(n)), None)
-    told = status if status is not None else number
-    kind = _kind(told, words, message)
+    shown = status if status is not None else number
+    kind = _kind(shown, words, message)
     secret = _KEY.search(message) is not None
     request_id = inner.get("request_id") or payload.get("request_id")
     code = inner.get("code")
     return upstream_error(
         kind,
-        _KEY.sub("***", message)[:MAX_MESSAGE] or f"the provider reported an error ({', '.join(words) or told})",
-        status=_shown(told, kind),
+        _KEY.sub("***", message)[:MAX_MESSAGE] or f"the provider reported an error ({', '.join(words) or shown})",
+        status=_shown(shown, kind),
         code=str(code) if isinstance(code, (str, int)) else (words[0] if words else None),
         param=inner["param"] if isinstance(inner.get("param"), str) else None,
         details=None if secret else payload,
@@ -285,7 +300,12 @@ def own_body(error: GatewayError) -> bytes | None:
     inner = whole.get("error")
     if raw.startswith(b"{") and "output" not in whole:
         return error.raw if inner is not None else None
-    return None if inner is None or inner == NULL else b'{"error":%b}' % bytes(inner)
+    if inner is not None and inner != NULL:
+        return b'{"error":%b}' % bytes(inner)
+    if whole.get("type") != Raw(b'"error"') or "message" not in whole:
+        return None
+    told = {name: whole.get(name, NULL) for name in ("message", "param", "code")}
+    return encode_json({"error": {**told, "type": _TYPES.get(error.kind, "server_error")}})
 
 
 def own_frame(error: GatewayError) -> bytes | None:
@@ -309,24 +329,28 @@ def error_body(error: GatewayError, request_id: str) -> bytes:
 
 
 def failure(error: GatewayError) -> dict[str, object]:
-    """Return the member ``error`` of a response that failed. Clients decide by its ``code`` whether to ask again."""
-    code = _CODES.get(error.kind, "server_error")
+    """Return the member ``error`` of a response that failed.
+
+    ``code`` is one of ResponseError's, or whatever the provider of this very format said; ``type`` is free.
+    """
+    own = error.code if error.format == FORMAT else None
     return {
-        "code": code,
+        "code": own or _CODES.get(error.kind, "server_error"),
         "message": error.message,
-        "type": _TYPES.get(error.kind, "server_error"),
         "param": error.param,
+        "type": _TYPES.get(error.kind, "server_error"),
     }
 
 
 _CODES: Final[Mapping[ErrorKind, str]] = {
     "rate_limit": "rate_limit_exceeded",
-    "quota": "insufficient_quota",
-    "overloaded": "server_is_overloaded",
-    "context_length": "context_length_exceeded",
-    "content_filter": "content_filter",
+    "quota": "rate_limit_exceeded",
+    "context_length": "invalid_prompt",
+    "content_filter": "invalid_prompt",
     "invalid_request": "invalid_prompt",
     "unsupported": "invalid_prompt",
     "too_large": "invalid_prompt",
 }
-"""OpenAI's ``code`` for a kind, where it has one that clients know (Codex among them); the rest is ``server_error``."""
+"""``code`` for a kind: the API's list is closed (ResponseError of OpenAI's SDK 3.52), so most have only a neighbour there.
+
+The rest is ``server_error``. Clients decide by it whether to ask again: not after ``invalid_prompt``."""

@@ -52,6 +52,8 @@ SUMMARY_LESS: Final = "kept.no_summary"
 """Marks reasoning without the member ``summary``, which it should have."""
 
 _KEPT: Final = frozenset({"id", "status"})
+_KEPT_OF_CALLER: Final = _KEPT | {"phase"}
+"""A phase says what a message of the assistant's is for; of another's it says nothing."""
 _ROLES: Final[dict[str, Role]] = {
     "user": "user",
     "assistant": "assistant",
@@ -138,7 +140,8 @@ class _Input:
             self._turn += marked(parts, item_extra(it.rest, **marks))
             return
         self.end_turn()
-        extra = {f"kept.{name}" if name in _KEPT else name: raw for name, raw in it.rest.items()}
+        quiet = _KEPT if role == "assistant" else _KEPT_OF_CALLER
+        extra = {f"kept.{name}" if name in quiet else name: raw for name, raw in it.rest.items()}
         if not parts:
             extra["content"] = content
         if kind is not None:

@@ -49,6 +49,8 @@ class ItemWriter:
         self.items: list[Any] = []
         self._custom: set[str] = set()
         self._minted: list[tuple[str, str]] = []
+        self._called: dict[str, str] = {}
+        """What the calls so far called, by their ids."""
 
     def write(self, messages: Sequence[Message]) -> None:
         """Fill ``instructions`` and ``items``. Raises DecodeError for a result that answers no call."""
@@ -170,7 +172,15 @@ class ItemWriter:
         elif part.kind == "document" and part.data is not None and part.name is None and not self.own:
             value["filename"] = "document.pdf" if part.media_type == "application/pdf" else "document"
             self._lose("minted", path, "filename", "a file demands a name")
+        if not self.own and value is not None:
+            self._media_details(part, path)
         return value
+
+    def _media_details(self, part: Media, path: str) -> None:
+        if part.name is not None and part.kind != "document":
+            self._lose("lost", f"{path}.name", "name", "only files have a name here")
+        if part.uri is not None and part.media_type is not None:
+            self._lose("emulated", f"{path}.media_type", "media_type", "who fetches the address is told there")
 
     def _cache(self, value: dict[str, Any], cache: CacheMark | None, path: str) -> None:
         if cache is None:
@@ -201,6 +211,7 @@ class ItemWriter:
             self._lose("minted", f"{path}.id", "id", "a call demands one, it has none")
         elif "id" in part.extra:
             self._lose("minted", f"{path}.id", "id", "the caller's format gives such calls none")
+        self._called[id] = part.name
         if part.kind == "custom":
             self._custom.add(id)
             value = {"type": "custom_tool_call", "call_id": id, "name": part.name, "input": arguments}
@@ -229,8 +240,9 @@ class ItemWriter:
             value["call_id"] = id
         if part.name is not None and self.own:
             value["name"] = part.name
-        elif part.name is not None and "id" not in part.extra:
-            self._lose("lost", f"{path}.name", "name", "a result is told by its call's id alone")
+        elif part.name is not None and part.name != self._called.get(id):
+            kind: LossKind = "emulated" if "id" in part.extra else "lost"
+            self._lose(kind, f"{path}.name", "name", "a result is told by its call's id alone")
         content = [
             block
             for i, piece in enumerate(part.content)
@@ -337,7 +349,7 @@ class _Turn:
 def _add_members(value: dict[str, Any], extra: Extra) -> None:
     """Write what the reader kept of an item back into it."""
     for name, raw in extra.items():
-        if name in ("kept.id", "kept.status"):
+        if name in ("kept.id", "kept.status", "kept.phase"):
             value[name.removeprefix("kept.")] = raw
         elif name == "kept.type":
             value["type"] = "message"

@@ -17,7 +17,7 @@ from msgspec import Raw
 
 from ...errors import DecodeError
 from ...ir.message import Message, ReasoningOptions, Request, ResponseFormat, Text, Tool, ToolChoice
-from ...wire.members import BAD_JSON, NULL, Members, is_string, string_of
+from ...wire.members import BAD_JSON, NULL, Members, encode_json, is_string, string_of
 from .item_reader import read_input
 from .members import FORMAT
 
@@ -26,7 +26,7 @@ INSTRUCTIONS: Final = "kept.instructions"
 AT: Final = "kept.input."
 """With a number: an item that is told elsewhere in the IR, and where it stands in ``input``."""
 HOISTED: Final = "kept.hoisted"
-"""Marks a tool that stands in such an item."""
+"""Marks a tool that stands in such an item, with its path there."""
 
 _METADATA: Final = msgspec.json.Decoder(dict[str, str])
 _STRINGS: Final = msgspec.json.Decoder(list[str])
@@ -51,6 +51,12 @@ def decode_request(body: bytes) -> Request:
     messages += _input(it, tools)
     format, verbosity = _text(it)
     tool_choice = _tool_choice(it)
+    top_logprobs, logprobs = it.integer("top_logprobs"), _include(it)
+    if top_logprobs and logprobs is None:
+        logprobs = True
+    elif top_logprobs == 0 and logprobs is None:
+        # Nobody asked for any, and of none there are no alternatives.
+        it.rest["kept.top_logprobs"], top_logprobs = Raw(b"0"), None
     stream = it.rest.get("stream") != _FALSE and bool(it.boolean("stream"))
     return Request(
         FORMAT,
@@ -62,8 +68,8 @@ def decode_request(body: bytes) -> Request:
         max_output_tokens=it.integer("max_output_tokens"),
         temperature=it.number("temperature"),
         top_p=it.number("top_p"),
-        logprobs=_include(it),
-        top_logprobs=it.integer("top_logprobs"),
+        logprobs=logprobs,
+        top_logprobs=top_logprobs,
         response_format=format,
         reasoning=_reasoning(it),
         service_tier=it.string("service_tier"),
@@ -88,8 +94,9 @@ def _input(it: Members, tools: list[Tool]) -> tuple[Message, ...]:
 
     def hoist(item: Members, position: int, whole: Raw) -> None:
         for i, tool in enumerate(item.array("tools") or ()):
-            found = _tool(tool, item.at(f"tools[{i}]"))
-            tools.append(msgspec.structs.replace(found, extra={**found.extra, HOISTED: NULL}))
+            path = item.at(f"tools[{i}]")
+            found = _tool(tool, path)
+            tools.append(msgspec.structs.replace(found, extra={**found.extra, HOISTED: Raw(encode_json(path))}))
         it.rest[f"{AT}{position}"] = whole
 
     if not bytes(raw).startswith(b"["):

@@ -21,7 +21,7 @@ from msgspec import Raw
 
 from ...ir.loss import Loss, LossKind
 from ...ir.message import ReasoningOptions, Request, ResponseFormat, Tool, ToolChoice
-from ...wire.members import NULL, encode_json
+from ...wire.members import BAD_JSON, NULL, OBJECT, encode_json
 from ..base import UpstreamFacts
 from ..ledger import in_the_callers_words
 from .item_writer import ItemWriter
@@ -33,6 +33,17 @@ _EFFORTS: Final = ((4096, "low"), (16384, "medium"))
 
 _TIERS: Final[Mapping[str, str]] = {"auto": "auto", "standard_only": "default"}
 """Anthropic's service tiers in OpenAI's words."""
+
+_CHAT: Final = "openai.chat"
+_SHARED: Final = frozenset(
+    [
+        *("prompt_cache_key", "prompt_cache_options", "prompt_cache_retention"),
+        *("moderation", "safety_identifier", "store"),
+    ]
+)
+"""Members without a word in the IR that Chat Completions spells the same, and means the same by."""
+
+_CHATS_FORMAT: Final = "custom.format"
 
 _INCLUDE_LOGPROBS: Final = "message.output_text.logprobs"
 
@@ -72,6 +83,9 @@ class _Writer:
                 for name, raw in extra.items()
                 if not name.startswith(AT) and not (name == "input" and raw == NULL)
             }
+        elif request.format == _CHAT:
+            value |= {name: raw for name, raw in extra.items() if name in _SHARED and raw != NULL}
+            extra = {name: raw for name, raw in extra.items() if name not in _SHARED}
         write_extra(value, extra, self.own, "", self.losses)
         return value
 
@@ -134,7 +148,12 @@ class _Writer:
                 written["strict"] = False
         if tool.cache is not None and not self.own:
             self._lose("lost", f"{path}.cache", "cache mark", "tools carry none")
-        write_extra(written, tool.extra, self.own, path, self.losses)
+        extra = tool.extra
+        told = extra.get(_CHATS_FORMAT) if self.request.format == _CHAT else None
+        if told is not None and (flat := _flat_format(told)) is not None:
+            written["format"] = flat
+            extra = {name: raw for name, raw in extra.items() if name != _CHATS_FORMAT}
+        write_extra(written, extra, self.own, path, self.losses)
         return written
 
     def _tool_choice(self, choice: ToolChoice) -> Any:
@@ -146,6 +165,8 @@ class _Writer:
             mode = "required" if choice.required else "auto"
             written = {"type": "allowed_tools", "mode": mode, "tools": named if kept is None else kept}
         else:
+            if not self.own:
+                write_extra({}, choice.extra, False, "tool_choice", self.losses)
             return choice.mode
         extra = {name: raw for name, raw in choice.extra.items() if name != "kept.tools"}
         write_extra(written, extra, self.own, "tool_choice", self.losses)
@@ -252,3 +273,13 @@ class _Writer:
             tier = _TIERS[tier]
         if tier is not None:
             value["service_tier"] = tier
+
+
+def _flat_format(raw: Raw) -> dict[str, Raw] | None:
+    """Return the format of a custom tool, whose grammar Chat Completions nests one deeper; None for one of another shape."""
+    try:
+        told = OBJECT.decode(raw)
+        grammar = OBJECT.decode(told.pop("grammar", b"{}"))
+    except BAD_JSON:
+        return None
+    return None if told.keys() & grammar.keys() else told | grammar
