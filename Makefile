@@ -14,7 +14,7 @@ FORBIDDEN_LICENCES := GPL;GNU
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check-format check-lint check-security check-types check-imports check-licences pytest docs \
-	format types bench bench-plot bench-rules soak fuzz build clean
+	format types bench bench-plot bench-rules bench-pairs soak fuzz build clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -76,6 +76,9 @@ bench-plot: .venv/.run ## draw docs/performance.svg from the newest of bench/res
 
 bench-rules: .venv/.run ## what matching and loading rules cost
 	$(BIN)/python bench/rules.py $(ARGS)
+
+bench-pairs: .venv/.run ## what translating a chunk costs, for every pair of formats
+	$(BIN)/python bench/pairs.py $(ARGS)
 
 soak: .venv/.dev ## the slow tests
 	$(BIN)/python -m pytest -q -m slow $(ARGS) || [ $$? -eq 5 ]  # 5: there are none

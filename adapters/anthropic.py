@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar, Final
 
+from msgspec import Struct
+
 from ..gateway.codecs.anthropic_messages import CODEC
 from ..gateway.codecs.base import Codec
-from .http import HttpAdapter
+from .http import HttpAdapter, PassingOptions
 
 _DEFAULT_VERSION: Final = "2023-06-01"
 """The version every model answers to; a caller of the same format brings its own."""
@@ -15,11 +17,13 @@ _DEFAULT_VERSION: Final = "2023-06-01"
 class AnthropicAdapter(HttpAdapter):
     """``base_url`` is spelled without ``/v1``, as the vendor's SDK does: ``https://api.anthropic.com``."""
 
+    Options: ClassVar[type[Struct]] = PassingOptions
     codec: ClassVar[Codec] = CODEC
     default_base_url = "https://api.anthropic.com"
     # x-app and the session id: the vendor's contract for gateways in front of its coding agent.
     request_headers = frozenset({"x-app", "x-claude-code-session-id"})
     request_prefixes = ("anthropic-",)
+    passed = "anthropic.passthrough"
     same_format_headers = {"anthropic-version": _DEFAULT_VERSION}  # a request without one would be refused
 
     def credential_headers(self, credential: str) -> dict[str, str]:

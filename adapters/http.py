@@ -22,7 +22,7 @@ from ..gateway.chain import AdapterContext, Preview
 from ..gateway.codecs.base import Codec, Encoded, UpstreamFacts
 from ..gateway.codecs.ledger import in_the_callers_words
 from ..gateway.counting import ENDPOINTS, asked
-from ..gateway.errors import ErrorKind, GatewayError, Malformed, Unsupported, UpstreamError
+from ..gateway.errors import ErrorKind, GatewayError, Malformed, UpstreamError
 from ..gateway.ir.event import Chunk, Event
 from ..gateway.ir.loss import Loss
 from ..gateway.relay.decoding import Decoding, StreamDeadlines
@@ -32,26 +32,37 @@ from ..gateway.transport.base import Deadlines, Exchange, RequestHead, Standing
 from ..gateway.units import seconds
 from ..gateway.wire.members import BAD_JSON
 from ..gateway.wire.outline import NULL
+from .operations import Operations, note_losses, passed_back, provider_request_id
+from .passing import Passing
 
 _log = logging.getLogger("headgate.upstream")
 MAX_ERROR_BYTES: Final = 1024 * 1024
 """An error body above this is not read: its status says enough."""
 _MAX_LEARNT: Final = 1000
 _NO_SECRETS_IN_QUERY: Final = frozenset({"key", "api_key", "api-key", "access_token", "oauth_token", "token"})
-_RESPONSE_HEADERS: Final = frozenset({"retry-after", "retry-after-ms", "x-should-retry", "request-id"})
-_RESPONSE_PREFIXES: Final = ("openai-", "x-ratelimit-", "anthropic-")
 _COMMON_REQUEST_HEADERS: Final = frozenset({"idempotency-key", "traceparent", "tracestate"})
 
 
 class HttpOptions(Struct, frozen=True, forbid_unknown_fields=True):
     """Options of every adapter over HTTP. ``max_output_tokens`` is what is asked for where the caller said nothing and
-    the provider's format demands a number. ``text`` is what the models write into their text instead of into fields."""
+    the provider's format demands a number. ``text`` is what the models write into their text instead of into fields.
+    ``max_inputs`` is how many texts go in one request for embeddings, or documents for reranking, where that is less than
+    the provider is known to take: a call with more becomes several requests."""
 
     max_output_tokens: Annotated[int, Meta(ge=1)] = 4096
     text: TextProfile | None = None
+    max_inputs: Annotated[int, Meta(ge=1)] | None = None
 
 
-class HttpAdapter(ABC):
+class PassingOptions(HttpOptions, frozen=True, forbid_unknown_fields=True):
+    """``passthrough`` is what this provider serves of files, audio, images, batches and the like, which nobody translates:
+    true is every path that is known, a list names some, such as ``/v1/audio``, each with all below it. Unless said, every
+    path at the vendor's own address, none at any other ``base_url``."""
+
+    passthrough: bool | tuple[Annotated[str, Meta(pattern="^/.")], ...] | None = None
+
+
+class HttpAdapter(Operations, Passing, ABC):
     """The end of a chain, over HTTP. Subclasses set the class attributes and ``credential_headers``."""
 
     Options: ClassVar[type[Struct]] = HttpOptions
@@ -83,6 +94,9 @@ class HttpAdapter(ABC):
         self._spoken = {codec.format: _Spoken(codec, fixed) for codec in self.codecs()}
         self._first = next(iter(self._spoken.values()))
         self.counts = frozenset(ENDPOINTS.keys() & self._spoken.keys())
+        self.root = self.base_url
+        self._serve(self.services())
+        self._pass(getattr(options, "passthrough", False) if self.passed else False)
         self._passing: dict[str, bool] = {}
         # An adapter of a stranger may have options of its own.
         self._text: TextProfile | None = getattr(options, "text", None)
@@ -130,23 +144,25 @@ class HttpAdapter(ABC):
 
         attempt = Attempt(context.name, call.model, seconds(now - call.began))
         translated = call.codec.format != codec.format
+        another = ""  # the caller's format, where it is not the provider's
         if translated:
             attempt.format = codec.format
+            another = call.codec.format
         call.decision.attempts.append(attempt)
         try:
             exchange = await context.transport.submit(
                 RequestHead("POST", self.base_url + path, headers, standing), body, deadlines, call.scope
             )
             attempt.status = status = exchange.status
-            attempt.request_id = _provider_request_id(exchange.headers)
+            attempt.request_id = provider_request_id(exchange.headers)
             if status >= 300 or status < 200:
-                raise await self._refused(exchange, codec, credential)
+                raise await self._refused(exchange, codec, credential, another)
             if exchange.headers.get("content-type", "").lower().startswith(spoken.stream_type):
                 decoder = codec.stream_decoder(hide_usage=hide_usage)
                 limits = StreamDeadlines(context.name, now + timeouts.first_token, timeouts.idle, total_at)
                 noted = partial(_note, attempt, credential)
                 source = Decoding(exchange, decoder, call.scope, limits, noted)
-                return self._read_text(Reply(source, call.scope, status, _passed_back(exchange.headers)), call)
+                return self._read_text(Reply(source, call.scope, status, passed_back(exchange.headers, another)), call)
             whole = exchange.ready(context.max_answer_bytes)
             if whole is None:
                 with call.scope.limit(total_at, "timeout.total", self._overdue):
@@ -154,13 +170,13 @@ class HttpAdapter(ABC):
             if call.counts:
                 self._told_usage(whole, exchange, codec, credential)
                 chunk = Chunk((), whole, codec.whole)
-                return Reply.whole(chunk, call.scope, status, _passed_back(exchange.headers))
+                return Reply.whole(chunk, call.scope, status, passed_back(exchange.headers, another))
             if translated:
                 chunk = Chunk(self._events(whole, exchange, codec, credential), whole, codec.whole)
             else:
                 usage = self._told_usage(whole, exchange, codec, credential)
                 chunk = Chunk(None, whole, codec.whole, codec.decode_response, codec.read_usage, usage)
-            return self._read_text(Reply.whole(chunk, call.scope, status, _passed_back(exchange.headers)), call)
+            return self._read_text(Reply.whole(chunk, call.scope, status, passed_back(exchange.headers, another)), call)
         except GatewayError as error:
             attempt.error = error.kind
             raise
@@ -177,9 +193,18 @@ class HttpAdapter(ABC):
                 )
 
     def preview(self, call: Call, /) -> Preview:
-        """Return the request that ``call`` would become. Raises CallerError on refusal."""
-        spoken = self._spoken.get(call.codec.format, self._first)
-        headers, standing, body, path, _ = self._write(call, spoken)
+        """Return the request that ``call`` would become, the first of several. Raises CallerError on refusal."""
+        if call.format == self.passes:
+            return self.preview_passed(call)
+        standing: Standing | None
+        root = self.base_url
+        if call.format in self._services:
+            first = self._errand(call)[1].requests[0]
+            root, body, path = self.root, first.body, first.path
+            headers, standing = self._passed_on(call), self._whole
+        else:
+            spoken = self._spoken.get(call.codec.format, self._first)
+            headers, standing, body, path, _ = self._write(call, spoken)
         if standing is not None:
             headers = {**standing.headers, **headers}
         context = self.context
@@ -191,7 +216,7 @@ class HttpAdapter(ABC):
         elif context.credential is not None:
             shown = self.credential_headers(context.credential)
         headers["x-request-id"] = call.request_id
-        return Preview("POST", self.base_url + path, headers, body, frozenset(shown))
+        return Preview("POST", root + path, headers, body, frozenset(shown))
 
     # -- the way out
 
@@ -225,13 +250,7 @@ class HttpAdapter(ABC):
                 headers, standing = sent, None
             headers.update(encoded.headers)
             if encoded.losses:
-                call.ledger.add_request(encoded.losses)
-                if call.refuse_loss and (lost := call.ledger.lost):
-                    raise Unsupported(
-                        "this route refuses what would be lost on the way to the provider: "
-                        + "; ".join(f"{loss.path} ({loss.why})" for loss in lost[:5]),
-                        param=lost[0].path,
-                    )
+                note_losses(call, encoded.losses)
         if call.counts:
             body, path = asked(codec.format, body, path, written=call.body is None)
         if same_format and call.facts.query:
@@ -274,7 +293,9 @@ class HttpAdapter(ABC):
                 reply.through(stage)
         return reply
 
-    async def _refused(self, exchange: Exchange, codec: Codec, credential: str | None) -> UpstreamError:
+    async def _refused(
+        self, exchange: Exchange, codec: Codec, credential: str | None, another: str = ""
+    ) -> UpstreamError:
         """Read an error response; no secret of ours may come back in its words."""
         try:
             body = await exchange.read(MAX_ERROR_BYTES)
@@ -286,7 +307,7 @@ class HttpAdapter(ABC):
                 "followed: set base_url to where it points"
             )
         error = codec.decode_error(exchange.status, exchange.headers, _without(credential, body))
-        error.headers = _passed_back(exchange.headers)
+        error.headers = passed_back(exchange.headers, another)
         return error
 
     def _events(self, body: bytes, exchange: Exchange, codec: Codec, credential: str | None) -> tuple[Event, ...]:
@@ -297,6 +318,10 @@ class HttpAdapter(ABC):
             pass  # it may repeat our key: nobody may hold on to it, not even as the context of another
         self._told_usage(body, exchange, codec, credential)  # it has the better words
         return codec.decode_response(_without(credential, body))
+
+    @property
+    def _errors(self) -> Codec:
+        return self._first.codec
 
     def _told_usage(self, body: bytes, exchange: Exchange, codec: Codec, credential: str | None) -> Raw:
         """Return what an answer says of its usage. Raises the error that it tells, Malformed if it is no JSON object."""
@@ -363,19 +388,4 @@ def _without(credential: str | None, body: bytes) -> bytes:
     return body
 
 
-def _provider_request_id(headers: Mapping[str, str]) -> str | None:
-    return headers.get("x-request-id") or headers.get("request-id")
-
-
-def _passed_back(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the provider's headers that the caller may see."""
-    passed = {}
-    for name in headers:
-        if name in _RESPONSE_HEADERS or name.startswith(_RESPONSE_PREFIXES):
-            passed[name] = headers[name]
-    if (provider_id := headers.get("x-request-id")) is not None:
-        passed["headgate-upstream-request-id"] = provider_id
-    return passed
-
-
-__all__ = ["ErrorKind", "HttpAdapter", "HttpOptions"]
+__all__ = ["ErrorKind", "HttpAdapter", "HttpOptions", "PassingOptions"]

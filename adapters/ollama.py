@@ -6,6 +6,10 @@ from typing import ClassVar
 
 from ..gateway.codecs.base import Codec
 from ..gateway.codecs.ollama import CHAT, GENERATE
+from ..gateway.codecs.operations import openai_embeddings
+from ..gateway.codecs.operations.base import Service
+from ..gateway.codecs.operations.embeddings import Embeddings
+from ..gateway.codecs.operations.ollama import WIRE
 from .http import HttpAdapter
 
 
@@ -19,6 +23,10 @@ class OllamaAdapter(HttpAdapter):
     def codecs(self) -> tuple[Codec, ...]:
         """Both of its formats."""
         return CHAT, GENERATE
+
+    def services(self) -> tuple[Service, ...]:
+        """Embeddings."""
+        return (Embeddings(WIRE, openai_embeddings.read, self.options.max_inputs),)
 
     def credential_headers(self, credential: str) -> dict[str, str]:
         """Bearer, as its cloud and proxies before a server have it."""

@@ -10,7 +10,12 @@ from msgspec import Meta, Struct
 from ..gateway import registry
 from ..gateway.codecs.base import Codec
 from ..gateway.codecs.openai_chat import CODEC
-from .http import HttpAdapter, HttpOptions
+from ..gateway.codecs.operations import openai_embeddings
+from ..gateway.codecs.operations.base import Service
+from ..gateway.codecs.operations.embeddings import Embeddings
+from ..gateway.codecs.operations.moderations import Moderations
+from ..gateway.codecs.operations.rerank import SameRerank
+from .http import HttpAdapter, PassingOptions
 
 _VENDOR: Final = "api.openai.com"
 _CHAT: Final = ("openai.chat",)
@@ -18,7 +23,7 @@ _VENDORS_OWN: Final = ("openai.chat", "openai.responses")
 """Nearly all of its models refuse /v1/completions: whoever uses one that does not says so in ``formats``."""
 
 
-class OpenAIOptions(HttpOptions, frozen=True, forbid_unknown_fields=True):
+class OpenAIOptions(PassingOptions, frozen=True, forbid_unknown_fields=True):
     """Options of the adapter ``openai``. ``formats``: what the provider speaks. A caller of one of them is passed on as it
     came, any other is translated to the first. Unless said, these are ``openai.chat`` and ``openai.responses`` for OpenAI
     itself, and ``openai.chat`` for any other ``base_url``."""
@@ -39,13 +44,26 @@ class OpenAIAdapter(HttpAdapter):
     codec: ClassVar[Codec] = CODEC
     default_base_url = "https://api.openai.com/v1"
     request_prefixes = ("openai-",)
+    passed = "openai.passthrough"
+    passed_below = "/v1"
+
+    @property
+    def _is_vendor(self) -> bool:
+        host = urlsplit(self.base_url).hostname or ""
+        # eu.api.openai.com and its likes keep the data in their region.
+        return host == _VENDOR or host.endswith(f".{_VENDOR}")
 
     def codecs(self) -> tuple[Codec, ...]:
         """Those of ``formats``."""
-        host = urlsplit(self.base_url).hostname or ""
-        # eu.api.openai.com and its likes keep the data in their region.
-        usual = _VENDORS_OWN if host == _VENDOR or host.endswith(f".{_VENDOR}") else _CHAT
+        usual = _VENDORS_OWN if self._is_vendor else _CHAT
         return tuple(registry.codec(format) for format in self.options.formats or usual)
+
+    def services(self) -> tuple[Service, ...]:
+        """Embeddings and moderation, and of others than OpenAI reranking, which many of its likes serve. Who has no such
+        endpoint says so itself, with a 404."""
+        embeddings = Embeddings(openai_embeddings.WIRE, openai_embeddings.read, self.options.max_inputs)
+        services: tuple[Service, ...] = (embeddings, Moderations())
+        return services if self._is_vendor else (*services, SameRerank())
 
     def credential_headers(self, credential: str) -> dict[str, str]:
         """Bearer."""

@@ -14,6 +14,7 @@ from .facts import ANONYMOUS, Principal, WireFacts
 from .ir.loss import Ledger
 from .ir.message import Request
 from .ir.words import Words
+from .passing.request import Passed
 from .relay.scope import Scope
 
 _KEY_IN_QUERY: Final = {"gemini": "key"}
@@ -44,7 +45,8 @@ def presented_key(headers: Mapping[str, str], in_query: str | None = None) -> st
 
 
 class Attempt(Struct, omit_defaults=True):
-    """One try at an upstream. Times are seconds since the call began; ``format`` is the provider's, if not the caller's."""
+    """One try at an upstream. Times are seconds since the call began; ``format`` is the provider's, if not the caller's.
+    ``calls`` is how many requests it took."""
 
     upstream: str
     model: str
@@ -54,6 +56,7 @@ class Attempt(Struct, omit_defaults=True):
     error: ErrorKind | None = None
     request_id: str | None = None
     format: str | None = None
+    calls: int = 1
 
 
 class Decision(Struct, omit_defaults=True):
@@ -82,7 +85,7 @@ class Call(Struct):
     Header names in ``headers`` are lower case. ``began`` and ``deadline`` are in seconds of the loop's clock,
     ``began_unix`` of the wall's. ``wire`` is what rules see of the request as it came. ``credential`` is the key the
     caller presented; only an upstream with pass-through may look at it. ``counts`` says that it asks for no answer, but for how
-    many tokens the request has.
+    many tokens the request has. ``passed`` is a request that nobody translates, in the place of ``body`` and ``request``.
     """
 
     codec: Codec
@@ -105,6 +108,7 @@ class Call(Struct):
     remote: str | None = None
     wire: WireFacts | None = None
     counts: bool = False
+    passed: Passed | None = None
     _request: Request | None = None
 
     @property
@@ -116,6 +120,11 @@ class Call(Struct):
     def headers(self) -> Mapping[str, str]:
         """The caller's headers, names in lower case."""
         return self.facts.headers
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it cannot be sent again: headers went to the caller, or bytes of its request are gone."""
+        return self.scope.committed or (self.passed is not None and self.passed.upload.is_spent)
 
     @property
     def stream(self) -> bool:

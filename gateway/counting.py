@@ -21,7 +21,7 @@ from .call import Call
 from .chain import Adapter, Next
 from .codecs.base import RequestFacts
 from .counted import QUICK_BYTES
-from .doors import OPERATIONS
+from .doors import APART
 from .errors import DecodeError, UpstreamError
 from .ir.event import Chunk
 from .relay.reply import Reply
@@ -146,7 +146,7 @@ def ending(adapter: Adapter, serve: Next, operate: Next) -> Next:
     formats = adapter.counts if isinstance(adapter, Counts) else frozenset()
 
     def end(call: Call) -> Awaitable[Reply]:
-        if call.codec.format in OPERATIONS:
+        if call.codec.format in APART:
             return operate(call)
         return _count(adapter, formats, call) if call.counts else serve(call)
 

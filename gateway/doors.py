@@ -43,6 +43,10 @@ OPERATIONS: Final[dict[str, tuple[str, ...]]] = {
     "rerank": ("/v1/rerank", "/rerank"),
 }
 """Where callers ask for what is no conversation."""
+PASSED: Final = ("openai.passthrough", "anthropic.passthrough", "gemini.passthrough")
+"""Formats of calls that nobody translates. ``passing.paths`` knows where they are asked for."""
+APART: Final = frozenset({*OPERATIONS, *PASSED})
+"""Formats of what is no conversation: an upstream may serve them or not."""
 COUNTING: Final[dict[str, tuple[str, ...]]] = {
     "anthropic.messages": tuple(f"{path}/count_tokens" for path in DOORS["anthropic.messages"]),
     "openai.responses": tuple(f"{path}/input_tokens" for path in DOORS["openai.responses"]),

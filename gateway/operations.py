@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final, Protocol, TypeVar, runtime_checkable
 
 from .call import Call
-from .chain import Adapter, Next
+from .chain import Next
 from .errors import Unsupported
 from .relay.reply import Reply
 from .relay.scope import Scope
@@ -32,12 +32,32 @@ class Operates(Protocol):
         ...
 
 
-def operations_of(adapter: Adapter | None) -> frozenset[str]:
+@runtime_checkable
+class PassesOn(Protocol):
+    """An adapter that passes on what nobody translates. ``passes`` is the format whose callers it serves so, or ""."""
+
+    passes: str
+
+    def passes_path(self, path: str, /) -> bool:
+        """Whether it serves ``path``, spelled with its version."""
+        ...
+
+    async def pass_on(self, call: Call, /) -> Reply:
+        """Send the request of ``call.passed`` as it came; return at the provider's response headers."""
+        ...
+
+
+def passes(adapter: object, format: str, path: str = "") -> bool:
+    """Whether an adapter passes on calls of ``format`` to ``path``; "" is any."""
+    return isinstance(adapter, PassesOn) and adapter.passes == format and (not path or adapter.passes_path(path))
+
+
+def operations_of(adapter: object) -> frozenset[str]:
     """Return the formats of operations that an adapter serves."""
     return adapter.operations if isinstance(adapter, Operates) else frozenset()
 
 
-def operating(name: str, adapter: Adapter, able: Mapping[str, Sequence[str]]) -> Next:
+def operating(name: str, adapter: object, able: Mapping[str, Sequence[str]]) -> Next:
     """Return the end of a chain for calls that are operations, at the upstream ``name``.
 
     ``able`` are the upstreams that serve a format, for whoever asks one that does not; it may still grow.
@@ -45,6 +65,8 @@ def operating(name: str, adapter: Adapter, able: Mapping[str, Sequence[str]]) ->
     formats = operations_of(adapter)
 
     def end(call: Call) -> Awaitable[Reply]:
+        if call.passed is not None and isinstance(adapter, PassesOn) and passes(adapter, call.format, call.facts.path):
+            return adapter.pass_on(call)
         if isinstance(adapter, Operates) and call.format in formats:
             return adapter.operate(call)
         raise cannot(name, call.format, able.get(call.format, ()))
@@ -55,8 +77,8 @@ def operating(name: str, adapter: Adapter, able: Mapping[str, Sequence[str]]) ->
 def cannot(name: str, format: str, able: Iterable[str] = ()) -> Unsupported:
     """Return the error for an operation that the upstream ``name`` does not serve."""
     others = ", ".join(able)
-    hint = f"of this gateway's upstreams these do: {others}" if others else "none of this gateway's upstreams does"
-    return Unsupported(f"the upstream {name} does not serve {format}; {hint}", status=501)
+    hint = f"; these upstreams do: {others}" if others else ""
+    return Unsupported(f"the upstream {name} does not serve {format}{hint}", status=501)
 
 
 async def side_by_side(scope: Scope, works: Sequence[Callable[[], Awaitable[T]]], at_once: int = AT_ONCE) -> list[T]:

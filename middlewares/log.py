@@ -51,7 +51,8 @@ class Line(Struct, omit_defaults=True):
     """What is said of a call. ``time`` is Unix seconds, ``outcome`` is ``ok``, ``cancelled`` or the kind of the error.
     ``tokens`` is the size of the request as rules count it, ``exact_tokens`` what a tokenizer found where a rule asked for
     that; ``team`` and ``tags`` are the caller's: with them ``headgate replay`` can decide about the call once more.
-    ``counts``: no answer was asked for, but how many tokens the request has."""
+    ``counts``: no answer was asked for, but how many tokens the request has. Of a call that was passed on as it came there are
+    ``received_bytes`` of its request and ``sent_bytes`` of its answer."""
 
     time: float
     request_id: str
@@ -85,6 +86,8 @@ class Line(Struct, omit_defaults=True):
     loss: list[Loss] = []
     answer_loss: list[Loss] = []
     counts: bool = False
+    received_bytes: int | None = None
+    sent_bytes: int | None = None
     error: str | None = None
 
 
@@ -126,7 +129,8 @@ class Log:
         except BaseException as fault:
             self.note(call, _as_error(fault, call), None, None, 0)
             raise
-        return reply.through(_Watch(self, call, reply.status))
+        watch = _Watch if call.passed is None else _Counting
+        return reply.through(watch(self, call, reply.status))
 
     def note(
         self,
@@ -135,15 +139,16 @@ class Log:
         usage: Usage | None,
         first_token_s: float | None,
         status: int,
+        sent_bytes: int | None = None,
     ) -> None:
         """Add the line of ``call``, which is over: with ``error``, or with ``status``."""
         decision, ledger, loop = call.decision, call.ledger, call.scope.loop
-        peek, began = call.peek, call.began
+        peek, began, passed = call.peek, call.began, call.passed
         spent = usage or _NO_USAGE
         line = Line(
             call.began_unix,
             call.request_id,
-            "POST",
+            "POST" if passed is None else passed.method,
             call.facts.path,
             call.codec.format,
             peek.model,
@@ -173,6 +178,8 @@ class Log:
             ledger.request,
             ledger.answer,
             call.counts,
+            None if passed is None else passed.upload.received,
+            sent_bytes if passed is None else sent_bytes or 0,
             None if error is None else mask_secrets(error.message)[:500],
         )
         self._lines.append(line)
@@ -220,13 +227,14 @@ def _status(call: Call, error: GatewayError) -> int:
 class _Watch:
     """Notes the first token and the last usage."""
 
-    __slots__ = ("_log", "_call", "_status", "_usage", "_first_token_s")
+    __slots__ = ("_log", "_call", "_status", "_usage", "_last", "_first_token_s")
 
     def __init__(self, log: Log, call: Call, status: int) -> None:
         self._log = log
         self._call = call
         self._status = status
         self._usage: Usage | None = None
+        self._last: Chunk | None = None
         self._first_token_s: float | None = None
 
     def feed(self, chunk: Chunk, /) -> Chunk:
@@ -234,6 +242,7 @@ class _Watch:
         if chunk.is_whole:
             self._usage = chunk.usage
             return chunk
+        self._last = chunk
         for event in chunk.events:
             kind = type(event)
             if kind is PartDelta:
@@ -244,8 +253,31 @@ class _Watch:
         return chunk
 
     def close(self, error: GatewayError | None, /) -> None:
-        """The answer is over."""
+        """The answer is over. One that was broken off may have told its usage beside the events."""
+        if error is not None and self._last is not None:
+            self._usage = self._last.usage or self._usage
         self._log.note(self._call, error, self._usage, self._first_token_s, self._status)
+
+
+class _Counting(_Watch):
+    """Counts the bytes of what is passed on, and notes the first."""
+
+    __slots__ = ("_bytes",)
+
+    def __init__(self, log: Log, call: Call, status: int) -> None:
+        super().__init__(log, call, status)
+        self._bytes = 0
+
+    def feed(self, chunk: Chunk, /) -> Chunk:
+        """Count."""
+        if self._first_token_s is None:
+            self._first_token_s = self._call.scope.loop.time() - self._call.began
+        self._bytes += len(chunk.raw or b"")
+        return chunk
+
+    def close(self, error: GatewayError | None, /) -> None:
+        """The answer is over."""
+        self._log.note(self._call, error, None, self._first_token_s, self._status, self._bytes)
 
 
 __all__ = ["Line", "Log", "LogOptions", "mask_secrets"]

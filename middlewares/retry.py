@@ -54,7 +54,7 @@ class Retry:
                 if (attempts := call.decision.attempts) and attempts[-1].error is None:
                     attempts[-1].error = error.kind  # it failed inside its stream
                 wait = self._wait_s(error, attempt)
-                if wait is None or call.scope.committed or self._too_late(call, wait):
+                if wait is None or call.is_final or self._too_late(call, wait):
                     raise
                 _log.info(
                     "%s failed with %s, try %d of %d in %.1f s",
@@ -66,7 +66,7 @@ class Retry:
                 )
                 failed = error
             await asyncio.sleep(wait)
-            if call.scope.committed:
+            if call.is_final:
                 raise failed
         raise AssertionError("unreachable: the last try raised")
 

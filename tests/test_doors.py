@@ -18,6 +18,11 @@ SERVED = [
     ("/messages", "anthropic.messages"),
     ("/api/chat", "ollama.chat"),
     ("/api/generate", "ollama.generate"),
+    ("/v1/embeddings", "openai.embeddings"),
+    ("/embeddings", "openai.embeddings"),
+    ("/v1/moderations", "openai.moderations"),
+    ("/v1/rerank", "rerank"),
+    ("/rerank", "rerank"),
 ]
 GEMINI = [
     ("/v1beta/models/{}", "gemini-3-pro", "gemini-3-pro"),
@@ -36,7 +41,8 @@ NOWHERE = [
     "/",
     "/v1",
     "/v1/chat/completions/",
-    "/v1/embeddings",
+    "/v2/rerank",
+    "/v1/embed",
     "/api/tags",
     "/v1beta/models/m",
     "/v1beta/models/m:embedContent",

@@ -13,7 +13,7 @@ import msgspec
 
 from .. import registry
 from ..codecs.base import RequestFacts
-from ..doors import DOORS, format_below, path_of
+from ..doors import DOORS, OPERATIONS, format_below, path_of
 from ..facts import ANONYMOUS, Principal
 from ..registry import UnknownName
 from ..rules.given import Posed, pose_bytes
@@ -157,7 +157,7 @@ def _format(asked: Asked) -> str:
             raise Refused(str(fault)) from fault
     by_path = format_below(asked.path)
     if by_path is None and asked.path not in ("", "/") and asked.format is None:
-        known = ", ".join(paths[0] for paths in DOORS.values())
+        known = ", ".join(paths[0] for paths in (DOORS | OPERATIONS).values())
         raise Refused(f"nothing is served at POST {asked.path[:200]}: known are {known}")
     if asked.format is not None and by_path not in (None, asked.format):
         raise Refused(f"the format is said to be {asked.format}, but {asked.path[:200]} is where {by_path} is served")
@@ -180,6 +180,8 @@ def _guess(asked: Asked) -> str | None:
         raise Refused("the request body is no JSON object")
     if "contents" in body:
         return "gemini"
+    if "query" in body and "documents" in body:
+        return "rerank"
     if "messages" not in body:
         if "prompt" not in body:
             return "openai.responses" if "input" in body else None

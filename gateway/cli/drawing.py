@@ -12,9 +12,10 @@ from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
 from msgspec import Struct
 
-from ..doors import DOORS
+from ..doors import DOORS, OPERATIONS
 from ..errors import ErrorKind
 from ..rules import Plan, Route, Upstream
+from ..rules.condition import literals
 from ..rules.match import compile_condition
 from ..rules.target import Aim, Case, Leaf, Split, Target
 from .show import demands, visible
@@ -112,7 +113,8 @@ class _Artist:
     def formats(self, routes: Iterable[Route]) -> list[Edge]:
         """Draw the formats, of which those stand in one box whose requests may take the same routes; return their edges."""
         alike: dict[tuple[str, ...], list[str]] = {}
-        for format in sorted(DOORS):
+        routes = tuple(routes)
+        for format in sorted(DOORS.keys() | _named_operations(routes)):
             taking = tuple(self.nodes["route", route.name].key for route in routes if _takes(route, format))
             alike.setdefault(taking, []).append(format)
         edges = []
@@ -158,6 +160,12 @@ class _Artist:
             why = [] if off is None else textwrap.wrap(f"off: {off}", MAX_LINE)
             self.nodes[kind, name] = Node(key, kind, _lines(*lines, *why), off is not None)
         return self.nodes[kind, name]
+
+
+def _named_operations(routes: Iterable[Route]) -> set[str]:
+    """Return those of what is no conversation that a route speaks of: few files have anything to do with them."""
+    conditions = [condition for route in routes if (condition := route.conditions.get("format")) is not None]
+    return {format for condition in conditions for format in literals(condition) if format in OPERATIONS}
 
 
 def _takes(route: Route, format: str) -> bool:

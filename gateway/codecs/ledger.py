@@ -276,6 +276,7 @@ class _OllamaChat(_Caller):
         "reasoning.effort": "think",
         "reasoning.mode": "think",
         "response_format": "format",
+        "response_format.schema": "format",
     }
 
     def message(self, number: int) -> str:

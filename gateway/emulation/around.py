@@ -6,6 +6,7 @@ from functools import partial
 
 from ..call import Call
 from ..chain import Next
+from ..doors import APART
 from ..relay.reply import Reply
 from . import fan_out, structured
 from .asking import is_wanted
@@ -26,7 +27,7 @@ class Emulation:
 
     async def __call__(self, call: Call, /) -> Reply:
         """Serve ``call``; what the caller does not ask for is not stood in for."""
-        if call.counts:
+        if call.counts or call.format in APART:
             return await self._serve(call)
         most = self._most_of(call)
         reply = await (self._one(call) if most is None else fan_out.fan_out(call, self._one, most))
@@ -36,7 +37,7 @@ class Emulation:
 
     def ask(self, call: Call) -> Call:
         """Return the first call that would be made for ``call``; what is stood in for goes to its ledger. Sends nothing."""
-        if call.counts:
+        if call.counts or call.format in APART:
             return call
         most = self._most_of(call)
         if most is not None:

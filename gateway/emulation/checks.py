@@ -178,4 +178,6 @@ def _place(path: list[str | int]) -> str:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= _MAX_WORDS else f"{text[:_MAX_WORDS]}…"
+    """Return a text without its middle, if it is long: what is wrong stands at its end."""
+    half = _MAX_WORDS // 2
+    return text if len(text) <= _MAX_WORDS else f"{text[:half]}…{text[-half:]}"

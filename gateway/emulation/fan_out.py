@@ -25,7 +25,7 @@ async def fan_out(call: Call, call_next: Next, most: int) -> Reply:
     if not is_wanted(call.request):
         return await call_next(call)
     scope = call.scope
-    tasks = [scope.spawn(_one(call_next, each), name="choice") for each in _calls(call, most)]
+    tasks = [scope.spawn(_one(call_next, each, call), name="choice") for each in _calls(call, most)]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
         failed = [task for task in tasks if task.done() and (task.cancelled() or task.exception() is not None)]
@@ -64,8 +64,13 @@ def _calls(call: Call, most: int) -> Iterator[Call]:
         yield call.with_request(replace(request, n=None, seed=seed))
 
 
-async def _one(call_next: Next, call: Call) -> Reply:
-    return await call_next(call)
+async def _one(call_next: Next, call: Call, whole: Call) -> Reply:
+    """Serve one of the calls. Its tries are its own until it has an answer: who retries looks at the last of them."""
+    call.decision = replace(whole.decision, attempts=[])
+    try:
+        return await call_next(call)
+    finally:
+        whole.decision.attempts += call.decision.attempts
 
 
 def _close(task: asyncio.Task[Reply]) -> None:

@@ -139,7 +139,8 @@ class Merged:
                 if (index := told.get(event.index)) is not None:
                     yield replace(event, index=index, choice=choice)
             elif isinstance(event, PartStart):
-                if not event.choice:
+                told.pop(event.index, None)
+                if not event.choice:  # nothing but that was asked for
                     told[event.index] = self._next
                     yield replace(event, index=self._next, choice=choice)
                     self._next += 1

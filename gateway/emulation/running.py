@@ -45,7 +45,7 @@ class RunningUsage:
         if told is not None:
             self._told = told
         if not says:
-            return chunk
+            return chunk if chunk.raw is None else Chunk(chunk.events, None, chunk.wire)
         usage = told if told is not None and fresh else self._estimate()
         return Chunk((UsageReport(usage, running=True), *chunk.events), None, chunk.wire)
 

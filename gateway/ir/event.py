@@ -20,7 +20,7 @@ class Wire(NamedTuple):
     """How bytes are spelled: a format in a framing. ``raw`` bytes go out only to a client of the same wire."""
 
     format: str
-    framing: Literal["json", "sse", "ndjson", "eventstream", "message", "array"]
+    framing: Literal["json", "sse", "ndjson", "eventstream", "message", "array", "bytes"]
 
 
 StopReason = Literal[
@@ -188,7 +188,8 @@ class Chunk(Struct, gc=False):
 
     ``raw`` is whole frames only and None once anything was changed; ``wire`` says how ``raw`` is spelled. Never mutated by
     anyone but itself: ``events`` of a whole JSON body are decoded on first use, since often nobody reads them, and usage is
-    read from the one member that tells it.
+    read from the one member that tells it. Providers that count anew in every frame are not read each time: their chunks
+    hold the usage beside the events, and the last one is an event.
     """
 
     _events: tuple[Event, ...] | None
@@ -210,9 +211,11 @@ class Chunk(Struct, gc=False):
 
     @property
     def usage(self) -> Usage | None:
-        """The last usage reported here; of a whole body that nobody decoded yet, read without decoding the rest."""
-        if self._events is None and self._read_usage is not None and self._usage is not None:
-            return self._read_usage(self._usage)
+        """The last usage told here; of a whole body that nobody decoded yet, read without decoding the rest."""
+        if self._read_usage is not None and self._usage is not None:
+            usage = self._read_usage(self._usage)
+            if usage is not None or self._events is None:
+                return usage
         for event in reversed(self.events):
             if isinstance(event, UsageReport):
                 return event.usage

@@ -9,7 +9,7 @@ from ..call import Call
 from ..chain import Next
 from ..ir.message import Media
 from ..relay.reply import Reply
-from .inline import Kind, inlined, losses, places
+from .inline import Kind, inlined, losses, places, shown
 from .options import FetchRules
 
 ALL: Final[frozenset[str]] = frozenset(get_args(Kind))
@@ -40,13 +40,14 @@ class MediaFetching:
         return await self._serve(call)
 
     def ask(self, call: Call) -> Call:
-        """Note in the ledger what would be fetched. The call stays as it is: nothing is asked of anybody."""
-        if wanted := self._wanted(call):
-            call.ledger.add_request(losses(call.request, wanted))
-        return call
+        """Return the call as it would be served, noting what would be fetched; nothing is asked of anybody."""
+        if not (wanted := self._wanted(call)):
+            return call
+        call.ledger.add_request(losses(call.request, wanted))
+        return call.with_request(shown(call.request, wanted))
 
     def _wanted(self, call: Call) -> dict[str, tuple[str, Media]]:
-        if call.counts:
+        if call.counts or call.passed is not None:
             return {}
         wire = call.wire
         if call.body is not None and wire is not None and not wire.has_image and self._kinds == {"image"}:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Final, Literal
 
 from msgspec.structs import replace
@@ -47,6 +48,12 @@ def losses(request: Request, wanted: Mapping[str, tuple[str, Media]]) -> tuple[L
     return in_the_callers_words(request, [Loss("emulated", path, media.kind, why) for path, media in wanted.values()])
 
 
+def shown(request: Request, wanted: Mapping[str, tuple[str, Media]]) -> Request:
+    """Return the request as it will be but for the files, which nobody is asked for: their data says so."""
+    stand_in = base64.b64encode(b"(fetched when the call is made)").decode("ascii")
+    return replace(request, messages=_changed(request, partial(_stand_in, wanted, stand_in)))
+
+
 async def inlined(request: Request, wanted: Mapping[str, tuple[str, Media]], rules: FetchRules) -> Request:
     """Return the request with the files of ``wanted`` in it. Raises CallerError, by path, for one that cannot be had."""
     if len(wanted) > MAX_FILES:
@@ -75,6 +82,10 @@ def _with(media: Media, file: Fetched) -> Media:
     if not media_type.startswith(_TYPES[media.kind]):
         raise NotFetched(f"its server says that it is {file.media_type or 'nothing it has a name for'}")
     return replace(media, data=base64.b64encode(file.data).decode("ascii"), uri=None, media_type=media_type)
+
+
+def _stand_in(wanted: Collection[str], data: str, media: Media, path: str) -> Media:
+    return replace(media, data=data, uri=None) if media.uri in wanted else media
 
 
 def _sniffed(data: bytes) -> str | None:

@@ -20,7 +20,7 @@ class FetchRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     hosts: Annotated[tuple[str, ...], Meta(min_length=1)]
     """Such as ``images.example``, ``*.cdn.example``, ``files.internal:8080`` or ``"*"`` for any. Without a port it is the usual
     one of http and https. Redirects are followed to these hosts alone."""
-    max_size: Size = Size(10_000_000)
+    max_size: Size = Size(10 * 1024 * 1024)
     """The largest file; a larger one is refused before it is read."""
     timeout: Duration = Duration(10)
     """For one file, its redirects included."""

@@ -110,6 +110,15 @@ class Reply:
         return reply
 
     @classmethod
+    def begun(
+        cls, source: Source[Chunk], scope: Scope, status: int = 200, headers: Mapping[str, str] | None = None
+    ) -> Reply:
+        """Return a reply whose headers are all that anybody waits for: nobody reads in it when its content begins."""
+        reply = cls(source, scope, status, headers)
+        reply._has_content = True
+        return reply
+
+    @classmethod
     def pump(cls, chunks: AsyncIterator[Chunk], scope: Scope, status: int = 200) -> Reply:
         """Return a reply fed by an async iterator, for middlewares and adapters written in pull form."""
         from .pull import Pump

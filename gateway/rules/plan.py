@@ -6,6 +6,7 @@ A plan is immutable and inert until ``start``; many calls and, for the time of a
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -17,7 +18,9 @@ from ..call import Call
 from ..chain import CarriesOver, Middleware, Next
 from ..codecs.base import Codec, Peek, RequestFacts
 from ..counted import CountedFacts
+from ..doors import PASSED
 from ..facts import Principal, WireFacts
+from ..passing.paths import is_kept
 from ..responses.kept import Policy
 from .condition import Condition
 from .index import Index
@@ -27,6 +30,7 @@ from .schema import Loss, ServerOptions
 from .target import Aim, Leaf
 from .upstream import Pool, Upstream
 
+_NAMED: Final = re.compile(r"\b(?:path|format)\b").search
 _FEW: Final = 24
 """Up to so many routes, asking each is cheaper than looking up which to ask."""
 
@@ -75,6 +79,20 @@ class Route(Struct, frozen=True, eq=False):
     def off(self) -> str | None:
         """Why the route does not match at present, or None."""
         return self.aim.off
+
+    def passes(self, facts: WireFacts) -> bool:
+        """Whether a call that is to be passed on may take this route, which matches it.
+
+        An upstream must serve its path. What leaves something behind at the provider, for everybody to find who comes with
+        the same credential, takes only a route that speaks of a path or format: a catch-all opens no such thing by chance.
+        """
+        if (
+            is_kept(facts.path)
+            and self.conditions.keys().isdisjoint(("path", "format"))
+            and not _NAMED(self.when or "")
+        ):
+            return False
+        return any(leaf.upstream.serves(facts.format, facts.path) for leaf in self.aim.leaves())
 
     @property
     def upstream(self) -> Upstream | None:
@@ -146,21 +164,22 @@ class Plan:
 
     def facts(self, codec: Codec, peek: Peek, around: RequestFacts, body: bytes) -> WireFacts:
         """Return what these rules see of a request: the one place where anybody gets it from."""
-        if self.exact_tokens:
+        if self.exact_tokens and codec.format not in PASSED:
             return CountedFacts(codec, peek, around, body)
         return WireFacts(codec.format, peek, around, body)
 
     def match(self, facts: WireFacts) -> Route | None:
-        """Return the first route that matches and whose upstream is on."""
+        """Return the first route that matches and whose upstream is on; for what is passed on, the first that also serves it."""
+        apart = facts.format in PASSED
         live = self._live
         if self._index is not None:
             for at in self._index.candidates(lambda fact: fact.get(facts)):
                 matches, route = live[at]
-                if matches(facts):
+                if matches(facts) and (not apart or route.passes(facts)):
                     return route
             return None
         for matches, route in live:
-            if matches(facts):
+            if matches(facts) and (not apart or route.passes(facts)):
                 return route
         return None
 

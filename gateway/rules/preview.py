@@ -16,6 +16,7 @@ from ..call import Call, Decision
 from ..chain import Preview, Previews
 from ..errors import ErrorKind, GatewayError, NotFound, upstream_error
 from ..ir.loss import Ledger, Loss
+from ..operations import cannot
 from ..relay.scope import Clock, Scope
 from .decide import Verdict
 from .given import Posed
@@ -90,6 +91,8 @@ def outgoing(verdict: Verdict, posed: Posed, failures: Sequence[ErrorKind] = ())
     refusal: GatewayError | None = None
     previews = isinstance(adapter, Previews)
     try:
+        if not leaf.upstream.serves(call.format):
+            raise cannot(leaf.upstream.name, call.format)
         if isinstance(adapter, Previews):
             preview = adapter.preview(call if leaf.upstream.ask is None else leaf.upstream.ask(call))
     except GatewayError as error:

@@ -61,6 +61,7 @@ CATALOGUE: Final[dict[str, str]] = {
     "E058": "structured output without the structured extra",
     "E059": "media that nobody may be asked for",
     "E060": "a test in the file that fails",
+    "E061": "a route for what its upstreams do not serve",
     "W101": "defined and never used",
     "W102": "an upstream that is off",
     "W103": "no routes",

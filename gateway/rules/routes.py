@@ -7,6 +7,7 @@ from functools import partial
 from typing import TypeVar
 
 from ..chain import Middleware, Next, compose
+from ..doors import PASSED
 from .cel import narrowed, read_when
 from .chains import Chains
 from .condition import Condition, literals
@@ -68,6 +69,7 @@ class Routes:
         if aim is None or (condition is not None and when is None):
             return None
         leaves = list(aim.leaves())
+        self._check_served(rules.name, match, conditions, leaves)
         middlewares = _each_once([*chain.middlewares, *(each for leaf in leaves for each in leaf.upstream.middlewares)])
         outright = aim.upstream if isinstance(aim, Leaf) else None
         counted = chain.middlewares if outright is None else middlewares
@@ -115,6 +117,22 @@ class Routes:
                 "logs tell routes by name",
             )
         self._names.setdefault(name, spot)
+
+    def _check_served(
+        self, name: str, match: Node | None, conditions: Mapping[str, Condition], leaves: Sequence[Leaf]
+    ) -> None:
+        """Note a format that the route names and that none of its upstreams serves; one that is off may."""
+        condition = conditions.get("format")
+        if condition is None or not isinstance(match, Table) or any(leaf.off is not None for leaf in leaves):
+            return
+        for format in literals(condition):
+            if leaves and not any(leaf.upstream.serves(format) for leaf in leaves):
+                named = " or ".join(dict.fromkeys(leaf.upstream.name for leaf in leaves))
+                said = f'the route "{name}" is for {format}, which {named} does not serve'
+                hint = "lead it to an upstream that does, such as one with adapter: openai"
+                if format in PASSED:
+                    hint = "lead it to its vendor's adapter; for another base_url say there which paths, as passthrough: true"
+                self._problems.add("E061", match.entries["format"].spot, said, hint)
 
     def _reachable(self, name: str, node: Table, conditions: Mapping[str, Condition], *, hides: bool) -> None:
         for at in self._index.covering(conditions):

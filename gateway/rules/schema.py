@@ -81,6 +81,8 @@ class ServerOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Whether routes without auth may be reached from the network."""
     max_body: Size = Size(64 * 1024 * 1024)
     """The largest request body."""
+    max_upload: Size = Size(2 * 1024 * 1024 * 1024)
+    """The largest body of a request that is passed on untranslated, such as a file: it is never held whole."""
     max_header: Size = Size(64 * 1024)
     """The most that the headers of a request may take together."""
     receive: Duration = Duration(60)
@@ -120,7 +122,7 @@ class ServerOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                 ipaddress.ip_network(network)
             except ValueError as fault:
                 raise ValueError(f"trusted_proxies: {fault}") from fault
-        for name in ("max_body", "max_header", "receive", "keep_alive"):
+        for name in ("max_body", "max_upload", "max_header", "receive", "keep_alive"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above zero")
         if not isinstance(self.response_headers, bool):

@@ -15,8 +15,10 @@ from hashlib import blake2b
 from typing import Any, TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ..call import Call
+from ..doors import APART
 from ..errors import ErrorKind, GatewayError, NotFound
 from ..facts import WireFacts
 from ..relay.reply import Reply
@@ -175,7 +177,7 @@ class Target(Struct, frozen=True, eq=False):
                 tries = decision.attempts
                 if tries and tries[-1].error is None:
                     tries[-1].error = error.kind  # it failed inside its stream
-                if call.scope.committed or (call.deadline is not None and call.scope.loop.time() >= call.deadline):
+                if call.is_final or (call.deadline is not None and call.scope.loop.time() >= call.deadline):
                     raise
                 leaf = await _asked(facts, partial(_send, steps, error.kind))
                 if leaf is None:
@@ -198,6 +200,7 @@ def attempts(aim: Aim, facts: WireFacts, draw: Draw, chosen: list[str]) -> Gener
     Ends when nothing is left to try, with the kind of the last error; without having yielded when no case applies.
     ``chosen`` is told each branch as it is taken.
     """
+    aim = fitting(aim, facts.format, facts.path)
     if isinstance(aim, Leaf):
         return (yield aim)
     case = next((case for case in aim.cases if case.matches(facts)), None)
@@ -215,6 +218,40 @@ def attempts(aim: Aim, facts: WireFacts, draw: Draw, chosen: list[str]) -> Gener
         chosen.append(f"{fallback.place} {fallback.aim.spelled} after {kind}")
         kind = (yield from attempts(fallback.aim, facts, draw, chosen)) or kind
     return kind
+
+
+def fitting(aim: Aim, format: str, path: str = "") -> Aim:
+    """Return ``aim`` without the upstreams that do not serve ``format``, or not at ``path``; itself where none does, so that
+    one may say so.
+
+    Where no case is left, a fallback stands in for them.
+    """
+    if format not in APART:
+        return aim
+    return _fitting(aim, format, path) or aim
+
+
+def _fitting(aim: Aim, format: str, path: str) -> Aim | None:
+    if isinstance(aim, Leaf):
+        return aim if aim.upstream.serves(format, path) else None
+    fallbacks = tuple(
+        replace(each, aim=inner) for each in aim.fallbacks if (inner := _fitting(each.aim, format, path)) is not None
+    )
+    cases: list[Case] = []
+    for case in aim.cases:
+        goes: Aim | Split | None
+        if isinstance(case.goes, Split):
+            found = ((share, _fitting(share.aim, format, path)) for share in case.goes.shares)
+            shares = tuple(replace(share, aim=inner) for share, inner in found if inner is not None)
+            goes = replace(case.goes, shares=shares) if shares else None
+        else:
+            goes = _fitting(case.goes, format, path)
+        if goes is not None:
+            cases.append(replace(case, goes=goes))
+    listed = tuple(each for each in aim.on_failure if each.aim.off is not None)
+    if not cases and fallbacks:
+        cases, fallbacks = [Case(fallbacks[0].place, lambda facts: True, fallbacks[0].aim)], fallbacks[1:]
+    return replace(aim, cases=tuple(cases), fallbacks=fallbacks, on_failure=fallbacks + listed) if cases else None
 
 
 async def _asked(facts: WireFacts, step: Callable[[], Leaf | None]) -> Leaf | None:

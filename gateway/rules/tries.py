@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from ..errors import ErrorKind
 from ..facts import WireFacts
-from .target import Aim, Draw, Leaf, Split, Target
+from .target import Aim, Draw, Leaf, Split, Target, fitting
 
 
 class Try(Struct, frozen=True, eq=False):
@@ -35,6 +35,7 @@ def tries(aim: Aim, facts: WireFacts, draw: Draw) -> tuple[Try, ...]:
 
 def _tries(aim: Aim, facts: WireFacts, draw: Draw, come: Try) -> Iterator[Try]:
     """Yield the tries below ``aim``; ``come`` says how it was reached."""
+    aim = fitting(aim, facts.format, facts.path)
     if isinstance(aim, Leaf):
         yield Try(aim, come.place, come.kinds, come.after)
         return

@@ -8,6 +8,8 @@ from msgspec import Struct
 
 from ..call import Call
 from ..chain import Adapter, Middleware, Next, Timeouts
+from ..doors import APART, PASSED
+from ..operations import operations_of, passes
 from ..reasoning.memory import ReasoningMemory
 from ..transport.base import Transport
 
@@ -52,6 +54,15 @@ class Upstream(Struct, frozen=True, eq=False):
     def transport(self) -> Transport | None:
         """The way to the provider, or None when it is off."""
         return None if self.pool is None else self.pool.transport
+
+    def serves(self, format: str, path: str = "") -> bool:
+        """Whether it answers callers of ``format``, conversations of any. One that is off serves nothing else.
+
+        ``path`` is where a call goes that is passed on; "": whether there is any.
+        """
+        if format not in APART:
+            return True
+        return passes(self.adapter, format, path) if format in PASSED else format in operations_of(self.adapter)
 
     @property
     def needs_usage(self) -> bool:

@@ -15,8 +15,10 @@ from .. import registry
 from ..call import Call
 from ..chain import Adapter, AdapterContext, Next, Timeouts, compose
 from ..counting import ending
+from ..doors import PASSED
 from ..errors import Overloaded
 from ..media.options import FetchRules
+from ..operations import operating, operations_of, passes
 from ..reasoning import memory as reasoning
 from ..relay.reply import Reply
 from ..transport.choose import CannotServe, open_transport
@@ -68,6 +70,7 @@ class Upstreams:
         self._stores = stores
         self._defaults = defaults
         self._off = off
+        self._able: dict[str, list[str]] = {}
         self._previous: Mapping[str, Upstream] = {} if previous is None else previous.upstreams
 
     def build(self, name: str, entry: Entry) -> Upstream | None:
@@ -129,8 +132,10 @@ class Upstreams:
         adapter = self._instance(kind, options, context, node, where)
         if adapter is None:
             return upstream
+        for format in (*operations_of(adapter), *(each for each in PASSED if passes(adapter, each))):
+            self._able.setdefault(format, []).append(name)
         memory = None if policy is None else reasoning.around(name, adapter, policy)
-        serve = compose(chain.middlewares, ending(adapter, memory or adapter))
+        serve = compose(chain.middlewares, ending(adapter, memory or adapter, operating(name, adapter, self._able)))
         serve, ask = around(rules.emulate, self._fetch, adapter, serve)
         return msgspec.structs.replace(upstream, adapter=adapter, pool=pool, entry=serve, memory=memory, ask=ask)
 

@@ -321,8 +321,8 @@ class Gateway:
         Read the reply with ``async for``, ``collect`` or ``aclose``; each closes what the call has open. Raises
         GatewayError for what fails before the provider's headers.
         """
-        if format not in DOORS:
-            raise NotFound(f"unknown format {format!r}, known are {', '.join(DOORS)}")
+        if format not in DOORS and format not in OPERATIONS:
+            raise NotFound(f"unknown format {format!r}, known are {', '.join(DOORS | OPERATIONS)}")
         codec = registry.codec(format)
         await self.start()
         lower = {name.lower(): value for name, value in (headers or {}).items()}

@@ -12,11 +12,12 @@ from typing import Any, Final
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from ..doors import EXACT, counted_at, format_at
+from ..doors import DOORS, EXACT, counted_at, format_at
 from .calls import Calls
 from .gateway import Gateway
 from .intake import is_oddly_framed
 from .pages import Pages
+from .passing import Passing
 from .responses import ResponsePages
 from .sockets import Sockets
 from .visible import Views
@@ -53,6 +54,7 @@ def make_app(gateway: Gateway) -> web.Application:
     surface = Surface(gateway)
     app.router.add_route("*", "/{path:.*}", surface.mounted)
     app.on_shutdown.append(surface.sockets.shut)
+    app.on_shutdown.append(surface.passing.shut)
 
     async def run(_: web.Application) -> object:
         await gateway.start()
@@ -91,6 +93,7 @@ class Surface:
         self.calls = Calls(gateway, views)
         self._pages = pages = Pages(gateway, views, self.calls)
         self._responses = ResponsePages(gateway, views, self.calls)
+        self.passing = Passing(gateway, views, self.calls)
         self.sockets = Sockets(gateway, views, self.calls, pages)
         self._served: dict[str, Handler] = {"/healthz": pages.healthz, "/readyz": pages.readyz, "/": pages.root}
         self._served.update((path, partial(pages.models, path=path)) for path in (*_MODELS, _TAGS))
@@ -133,13 +136,19 @@ class Surface:
                 return self.calls.counting(format)
             if path == _SHOW:
                 return partial(self._pages.models, path=path)
-        elif method == "GET" and path in EXACT:
+        elif method == "GET" and EXACT.get(path) in DOORS:
             return partial(self.sockets.serve, path=path)
         elif method in ("GET", "HEAD"):
             found = self._served.get(path)
             if found is not None:
                 return found
             for models in _MODELS:
-                if path.startswith(models + "/") and len(path) > len(models) + 1 and format_at(path) is None:
+                if path.startswith(models + "/") and len(path) > len(models) + 1 and not is_asked_elsewhere(path):
                     return partial(self._pages.models, path=path, wanted=path[len(models) + 1 :])
-        return self._responses.handler(path, method) or partial(self._pages.nowhere, path=path)
+        other = self._responses.handler(path, method) or self.passing.handler(path, method)
+        return other or partial(self._pages.nowhere, path=path)
+
+
+def is_asked_elsewhere(path: str) -> bool:
+    """Whether a path below those of models is where a model is asked for something."""
+    return format_at(path) is not None or "/operations" in path

@@ -96,6 +96,8 @@ class Pages:
         if format_at(path) is not None:
             error: GatewayError = CallerError(f"{request.method} is not served at {path}: send POST", status=405)
             error.headers = {"Allow": "POST"}
+        elif path == "/v2" or path.startswith("/v2/"):
+            error = Unsupported(f"{path[:200]}: no version 2 of any API is served here; use /v1", status=501)
         else:
             error = NotFound(f"nothing is served at {request.method} {path[:200]}")
         return self._calls.refuse(codec, error, request_id, self._views.of(request))

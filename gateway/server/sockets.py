@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from aiohttp import WSMsgType, web
 from msgspec import Struct
@@ -20,7 +19,7 @@ from msgspec import Struct
 from .. import registry
 from ..codecs.base import Codec, RequestFacts
 from ..doors import EXACT
-from ..errors import CallerError, GatewayError, Overloaded, PermissionDenied
+from ..errors import CallerError, GatewayError, Overloaded
 from ..relay.scope import as_gateway_error
 from ..responses.errors import FORMAT as RESPONSES
 from ..responses.memory import Lane, Memory
@@ -108,7 +107,7 @@ class Sockets:
             headers = read_headers(request, plan.server.max_header)
             if self.closing:
                 raise Overloaded("this gateway is about to end: connect anew", kind="unavailable")
-            self._check_origin(request)
+            self._views.check_origin(request)
             facts = RequestFacts(request.path, dict(request.query), headers)
             await admit(plan, codec, facts, scope, request_id)
             response: web.WebSocketResponse[Any] = web.WebSocketResponse(
@@ -140,14 +139,6 @@ class Sockets:
         finally:
             self._open.discard(socket)
         return response
-
-    def _check_origin(self, request: web.BaseRequest) -> None:
-        """Raise PermissionDenied for a page of a foreign origin: a browser connects it anywhere, and asks nobody before."""
-        origin = request.headers.get("Origin")
-        if origin is None or urlsplit(origin).netloc.lower() == request.headers.get("Host", "").lower():
-            return
-        if "Access-Control-Allow-Origin" not in self._views.cors_headers(request):
-            raise PermissionDenied(f"pages of {origin[:100]} may not connect here (server.cors)")
 
 
 class Socket:

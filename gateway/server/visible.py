@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Final
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from ..call import Call
+from ..errors import PermissionDenied
 from ..rules.plan import Plan
 from .gateway import Gateway
 from .intake import Arrived
 
-REQUEST_ID_HEADERS: Final = {"anthropic.messages": "request-id"}
+REQUEST_ID_HEADERS: Final = {"anthropic.messages": "request-id", "anthropic.passthrough": "request-id"}
 """Where the SDKs of a format look for the request id, if not in x-request-id; a provider's own stands there first."""
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 _VARIES: Final[Mapping[str, str]] = {"Vary": "Origin"}
@@ -63,6 +65,14 @@ class Views:
         if self._alike.hidden is not plan.server.hidden_headers:
             self._alike = Visible(plan.server.hidden_headers, _NO_HEADERS)
         return self._alike
+
+    def check_origin(self, request: web.BaseRequest) -> None:
+        """Raise PermissionDenied for a page of a foreign origin, where a browser sends what it asks nobody about before."""
+        origin = request.headers.get("Origin")
+        if origin is None or urlsplit(origin).netloc.lower() == request.headers.get("Host", "").lower():
+            return
+        if "Access-Control-Allow-Origin" not in self.cors_headers(request):
+            raise PermissionDenied(f"pages of {origin[:100]} may not connect here (server.cors)")
 
     def cors_headers(self, request: web.BaseRequest) -> Mapping[str, str]:
         """Return the headers that let a browser of a configured origin read the answer; none while CORS is off."""

@@ -6,12 +6,13 @@ Exchange, which is a source of the body's bytes.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
 
 from ..errors import ErrorKind
+from ..passing.request import Line, Upload
 from ..relay.scope import Scope
 from ..relay.source import Sink
 
@@ -23,6 +24,16 @@ class Standing:
 
     def __init__(self, headers: Mapping[str, str]) -> None:
         self.headers = headers
+
+
+class NoSocket(Exception):
+    """A provider answered a WebSocket's handshake with ``status`` instead; header names are lower case."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        super().__init__(f"HTTP {status}")
+        self.status = status
+        self.headers = headers
+        self.body = body
 
 
 class RequestHead(Struct, frozen=True):
@@ -90,11 +101,25 @@ class Exchange(Protocol):
 class Transport(Protocol):
     """A pool of connections to one upstream."""
 
-    def submit(self, head: RequestHead, body: bytes, deadlines: Deadlines, scope: Scope) -> Awaitable[Exchange]:
+    def submit(
+        self, head: RequestHead, body: bytes | Upload, deadlines: Deadlines, scope: Scope
+    ) -> Awaitable[Exchange]:
         """Send a request; return at the response headers. ``scope`` owns the exchange.
+
+        An Upload is read while it is sent, piece by piece; what its reader raises is raised here. Once there is an answer,
+        nothing more of it is read than the provider takes until the exchange is over.
 
         Raises UpstreamError: connect (nothing was sent), timeout.connect, timeout.pool, timeout.write, head_kind, cut
         (sent, but the connection ended before the headers), malformed. Cancelling it closes the connection.
+        """
+        ...
+
+    def open_socket(
+        self, head: RequestHead, protocols: Sequence[str], max_bytes: int, deadlines: Deadlines, scope: Scope
+    ) -> Awaitable[Line]:
+        """Open a WebSocket with the headers of ``head``; messages are at most ``max_bytes``. ``scope`` owns it.
+
+        Raises UpstreamError as ``submit`` does, and NoSocket for an answer that is none to a handshake.
         """
         ...
 

@@ -83,7 +83,11 @@ async def fetch(url: str, bounds: Bounds) -> Fetched:
 
 async def _fetch(url: str, bounds: Bounds) -> Fetched:
     connector = aiohttp.TCPConnector(
-        use_dns_cache=False, force_close=True, socket_factory=_guarded(private=bounds.private == "allow")
+        # Names are the system's to resolve, as for everything else on this machine.
+        resolver=aiohttp.ThreadedResolver(),
+        use_dns_cache=False,
+        force_close=True,
+        socket_factory=_guarded(private=bounds.private == "allow"),
     )
     async with aiohttp.ClientSession(
         connector=connector,
@@ -94,9 +98,11 @@ async def _fetch(url: str, bounds: Bounds) -> Fetched:
         timeout=aiohttp.ClientTimeout(total=None),
     ) as session:
         for _ in range(MAX_REDIRECTS + 1):
-            if not is_fetchable(url, bounds):
+            target = URL(_without_fragment(urlsplit(url))) if is_fetchable(url, bounds) else None
+            # Two parsers may read an odd address differently: the one that connects is asked too.
+            if target is None or not bounds.allows(target.scheme, target.host or "", target.explicit_port):
                 raise NotFetched("it leads to a host that media.fetch.hosts does not allow")
-            async with session.get(URL(_without_fragment(urlsplit(url))), allow_redirects=False) as response:
+            async with session.get(target, allow_redirects=False) as response:
                 if response.status not in _REDIRECTS:
                     return await _read(response, bounds)
                 if not (where := response.headers.get("location")):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
@@ -18,6 +19,7 @@ from aiohttp.payload import Payload
 from yarl import URL
 
 from ..errors import Cancelled, ConnectFailed, GatewayError, HouseError, upstream_error
+from ..passing.request import Upload
 from ..relay.scope import Abortable, Scope
 from .base import Deadlines, RequestHead
 from .options import TransportOptions, proxy_credentials, ssl_context
@@ -34,6 +36,8 @@ from .session_request import (
     SmallRequest,
     send_small,
 )
+from .session_socket import Handshake, SessionLine, open_line
+from .session_upload import StreamedUpload
 from .slots import Slots
 
 if TYPE_CHECKING:
@@ -65,7 +69,9 @@ class SessionTransport:
         self._urls: dict[str, URL] = {}
         self._timeouts: dict[float | None, aiohttp.ClientTimeout] = {}
 
-    async def submit(self, head: RequestHead, body: bytes, deadlines: Deadlines, scope: Scope) -> SessionExchange:
+    async def submit(
+        self, head: RequestHead, body: bytes | Upload, deadlines: Deadlines, scope: Scope
+    ) -> SessionExchange:
         """Send a request; return at the response headers. See Transport.submit for what is raised."""
         session = self._session or self._open()
         url = self._urls.get(head.url) or self._parse(head.url)
@@ -73,7 +79,11 @@ class SessionTransport:
         headers = head.headers if head.standing is None else {**head.standing.headers, **head.headers}
         if self._proxy_headers is not None and url.scheme == "http":
             headers = {**headers, **self._proxy_headers}  # no tunnel: the proxy reads the request itself
-        upload = _Upload(body, scope.loop) if len(body) > PIECE else None
+        upload: _Upload | StreamedUpload | None = None
+        if not isinstance(body, bytes):
+            upload = StreamedUpload(body, scope.loop)
+        elif len(body) > PIECE:
+            upload = _Upload(body, scope.loop)
         submission = _Submission(scope, deadlines, upload, self._live)
         slots = self._slots
         held = False
@@ -82,7 +92,7 @@ class SessionTransport:
             if not slots.take():
                 await slots.wait(scope, deadlines.pool_s)
             held = True
-            if self._short and upload is None and body and head.method == "POST":
+            if self._short and isinstance(body, bytes) and upload is None and body and head.method == "POST":
                 connector = session.connector
                 assert connector is not None
                 response = await send_small(session, connector, url, headers, body, timeout, scope.loop)
@@ -108,6 +118,38 @@ class SessionTransport:
             raise error from fault
         submission.over()
         return SessionExchange(response, answered, scope, slots, self._live)
+
+    async def open_socket(
+        self, head: RequestHead, protocols: Sequence[str], max_bytes: int, deadlines: Deadlines, scope: Scope
+    ) -> SessionLine:
+        """Open a WebSocket. See Transport.open_socket for what is raised."""
+        url, handshake = self._parse(head.url), Handshake()
+        session = aiohttp.ClientSession(
+            connector=(self._session or self._open()).connector,
+            connector_owner=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            proxy=self._options.proxy,
+            timeout=aiohttp.ClientTimeout(total=None),
+            skip_auto_headers=NOT_ADDED,
+            middlewares=(handshake.watch,),
+        )
+        submission = _Submission(scope, deadlines, None, self._live)
+        held = False
+        try:
+            if not self._slots.take():
+                await self._slots.wait(scope, deadlines.pool_s)
+            held = True
+            line = await open_line(session, handshake, url, head.headers, protocols, max_bytes, deadlines.connect_s)
+        except BaseException as fault:
+            session.detach()
+            if held:
+                self._slots.give_back()
+            if (error := submission.failed(fault, self._place(url))) is None:
+                raise
+            raise error from fault
+        submission.over()
+        line.own(self._place(url), scope, self._slots, self._live)
+        return line
 
     async def aclose(self) -> None:
         """Abort what is still running and close every connection. Idempotent."""
@@ -215,7 +257,9 @@ class _Submission:
 
     __slots__ = ("_scope", "_live", "_deadlines", "_upload", "_task", "_cancelling", "_verdict")
 
-    def __init__(self, scope: Scope, deadlines: Deadlines, upload: _Upload | None, live: set[Abortable]) -> None:
+    def __init__(
+        self, scope: Scope, deadlines: Deadlines, upload: _Upload | StreamedUpload | None, live: set[Abortable]
+    ) -> None:
         task = asyncio.current_task(scope.loop)
         assert task is not None
         if scope.closed:
@@ -266,6 +310,8 @@ class _Submission:
             # Our own cancel is taken back; another one at the same moment goes on.
             others = self._task.uncancel() > self._cancelling
             return None if others and isinstance(fault, asyncio.CancelledError) else verdict
+        if isinstance(self._upload, StreamedUpload) and self._upload.fault is not None:
+            return self._upload.fault
         if isinstance(fault, (aiohttp.ClientError, OSError, ValueError)):
             return submit_error(fault, place, None if self._upload is None else self._upload.whole)
         return None

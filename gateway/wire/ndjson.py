@@ -18,12 +18,15 @@ _SPLITTERS: Final = (
 
 
 class NdjsonFramer:
-    """Cuts bytes into whole lines; keeps the partial one, up to ``max_frame_bytes``."""
+    """Cuts bytes into whole lines; keeps the partial one, up to ``max_frame_bytes``.
 
-    __slots__ = ("_max", "_size", "_tail")
+    While ``tail`` is empty, nothing is kept: a read that is known to be one whole line need not be fed.
+    """
+
+    __slots__ = ("_max", "_size", "tail")
 
     def __init__(self, max_frame_bytes: int) -> None:
-        self._tail: list[bytes] = []
+        self.tail: list[bytes] = []
         self._size = 0
         self._max = max_frame_bytes
 
@@ -37,24 +40,24 @@ class NdjsonFramer:
         if not end:
             return self._keep(data)
         whole, rest = data[:end], data[end:]
-        if self._tail:
-            whole = b"".join((*self._tail, whole))
-            self._tail.clear()
+        if self.tail:
+            whole = b"".join((*self.tail, whole))
+            self.tail.clear()
         self._size = len(rest)
         if rest:
-            self._tail.append(rest)
+            self.tail.append(rest)
         return whole, whole[:-1].split(b"\n")
 
     def close(self) -> bytes:
         """Return the last line if the bytes ended without its end; whether it is whole, only its JSON can tell."""
-        rest = b"".join(self._tail)
-        self._tail.clear()
+        rest = b"".join(self.tail)
+        self.tail.clear()
         self._size = 0
         return rest
 
     def _keep(self, rest: bytes) -> tuple[bytes, list[bytes]]:
         if rest:
-            self._tail.append(rest)
+            self.tail.append(rest)
             self._size += len(rest)
         if self._size > self._max:
             raise FrameTooLarge(f"a line above {self._max} bytes")

@@ -301,7 +301,7 @@ async def test_deletion_and_input_items(provider: FakeProvider, house: House) ->
         page = await sdk.responses.input_items.list(second.id, order="asc", limit=1, after=listed[0].id)
         assert (page.data, page.has_more) == ([listed[1]], True)
         for bad in ({"limit": 0}, {"limit": 101}, {"order": "up"}, {"after": "none"}):
-            with pytest.raises(openai.NotFoundError):
+            with pytest.raises(openai.BadRequestError):
                 await sdk.responses.input_items.list(second.id, **bad)
         await sdk.responses.delete(first.id)
         with pytest.raises(openai.NotFoundError):
@@ -310,7 +310,7 @@ async def test_deletion_and_input_items(provider: FakeProvider, house: House) ->
         with pytest.raises(openai.NotFoundError):
             await sdk.responses.create(model=CLAUDE, input=[reference])
         assert (await sdk.responses.retrieve(second.id)).output_text == "Rain."
-        with pytest.raises(openai.NotFoundError, match="Cannot cancel a synchronous response"):
+        with pytest.raises(openai.BadRequestError, match="Cannot cancel a synchronous response"):
             await sdk.responses.cancel(second.id)
 
 
@@ -327,7 +327,7 @@ async def test_an_answer_told_once_more_as_a_stream(provider: FakeProvider, hous
         assert numbers == list(range(len(events)))
         rest = await sdk.responses.retrieve(answer.id, stream=True, starting_after=numbers[4])
         assert [event.sequence_number async for event in rest] == numbers[5:]
-        with pytest.raises(openai.NotFoundError):
+        with pytest.raises(openai.BadRequestError):
             await sdk.responses.retrieve(answer.id, stream=True, extra_query={"starting_after": "x"})
 
 
@@ -337,10 +337,10 @@ async def test_what_needs_more_state_than_there_is(provider: FakeProvider, house
             with pytest.raises(openai.InternalServerError) as refused:
                 await sdk.responses.create(model=CLAUDE, input="Hi.", **more)
             assert (refused.value.status_code, refused.value.param) == (501, next(iter(more)))
-        with pytest.raises(openai.NotFoundError):
+        with pytest.raises(openai.BadRequestError):
             await sdk.responses.create(model=CLAUDE, input="Hi.", conversation="a", previous_response_id="b")
         for wrong in ({"previous_response_id": 5}, {"store": "yes"}):
-            with pytest.raises(openai.NotFoundError):
+            with pytest.raises(openai.BadRequestError):
                 await sdk.responses.create(model=CLAUDE, input="Hi.", extra_body=wrong)
         await sdk.responses.create(model=CLAUDE, input="Hi.", background=False)
     assert len(provider.requests) == 1

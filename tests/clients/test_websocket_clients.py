@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import textwrap
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
@@ -25,7 +27,9 @@ upstreams:
   native: {adapter: openai, base_url: "%(base)s/v1", key: env:TEST_PROVIDER_KEY, formats: [openai.responses]}
 chains:
   base: [{auth: {keys: [{name: one, key: env:KEY_ONE, tenant: red}]}}, log]
+  locked: [{auth: {keys: [{name: two, key: env:KEY_TWO}]}}]
 routes:
+  - {name: locked, match: {model: locked}, chain: locked, to: claude}
   - {name: theirs, match: {model: theirs}, chain: base, to: native, responses: {state: upstream}}
   - {name: none, match: {model: none}, chain: base, to: native, responses: {state: none}}
   - {name: native, match: {model: "gpt-*"}, chain: base, to: native}
@@ -50,6 +54,7 @@ TOOLS: Final[list[Any]] = [
 @pytest.fixture
 async def house(provider: FakeProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
     monkeypatch.setenv("KEY_ONE", KEY)
+    monkeypatch.setenv("KEY_TWO", "secret-two-000000")
     async with serving(tmp_path, RULES % {"base": provider.base}) as each:
         yield each
         await each.idle()
@@ -236,6 +241,17 @@ async def test_a_stranger_is_refused_at_the_handshake(provider: FakeProvider, ho
     assert provider.requests == []
 
 
+@pytest.mark.parametrize("more", [{}, {"generate": False}, {"previous_response_id": "resp_1"}])
+async def test_each_turn_is_admitted_by_its_own_chain(
+    provider: FakeProvider, house: House, more: dict[str, Any]
+) -> None:
+    provider.answer(script("Here."))
+    async with client(house) as sdk, sdk.responses.connect() as connection:
+        refused = await turn(connection, model="locked", input="Hello", **more)
+        assert (refused.status, refused.error.type) == (401, "authentication_error")
+        assert text_of(await turn(connection, model=CLAUDE, input="Hello")) == "Here."
+
+
 async def test_lanes_run_beside_one_another_and_each_in_order(provider: FakeProvider, house: House) -> None:
     provider.answer(script("slow", wait_s=0.3), script("quick"), script("after slow"))
     async with client(house) as sdk, sdk.responses.connect() as connection:
@@ -302,3 +318,23 @@ async def test_the_blocking_client(provider: FakeProvider, house: House) -> None
         return said
 
     assert await asyncio.to_thread(talk) == "I am Max.Max."
+
+
+PAGE: Final = Path(__file__).parents[2] / "docs/websocket.md"
+
+
+async def test_the_examples_of_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rules = """
+    upstreams: {sim: {adapter: simulator}}
+    routes: [{name: demo, match: {model: demo}, to: sim}]
+    """
+    ours, theirs = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.M | re.S)
+    async with serving(tmp_path, rules) as house:
+        for example in (
+            "async def main():\n" + textwrap.indent(ours, "    "),
+            theirs.replace("asyncio.run(main())", ""),
+        ):
+            names: dict[str, Any] = {}
+            exec(example.replace("127.0.0.1:8080", f"127.0.0.1:{house.port}"), names)
+            await names["main"]()
+            assert capsys.readouterr().out.strip()

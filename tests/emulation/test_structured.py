@@ -1,4 +1,4 @@
-"""Structured output of providers that have none: by a tool and by instruction, whole and streamed, good, mended and hopeless."""
+"""Structured output of providers that have none: by a tool, by instruction, whole and streamed."""
 
 from __future__ import annotations
 
@@ -124,16 +124,29 @@ async def test_a_code_fence_is_taken_off(provider: FakeProvider, chat: openai.As
 
 
 @both
-async def test_thinking_goes_along(provider: FakeProvider, chat: openai.AsyncOpenAI, stream: bool) -> None:
-    """A model that thinks cannot be forced to call a tool: it is asked to."""
-    provider.answer(script(Think("Hm."), Use("Plan", GOOD)))
-    completion = await parsed(
-        chat, "messages-tool", stream, extra_body={"thinking": {"type": "enabled", "budget_tokens": 1024}}
+async def test_thinking_goes_along(provider: FakeProvider, claude: anthropic.AsyncAnthropic, stream: bool) -> None:
+    """A model that thinks cannot be forced to call a tool: it is asked to. What it thought is signed, and goes along."""
+    provider.answer(
+        script(Think("Hm."), Use("structured_output", '{"n": "4"}')),
+        script(Think("Oh."), Use("structured_output", '{"n": 4}')),
     )
-    assert completion.choices[0].message.parsed.title == "Tea"
-    assert completion.choices[0].message.reasoning_content == "Hm."
+    asked: dict[str, Any] = {
+        "model": "messages-tool",
+        "max_tokens": 4096,
+        "thinking": {"type": "enabled", "budget_tokens": 1024},
+        "messages": [{"role": "user", "content": "How many?"}],
+        "output_config": {"format": {"type": "json_schema", "schema": SCHEMA}},
+    }
+    if stream:
+        async with claude.messages.stream(**asked) as events:
+            message: Any = await events.get_final_message()
+    else:
+        message = await claude.messages.create(**asked)
+    assert [block.type for block in message.content] == ["thinking", "text"]
+    assert (message.content[0].thinking, message.content[1].text) == ("Oh.", '{"n": 4}')
+    assert message.content[0].signature
     assert provider.last.json["tool_choice"] == {"type": "auto"}
-    assert "Plan" in json.dumps(provider.last.json["system"])
+    assert "structured_output" in json.dumps(provider.last.json["system"])
 
 
 async def test_words_in_place_of_the_tool_are_read_too(provider: FakeProvider, chat: openai.AsyncOpenAI) -> None:
@@ -151,9 +164,7 @@ async def test_words_beside_the_tool_are_lost_and_noted(provider: FakeProvider, 
 
 
 @both
-async def test_a_callers_own_tool_may_be_called(
-    provider: FakeProvider, chat: openai.AsyncOpenAI, stream: bool
-) -> None:
+async def test_a_callers_own_tool_may_be_called(provider: FakeProvider, chat: openai.AsyncOpenAI, stream: bool) -> None:
     provider.answer(script(Use("look", "{}", id="call_1")))
     asked: dict[str, Any] = {"model": "chat-tool", "messages": ASK, "tools": [TOOL], "response_format": FORMAT}
     if stream:
@@ -204,9 +215,7 @@ async def test_any_object(provider: FakeProvider, chat: openai.AsyncOpenAI) -> N
         ({"type": "object", "properties": {"a": {"$ref": "#/$defs/gone"}}}, "does not exist"),
     ],
 )
-async def test_a_schema_that_is_none(
-    provider: FakeProvider, chat: openai.AsyncOpenAI, schema: Any, why: str
-) -> None:
+async def test_a_schema_that_is_none(provider: FakeProvider, chat: openai.AsyncOpenAI, schema: Any, why: str) -> None:
     wanted: Any = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
     with pytest.raises(openai.BadRequestError, match=why) as caught:
         await chat.chat.completions.create(model="chat-tool", messages=ASK, response_format=wanted)
@@ -287,3 +296,38 @@ async def test_whole_and_stream_agree(provider: FakeProvider, house: House, stre
     deltas: Sequence[Any] = [json.loads(frame.removeprefix("data: "))["choices"][0] for frame in frames[:-1]]
     assert "".join(each["delta"].get("content") or "" for each in deltas) == '{"n":  2}'
     assert deltas[-1]["finish_reason"] == "stop"
+
+
+@both
+@pytest.mark.parametrize("model", ["messages-tool", "chat-instruction"])
+async def test_a_pydantic_model_by_responses(
+    provider: FakeProvider, chat: openai.AsyncOpenAI, model: str, stream: bool
+) -> None:
+    provider.answer(answer(model, WRONG), answer(model, GOOD))
+    if stream:
+        async with chat.responses.stream(model=model, input="Tea?", text_format=Plan) as events:
+            response: Any = await events.get_final_response()
+    else:
+        response = await chat.responses.parse(model=model, input="Tea?", text_format=Plan)
+    assert response.output_parsed.steps[0].number == 1 and response.status == "completed"
+    assert "Tea?" in json.dumps(provider.last.json)
+
+
+@pytest.mark.parametrize(
+    ("schema", "arguments", "said"),
+    [
+        ({"type": "array", "items": {"type": "integer"}}, '{"answer": [1,  2]}', "[1,  2]"),
+        ({"$defs": {"n": {"type": "object"}}, "$ref": "#/$defs/n"}, '{"answer": {"a": 1}}', '{"a": 1}'),
+    ],
+)
+async def test_an_answer_that_is_no_object(
+    provider: FakeProvider, chat: openai.AsyncOpenAI, schema: Any, arguments: str, said: str
+) -> None:
+    """Arguments are an object, so the answer is a member of it."""
+    provider.answer(script(Use("a", arguments)))
+    wanted: Any = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+    completion = await chat.chat.completions.create(model="chat-tool", messages=ASK, response_format=wanted)
+    assert completion.choices[0].message.content == said
+    (tool,) = provider.last.json["tools"]
+    assert tool["function"]["parameters"]["properties"]["answer"] == schema
+    assert tool["function"]["parameters"].get("$defs") == schema.get("$defs")

@@ -22,6 +22,10 @@ def scripted_error(script: Script, request_id: str) -> bytes:
     """The body for an HTTP error that a test asked for."""
     kinds = {
         401: ("authentication_error", "invalid x-api-key"),
+        403: ("permission_error", "Your API key does not have permission to use the resource."),
+        404: ("not_found_error", "model: unheard-of"),
+        408: ("timeout_error", "Request timed out."),
+        413: ("request_too_large", "Request exceeds the maximum size."),
         429: ("rate_limit_error", "This request would exceed your organization's rate limit."),
         500: ("api_error", "Internal server error"),
         529: ("overloaded_error", "Overloaded"),

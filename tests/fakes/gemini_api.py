@@ -21,7 +21,16 @@ _DECLARED = frozenset(
 )
 """Members may be spelled in either case."""
 _FINISH = {"end": "STOP", "length": "MAX_TOKENS", "tool": "STOP", "sequence": "STOP", "filter": "SAFETY"}
-_STATUSES = {400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 404: "NOT_FOUND", 429: "RESOURCE_EXHAUSTED"}
+_STATUSES = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    408: "DEADLINE_EXCEEDED",
+    413: "INVALID_ARGUMENT",
+    429: "RESOURCE_EXHAUSTED",
+    500: "INTERNAL",
+}
 
 
 class Refusal(Exception):

@@ -67,6 +67,9 @@ def scripted_error(script: Script) -> bytes:
     """The body for an HTTP error that a test asked for."""
     kinds: dict[int, tuple[str, str | None, str]] = {
         401: ("invalid_request_error", "invalid_api_key", "Incorrect API key provided."),
+        403: ("permission_error", None, "You are not allowed to sample from this model."),
+        404: ("invalid_request_error", "model_not_found", "The model does not exist."),
+        413: ("invalid_request_error", None, "The request is too large."),
         429: ("tokens", "rate_limit_exceeded", "Rate limit reached for this model. Please try again in 7s."),
         500: ("server_error", None, "The server had an error while processing your request."),
         503: ("server_error", None, "The engine is currently overloaded, please try again later."),

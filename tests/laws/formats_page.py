@@ -1,7 +1,8 @@
 """docs/formats.md, written from what the codecs do: ``python -m tests.laws.formats_page`` prints it.
 
 Each row is a field of one format and where it stands in the other. What becomes of it is read off the ledger; a row that
-is neither found where it says nor in the ledger is an error, and so is a page that differs from what this prints.
+is neither found where it says nor in the ledger is an error, and so is a page that differs from what this prints. After
+these tables, which are of two formats, stands the matrix of all of them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from headgate.gateway.codecs.base import AnswerContext, RequestFacts, UpstreamFa
 from headgate.gateway.ir.event import Event
 from headgate.gateway.ir.loss import Loss
 
+from . import matrix_page
 from .common import ANTHROPIC, CODECS, OPENAI, RESPONSES
 from .fields import ANSWERS, CALLED, REQUESTS, TEXT, USED, Row, assistant, content, message, says, stops, user
 
@@ -128,7 +130,8 @@ def _table(format: str, *, answers: bool) -> Iterator[str]:
 HEAD: Final = """# What each format can say
 
 A request that goes to a provider of its own format is sent as it came, and so is the answer. Between two formats, this
-page says what becomes of every field. The last column is the loss ledger: **lost** has no place on the other side,
+page says what becomes of every field: of `openai.chat` and `anthropic.messages` field by field, of all seven formats
+[feature by feature](#every-feature-every-format). The last column is the loss ledger: **lost** has no place on the other side,
 **emulated** stands there in other words, **minted** was demanded there and said by nobody. Nothing in it: carried.
 
 A request's losses are in the log line; those that are *lost* also in the response header `headgate-loss`, and a route
@@ -159,7 +162,8 @@ def page() -> str:
         "| in | in the ledger as | what stands there |",
         "|---|---|---|",
     ]
-    lines += dict.fromkeys(_minted_rows())
+    lines += [*dict.fromkeys(_minted_rows()), ""]
+    lines += matrix_page.section()
     return "\n".join(lines) + "\n"
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 from headgate.gateway.call import Call
+from headgate.gateway.codecs.gemini import CODEC as GEMINI
 from headgate.gateway.errors import CallerError, Cancelled, GatewayError, UpstreamError, upstream_error
 from headgate.gateway.ir.event import Chunk, PartDelta, Usage, UsageReport
 from headgate.gateway.relay.reply import Reply
@@ -245,6 +246,25 @@ async def test_the_last_usage_counts(call_of: Callable[..., Call], lines: list[d
     (line,) = lines
     assert (line["input_tokens"], line["output_tokens"], line["usage_estimated"]) == (9, 5, True)
     assert "cache_read_input_tokens" not in line
+
+
+async def test_usage_that_was_told_beside_the_events_of_an_answer_that_broke_off(
+    call_of: Callable[..., Call], lines: list[dict[str, Any]]
+) -> None:
+    log = Log(LogOptions())
+    frame = (
+        'data: {"candidates":[{"content":{"parts":[{"text":"x"}],"role":"model"},"index":0}],'
+        '"usageMetadata":{"promptTokenCount":3,"candidatesTokenCount":%d}}\n\n'
+    )
+    decoder = GEMINI.stream_decoder()
+    chunks = [chunk for count in (1, 2, 3) if (chunk := decoder.feed((frame % count).encode())) is not None]
+    left = Listed(chunks, Cancelled("left"))
+    reply = await answering(lambda call: Reply(left, call.scope), log, call_of(stream=True))
+    with pytest.raises(Cancelled):
+        await reply.collect()
+    await log.stop()
+    (line,) = lines
+    assert (line["outcome"], line["input_tokens"], line["output_tokens"]) == ("cancelled", 3, 3)
 
 
 async def test_lines_wait_a_little_and_no_longer(

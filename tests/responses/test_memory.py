@@ -18,7 +18,10 @@ def test_a_lane_remembers_its_last_response() -> None:
     memory.keep("", "red", response("r1", "one"), (Raw(b'{"role":"user"}'),))
     kept = memory.find("red", "r1")
     assert kept is not None
-    assert [json.loads(bytes(item)) for item in conversation(kept)] == [{"role": "user"}, {"type": "message", "text": "one"}]
+    assert [json.loads(bytes(item)) for item in conversation(kept)] == [
+        {"role": "user"},
+        {"type": "message", "text": "one"},
+    ]
     assert memory.find("blue", "r1") is None
     memory.keep("", "red", response("r2"), ())
     assert memory.find("red", "r1") is None

@@ -14,6 +14,8 @@ import msgspec
 from headgate.gateway import rules
 from headgate.gateway.cli.drawing import draw
 from headgate.gateway.cli.mermaid import mermaid
+from headgate.gateway.emulation.options import Emulate
+from headgate.gateway.media.options import FetchRules, MediaRules
 from headgate.gateway.rules import schema
 from headgate.gateway.rules.docstrings import field_docs
 from headgate.gateway.transport.options import TransportOptions
@@ -34,6 +36,9 @@ SECTIONS: tuple[tuple[str, type[Struct]], ...] = (
     ("stores.NAME", schema.StoreRules),
     ("upstreams.NAME", schema.UpstreamRules),
     ("upstreams.NAME.pool", TransportOptions),
+    ("upstreams.NAME.emulate", Emulate),
+    ("media", MediaRules),
+    ("media.fetch", FetchRules),
     ("targets.NAME", schema.TargetRules),
     ("targets.NAME.select[]", schema.CaseRules),
     ("targets.NAME.select[].split[]", schema.ShareRules),

@@ -33,6 +33,8 @@ BEYOND = {
     "stores: {a: {path: §a.db}}\n",
     "defaults: {reasoning: {ttl: §0s}}\n",
     "server: {tls: {cert: §nowhere.pem, key: routes.yaml}}\n",
+    "media: {fetch: {hosts: §['https://a.example']}}\n",
+    "media: {fetch: {hosts: [a], timeout: §0s}}\n",
     "upstreams:\n  sim: {adapter: simulator, base_url: §localhost:9}\n",
     "upstreams:\n  sim: {adapter: simulator, pool: {proxy: §nonsense}}\n",
     "upstreams:\n  sim: {adapter: simulator, pool: {ca_bundle: §no.pem}}\n",

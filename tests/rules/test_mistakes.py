@@ -241,6 +241,12 @@ MISTAKES = [
     ("E040", "targets: {a: {select: [{split: [use: sim], sticky: §principal.kee}]}}\n", "kee", '"principal.key"'),
     ("E040", "targets: {a: {select: [{match: {§principal.teem: x}, use: sim}]}}\n", "teem", '"principal.team"'),
     ("E047", "targets: {a: {select: [{when: '§modle == 1', use: sim}]}}\n", "modle", '"model"'),
+    (
+        "E061",
+        f"{SIM}routes:\n  - {{name: e, match: {{§format: openai.embeddings}}, to: sim}}\n",
+        "is for openai.embeddings, which sim does not serve",
+        "adapter: openai",
+    ),
     ("E045", "targets:\n  a:\n    select:\n      - use: sim\n      - §use: sim\n", "never reached", "move it up"),
     ("E052", "targets: {a: {select: [{use: sim, §split: [use: sim]}]}}\n", "both", "remove one"),
     ("E052", "targets: {a: {select: [{use: sim, §sticky: principal.key}]}}\n", "sticky", "remove it"),
@@ -305,8 +311,25 @@ MISTAKES = [
     ),
     ("W104", f"{SIM}targets:\n  a: §{{select: [{{match: {{model: x}}, use: sim}}]}}\n{ROUTE}", "no case", "no match"),
     ("W103", f"§version: 1\n{SIM}routes: []\n", "no routes", "add"),
+    ("E011", "upstreams:\n  sim: {adapter: simulator, emulate: {structured_output: §tools}}\n", "emulate", '"tool"'),
+    ("E011", "upstreams:\n  sim: {adapter: simulator, emulate: {n: §1}}\n", "sim.emulate.n", ""),
+    ("E011", "upstreams:\n  sim: {adapter: simulator, emulate: {stream: §gateway}}\n", "emulate.stream", ""),
+    ("E012", "upstreams:\n  sim: {adapter: simulator, emulate: {§steam: tell}}\n", '"steam"', '"stream"'),
+    (
+        "E059",
+        "upstreams:\n  sim: {adapter: simulator, emulate: {media_urls: §fetch}}\n",
+        "no host is allowed",
+        "media: {fetch: {hosts:",
+    ),
+    ("E010", "media: {fetch: §{}}\n", 'media.fetch needs the key "hosts"', ""),
+    ("E011", "media: {fetch: {hosts: §[]}}\n", "media.fetch.hosts", "length"),
+    ("E011", "media: {fetch: {hosts: §['https://a.example']}}\n", "https://a.example", "*.cdn.example"),
+    ("E011", "media: {fetch: {hosts: [a], max_size: §10}}\n", "media.fetch.max_size", "10MiB"),
+    ("E011", "media: {fetch: {hosts: [a], timeout: §0s}}\n", "timeout must be above zero", ""),
+    ("E011", "media: {fetch: {hosts: [a], private: §true}}\n", "media.fetch.private", ""),
+    ("E012", "media: {§fecth: {}}\n", '"fecth" in media', '"fetch"'),
 ]
-ELSEWHERE = {"E001", "E043", "E048", "E051", "E053", "E055"}
+ELSEWHERE = {"E001", "E043", "E048", "E051", "E053", "E055", "E058"}
 """Codes whose mistake is not in the text alone: each has a test of its own below."""
 
 
@@ -417,6 +440,14 @@ def test_exact_tokens_without_the_extra_name_it(tmp_path, monkeypatch):
     (problem,) = found(whole, tmp_path)
     assert (problem.code, problem.line, problem.column) == ("E055", line, column)
     assert "headgate[tokens]" in problem.hint
+
+
+def test_structured_output_without_the_extra_names_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jsonschema_rs", None)
+    whole, line, column = planted("upstreams:\n  sim: {adapter: simulator, emulate: {structured_output: §tool}}\n")
+    (problem,) = found(whole, tmp_path)
+    assert (problem.code, problem.line, problem.column) == ("E058", line, column)
+    assert "headgate[structured]" in problem.hint
 
 
 @pytest.mark.parametrize("pattern", ["(", "(?=a)", "(((a{100}){100}){100})", "x" * 1001])

@@ -591,14 +591,35 @@ async def test_a_reader_that_stands_still_meets_the_deadline(tmp_path: Path, pro
         await house.idle()
 
 
-async def test_a_reader_that_stands_still_after_an_error(tmp_path: Path, provider: FakeProvider, limit: Any) -> None:
+async def test_a_reader_that_does_not_take_the_goodbye(tmp_path: Path, provider: FakeProvider, limit: Any) -> None:
+    limit(close_s=0.1)
+    provider.answer(script(Say("x" * 16_000_000, pieces=1000)))
+    async with house_of(tmp_path, provider) as house, raw_socket(house, receive_buffer=4096) as raw:
+        raw.send(frame(1, json.dumps(asking(CHAT, "gpt-x")).encode()))
+        received = await provider.received(1)
+        sent = -1
+        while sent != (sent := len(received.body)) or not sent:
+            await asyncio.sleep(0.2)
+        raw.send(frame(2, b"binary"))
+        await until(lambda: received.outcome == "aborted")
+        assert house.runner.server is not None
+        await until(lambda: not house.runner.server.connections)  # type: ignore[union-attr]
+
+
+async def test_a_reader_that_stands_still_after_an_error(tmp_path: Path, limit: Any) -> None:
     """An error has no call's deadline around it."""
     limit(stall_s=0.2, waiting=10_000)
-    async with house_of(tmp_path, provider) as house, raw_socket(house, receive_buffer=4096) as raw:
-        for _ in range(40):
-            raw.send(frame(1, b'{"model": "%b", "messages": []}' % (b"n" * 16_000)) * 4)
+    rules = """
+    upstreams: {sim: {adapter: simulator}}
+    routes: [{name: only, match: {model: m}, to: sim}]
+    """
+    async with serving(tmp_path, rules) as house, raw_socket(house, receive_buffer=4096) as raw:
+        for _ in range(600):
+            raw.send(frame(1, b'{"model": "%b", "messages": []}' % (b"n" * 16_000)))  # the error repeats it
         assert house.runner.server is not None
+        await until(lambda: house.runner.server.connections)  # type: ignore[union-attr]
         await until(lambda: not house.runner.server.connections, 5)  # type: ignore[union-attr]
+        await house.idle()
 
 
 # --- silence and age

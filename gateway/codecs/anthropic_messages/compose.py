@@ -289,7 +289,7 @@ def _settings(
     _note_missing(request, renderer)
 
 
-_TIERS: Final = {"auto": "auto", "default": "standard_only"}
+_TIERS: Final = {"auto": "auto", "default": "standard_only", "standard": "standard_only"}
 
 
 def _with(written: dict[str, object], request: Request, name: str, renderer: Renderer) -> dict[str, object]:

@@ -6,16 +6,14 @@ Source: the API's "Errors" page and the SDK's ``types/shared/error_type.py`` (2.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
-from ...errors import ErrorKind, GatewayError, UpstreamError, upstream_error
+from ...errors import ErrorKind, GatewayError, UpstreamError
 from ...wire.sse import parse_frame
-from ..headers import request_id as read_request_id
-from ..headers import retry_after_s
+from ..failures import MAX_MESSAGE, STATUSES, Found, error_headers, told_by_response, told_in_band
 from .members import BAD_JSON, FORMAT
 
 _KINDS: Final[Mapping[str, ErrorKind]] = {
@@ -44,21 +42,10 @@ _DETAILS: Final[Mapping[str, ErrorKind]] = {
 """What ``error.details.error_code`` says more precisely. Source: ``types/shared/*_error_details.py``."""
 
 _STATUSES: Final[Mapping[int, ErrorKind]] = {
-    400: "invalid_request",
-    401: "auth",
-    402: "quota",
-    403: "permission",
-    404: "not_found",
+    **STATUSES,
     408: "timeout.total",
-    409: "invalid_request",
-    413: "too_large",
-    415: "invalid_request",
-    422: "invalid_request",
-    429: "rate_limit",
     502: "unavailable",
-    503: "unavailable",
     504: "timeout.total",
-    529: "overloaded",
 }
 _PHRASES: Final[tuple[tuple[str, ErrorKind], ...]] = (
     ("prompt is too long", "context_length"),
@@ -91,60 +78,25 @@ _WORDS: Final[Mapping[ErrorKind, str]] = {
     "timeout.total": "timeout_error",
 }
 _OVERLOADED: Final = 529
-_MAX_MESSAGE: Final = 500
 
 
 def decode_error(status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
     """Read an error response of any shape. Never raises."""
-    found = _read(body)
-    by_status = _STATUSES.get(status)
-    fallback: ErrorKind = by_status or ("invalid_request" if 400 <= status < 500 else "upstream_error")
-    if found is None:
-        word = headers.get("content-type", "").split(";")[0].strip() or "unknown"
-        what = f"a {word} body" if body.strip() else "an empty body"
-        found = _Found(fallback, f"HTTP {status} with {what}")
-    kind = found.kind or fallback
-    if kind in ("invalid_request", "upstream_error"):
-        kind = fallback  # a status such as 413 says more than these general words
-    return upstream_error(
-        kind,
-        found.message or f"HTTP {status}",
-        status=status,
-        code=found.code,
-        details=found.details,
-        retry_after_s=retry_after_s(headers),
-        request_id=read_request_id(headers) or found.request_id,
-        format=FORMAT if found.own else "",
-        raw=body if found.own else None,
-    )
+    return told_by_response(_read(body), (status, headers, body), FORMAT, _STATUSES)
 
 
 def in_band_error(data: bytes, raw: bytes) -> UpstreamError | None:
     """Read an error that came inside a 200: ``data`` is its JSON, ``raw`` its bytes. None if it is no error object."""
-    found = _read(data)
-    if found is None:
-        return None
-    return upstream_error(
-        found.kind or "upstream_error",
-        found.message or "the provider broke off with an error",
-        code=found.code,
-        details=found.details,
-        request_id=found.request_id,
-        format=FORMAT if found.own else "",
-        raw=raw if found.own else None,
-    )
+    return told_in_band(_read(data), raw, FORMAT)
 
 
 def encode_error(error: GatewayError, request_id: str) -> tuple[int, dict[str, str], bytes]:
     """Write an error for a caller: status, headers, body."""
-    headers = {"content-type": "application/json"}
-    if error.retry_after_s is not None:
-        headers["retry-after"] = str(max(0, math.ceil(error.retry_after_s)))
     if error.kind == "overloaded":
         status = _OVERLOADED  # what this API's clients back off for
     else:
         status = error.status if error.status >= 400 else 502
-    return status, headers, error_body(error, request_id)
+    return status, error_headers(error), error_body(error, request_id)
 
 
 def error_body(error: GatewayError, request_id: str) -> bytes:
@@ -170,18 +122,7 @@ def error_frame(error: GatewayError, request_id: str) -> bytes:
     return b"event: error\ndata: %b\n\n" % msgspec.json.format(error_body(error, request_id), indent=-1)
 
 
-class _Found(NamedTuple):
-    """What an error body says; ``own`` if it has exactly this format's shape."""
-
-    kind: ErrorKind | None
-    message: str
-    code: str | None = None
-    details: object = None
-    request_id: str | None = None
-    own: bool = False
-
-
-def _read(body: bytes) -> _Found | None:
+def _read(body: bytes) -> Found | None:
     try:
         whole = msgspec.json.decode(body, type=dict[str, object])
     except BAD_JSON:
@@ -192,10 +133,10 @@ def _read(body: bytes) -> _Found | None:
         text = error if isinstance(error, str) else whole.get("message") or whole.get("detail")
         if not isinstance(text, str):
             return None
-        return _Found(_phrase(text), text[:_MAX_MESSAGE], None, whole, request_id)
+        return Found(_phrase(text), text[:MAX_MESSAGE], details=whole, request_id=request_id)
     word, message, details = error.get("type"), error.get("message"), error.get("details")
     own = isinstance(word, str) and isinstance(message, str) and whole.get("type") == "error"
-    text = message[:_MAX_MESSAGE] if isinstance(message, str) else ""
+    text = message[:MAX_MESSAGE] if isinstance(message, str) else ""
     kind = _KINDS.get(word) if isinstance(word, str) else None
     code = details.get("error_code") if isinstance(details, dict) else None
     if isinstance(code, str) and code in _DETAILS:
@@ -204,7 +145,7 @@ def _read(body: bytes) -> _Found | None:
         kind = _phrase(text) or kind
     if not isinstance(code, str):
         code = word if isinstance(word, str) else None
-    return _Found(kind, text, code, whole, request_id, own)
+    return Found(kind, text, code, whole, request_id=request_id, own=own)
 
 
 def _phrase(message: str) -> ErrorKind | None:

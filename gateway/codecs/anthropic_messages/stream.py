@@ -126,19 +126,28 @@ class MessagesStreamDecoder:
         if (
             data.startswith(_DELTA)
             and data.endswith(b"}\n\n")
-            and data.find(b"\n", len(_DELTA)) == len(data) - 2
             and 13 not in data
+            and 10 not in (payload := data[len(_DELTA) : -2])
             and not self._framer.tail
             and not self._held
         ):
             try:
-                common = _COMMON.decode(data[len(_DELTA) :])
+                common = _COMMON.decode(payload)
             except BAD_JSON:
                 pass
             else:
                 delta = common.delta
-                if type(delta) is _TextDelta and delta.text:
-                    return Chunk((PartDelta(common.index, delta.text),), data, WIRE)
+                if type(delta) is _TextDelta:
+                    text = delta.text
+                elif type(delta) is _InputDelta:
+                    text = delta.partial_json
+                    if text:
+                        self._bare.pop(common.index, None)
+                else:
+                    assert isinstance(delta, _ThinkingDelta)
+                    text = delta.thinking
+                if text:
+                    return Chunk((PartDelta(common.index, text),), data, WIRE)
         try:
             raw, frames = self._framer.feed(data)
         except FrameTooLarge as error:
@@ -165,9 +174,15 @@ class MessagesStreamDecoder:
         events: list[Event] = []
         mark = (0, 0) if self._held else None
         for number, frame in enumerate(frames):
-            if frame.startswith(_DELTA) and not self._held:
+            # A line end within the data: to a JSON reader white space, here the end of the line.
+            if (
+                frame.startswith(_DELTA)
+                and 10 not in (data := frame[len(_DELTA) :])
+                and 13 not in data
+                and not self._held
+            ):
                 try:
-                    common = _COMMON.decode(frame[len(_DELTA) :])
+                    common = _COMMON.decode(data)
                 except BAD_JSON:
                     pass
                 else:

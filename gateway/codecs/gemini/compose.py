@@ -25,7 +25,7 @@ from ...errors import DecodeError, Unsupported
 from ...ir.message import Message, ReasoningOptions, Request, ResponseFormat, Text, Tool, plain_text
 from ...wire.members import NULL, put_extra
 from ..base import Encoded, UpstreamFacts
-from ..ledger import in_the_callers_words
+from ..ledger import in_the_callers_words, refused
 from .members import FORMAT
 from .paths import write_path
 from .render import Block, Renderer
@@ -58,7 +58,7 @@ def encode_request(request: Request, facts: UpstreamFacts) -> Encoded:
             _own_content(it, f"messages[{head + i}]", renderer) for i, it in enumerate(request.messages[head:])
         ]
     else:
-        body["contents"] = _Turns(renderer).write(request.messages, head)
+        body["contents"] = _Turns(renderer, request).write(head)
     _tool_choice(request, renderer, body)
     config = _config(request, facts, renderer)
     if config:
@@ -127,11 +127,13 @@ class _Turns:
     The API wants the results of all calls of a turn in the one content that follows it.
     """
 
-    def __init__(self, renderer: Renderer) -> None:
+    def __init__(self, renderer: Renderer, request: Request) -> None:
         self._renderer = renderer
+        self._request = request
         self._turns: list[tuple[str, list[Block]]] = []
 
-    def write(self, messages: tuple[Message, ...], head: int) -> list[dict[str, Any]]:
+    def write(self, head: int) -> list[dict[str, Any]]:
+        messages = self._request.messages
         for i in range(head, len(messages)):
             message = messages[i]
             role = _SPEAKERS.get(message.role)
@@ -161,7 +163,7 @@ class _Turns:
         elif message.role != "assistant" and message.parts:
             lost = [loss for loss in self._renderer.losses[noted:] if loss.kind == "lost"]
             if lost:
-                raise Unsupported(f"{lost[0].path}: {lost[0].what}: {lost[0].why}", param=lost[0].path)
+                raise refused(self._request, lost[0])
 
     def _extend(self, role: str, parts: Iterable[Block]) -> None:
         if self._turns and self._turns[-1][0] == role:
@@ -222,7 +224,7 @@ def _function(tool: Tool, path: str, renderer: Renderer) -> dict[str, Any]:
             value["parameters"] = from_json_schema(tool.schema, mark)
         else:
             value["parametersJsonSchema"] = Raw(tool.schema)
-    if not renderer.own and tool.strict is not None:
+    if not renderer.own and tool.strict:
         renderer.lose("lost", f"{path}.strict", "strict", "functions have no such setting here")
     renderer.cache(tool.cache, path)
     return renderer.add_extra({name: raw for name, raw in extra.items() if name != JOINED}, path, value)
@@ -370,10 +372,14 @@ def _foreign_thinking(
             thinking["thinkingLevel"] = _LEVELS.get(effort, "HIGH")
             if effort not in _LEVELS:
                 renderer.lose("emulated", "reasoning.effort", effort, "the most here is HIGH")
-    elif mode == "adaptive" and old:
+    elif mode in ("adaptive", "enabled") and old:
         thinking["thinkingBudget"] = -1
-    elif mode not in (None, "adaptive", "enabled"):
-        renderer.lose("lost", "reasoning.mode", mode or "", "no such mode of thinking here")
+        if mode == "enabled":
+            renderer.lose("emulated", "reasoning.mode", mode, "how much, the model decides")
+    elif mode in ("adaptive", "enabled"):
+        renderer.lose("emulated", "reasoning.mode", mode, "this model thinks unless told otherwise")
+    elif mode is not None:
+        renderer.lose("lost", "reasoning.mode", mode, "no such mode of thinking here")
     renderer.add_extra(options.extra, "reasoning", {})
     return thinking
 

@@ -51,6 +51,8 @@ MAX_HELD_BYTES: Final = 32 * 1024 * 1024
 """What parts that go out whole may amount to. Above it the answer fails: nothing may be dropped silently."""
 
 _EMPTY: Final[Block] = {"text": ""}
+_HERE: Final = Raw(b"\0")
+"""Stands for the text in a frame whose beginning and end are wanted."""
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -76,15 +78,20 @@ class GeminiStreamEncoder:
     """Encodes one stream; see StreamEncoder."""
 
     __slots__ = (
+        "_after",
         "_answer",
+        "_before",
         "_begun",
+        "_choice",
         "_context",
         "_ended",
         "_failed",
         "_first",
         "_held_bytes",
         "_numbers",
+        "_open",
         "_owed",
+        "_passing",
         "_patch",
         "_patches",
         "_parts",
@@ -117,28 +124,58 @@ class GeminiStreamEncoder:
         self._usage: Usage | None = None
         self._patch: dict[str, Raw] = {}
         self._patches: dict[int, dict[str, Raw]] = {}
+        # The part whose words were the last thing that went out, if nothing of it waits; a frame of more of its words is
+        # ``before``, the text as a JSON string, ``after``.
+        self._open = -1
+        self._passing = False  # frames of words go out as they came, and change nothing
+        self._choice = 0
+        self._before = b""
+        self._after = b""
         self._set_start(ResponseStart())
 
     def encode(self, chunk: Chunk) -> bytes:
         """Return the bytes for ``chunk``; after a fault, nothing more until ``close`` tells it."""
-        if chunk.raw is not None and chunk.wire in (SSE, ARRAY) and self._follow(chunk):
-            return self._reframed(chunk)
+        if chunk.raw is not None and chunk.wire in (SSE, ARRAY):
+            if self._passing and chunk.raw and chunk.wire == self._wire:
+                events = chunk.events
+                if len(events) == 1 and type(events[0]) is PartDelta:
+                    return chunk.raw
+            if self._follow(chunk):
+                raw = self._reframed(chunk)
+                self._passing = self._begun and not self._ended and not any(map(self._holding, self._parts))
+                return raw
         if self._ended and chunk.wire == self._wire and not chunk.events:
             return chunk.raw or b""  # a line end after the bracket
+        events = chunk.events
+        if (
+            len(events) == 1
+            and type(event := events[0]) is PartDelta
+            and event.index == self._open
+            and event.choice == self._choice
+            and event.logprobs is None
+            and event.text
+        ):
+            if not self._before:
+                self._look_around()
+            return self._before + _encode(event.text) + self._after
+        self._open, self._passing = -1, False
         out: list[bytes] = []
-        for event in chunk.events:
+        for event in events:
             if self._ended or self._failed is not None:
                 break
             try:
                 self._write(event, out)
             except UpstreamError as error:
                 self._failed = error
+        if self._ended or self._failed is not None:
+            self._open = -1
         return b"".join(out)
 
     def close(self, error: GatewayError | None) -> bytes:
         """Return what is still owed: the last frame and the end of the framing, or the error and nothing after it."""
         if self._ended:
             return b""
+        self._open, self._passing = -1, False
         error = error or self._failed
         out: list[bytes] = []
         if error is None:
@@ -210,6 +247,7 @@ class GeminiStreamEncoder:
                 self._usage = None
             elif isinstance(event, Terminator):
                 self._ended = True
+        self._open = -1
         # All that these events say has gone out with the bytes.
         for parts in self._parts.values():
             for part in parts.values():
@@ -296,7 +334,7 @@ class GeminiStreamEncoder:
             self._answer.citation(path)
         if event.transcript is not None:
             self._answer.lose("lost", path, "transcript", "a file has no words beside it here")
-        if event.signature is not None and not own:
+        if event.signature and not own:
             self._answer.lose("lost", path, "reasoning signature", "belongs to another provider")
         self._answer.own_extra(event.extra, path)
         part = self._parts.get(event.choice, {}).get(event.index)
@@ -330,6 +368,16 @@ class GeminiStreamEncoder:
         part.logprobs.clear()
         self._numbers.setdefault(choice, 0)
         self._frame({"candidates": [candidate]}, out)
+        if not part.done:
+            self._open, self._choice, self._before = next(iter(self._parts[choice])), choice, b""
+
+    def _look_around(self) -> None:
+        """Find what stands around the words of the open part; no other letter of a frame is spelled as a NUL."""
+        thought = self._parts[self._choice][self._open].thought
+        block: dict[str, Any] = {"text": _HERE, "thought": True} if thought else {"text": _HERE}
+        out: list[bytes] = []
+        self._frame({"candidates": [self._answer.candidate(self._choice, (block,))]}, out)
+        self._before, _, self._after = b"".join(out).partition(b"\0")
 
     def _rest(self, part: _Part, choice: int, out: list[bytes]) -> None:
         """Write a part that is whole; of one whose words went out, what is left to prove it."""
@@ -379,8 +427,8 @@ class GeminiStreamEncoder:
         self._stops.clear()
         if candidates:
             told["candidates"] = candidates
-        if self._usage is not None:
-            told["usageMetadata"] = self._answer.usage(self._usage)
+        if self._usage is not None and (usage := self._answer.usage(self._usage)):
+            told["usageMetadata"] = usage
         put_extra(told, self._patch)
         if told:
             self._frame(told, out)

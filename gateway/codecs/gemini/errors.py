@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
-from ...errors import ErrorKind, GatewayError, UpstreamError, upstream_error
+from ...errors import ErrorKind, GatewayError, UpstreamError
 from ...wire.members import BAD_JSON
 from ...wire.sse import parse_frame
-from ..headers import request_id as read_request_id
-from ..headers import retry_after_s
+from ..failures import MAX_MESSAGE, STATUSES, Found, error_headers, told_by_response, told_in_band
 from .members import FORMAT
 
 _KINDS: Final[Mapping[str, ErrorKind]] = {
@@ -64,19 +63,10 @@ _PHRASES: Final[tuple[tuple[str, ErrorKind], ...]] = (
 """How the message tells what it really is. A key that is wrong is an INVALID_ARGUMENT here."""
 _GENERAL: Final = frozenset({None, "invalid_request", "permission", "unavailable", "rate_limit"})
 _STATUSES: Final[Mapping[int, ErrorKind]] = {
-    400: "invalid_request",
-    401: "auth",
-    402: "quota",
-    403: "permission",
-    404: "not_found",
+    **STATUSES,
     408: "timeout.total",
-    409: "invalid_request",
-    413: "too_large",
-    429: "rate_limit",
     502: "unavailable",
-    503: "unavailable",
     504: "timeout.total",
-    529: "overloaded",
 }
 _WORDS: Final[Mapping[ErrorKind, str]] = {
     "rate_limit": "RESOURCE_EXHAUSTED",
@@ -103,59 +93,23 @@ _WORDS: Final[Mapping[ErrorKind, str]] = {
 }
 _RPC: Final = "type.googleapis.com/google.rpc."
 _DOMAIN: Final = "headgate"
-_MAX_MESSAGE: Final = 500
 _A_DAY: Final = "PerDay"
 """In the ``quotaId`` of a QuotaFailure, for instance GenerateRequestsPerDayPerProjectPerModel-FreeTier."""
 
 
 def decode_error(status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
     """Read an error response of any shape. Never raises."""
-    found = _read(body)
-    by_status = _STATUSES.get(status)
-    fallback: ErrorKind = by_status or ("invalid_request" if 400 <= status < 500 else "upstream_error")
-    if found is None:
-        word = headers.get("content-type", "").split(";")[0].strip() or "unknown"
-        what = f"a {word} body" if body.strip() else "an empty body"
-        found = _Found(fallback, f"HTTP {status} with {what}")
-    kind = found.kind or fallback
-    if kind in ("invalid_request", "upstream_error"):
-        kind = fallback  # a status such as 413 says more than these general words
-    told = retry_after_s(headers)
-    return upstream_error(
-        kind,
-        found.message or f"HTTP {status}",
-        status=status,
-        code=found.code,
-        details=found.details,
-        retry_after_s=found.retry_after_s if told is None else told,
-        request_id=read_request_id(headers),
-        format=FORMAT if found.own else "",
-        raw=body if found.own else None,
-    )
+    return told_by_response(_read(body), (status, headers, body), FORMAT, _STATUSES)
 
 
 def in_band_error(data: bytes, raw: bytes) -> UpstreamError | None:
     """Read an error that came inside a 200: ``data`` is its JSON, ``raw`` its bytes. None if it is no error object."""
-    found = _read(data)
-    if found is None:
-        return None
-    return upstream_error(
-        found.kind or "upstream_error",
-        found.message or "the provider broke off with an error",
-        code=found.code,
-        details=found.details,
-        retry_after_s=found.retry_after_s,
-        format=FORMAT if found.own else "",
-        raw=raw if found.own else None,
-    )
+    return told_in_band(_read(data), raw, FORMAT)
 
 
 def encode_error(error: GatewayError) -> tuple[int, dict[str, str], bytes]:
     """Write an error for a caller: status, headers, body."""
-    headers = {"content-type": "application/json"}
-    if error.retry_after_s is not None:
-        headers["retry-after"] = str(max(0, math.ceil(error.retry_after_s)))
-    return _status(error), headers, error_body(error)
+    return _status(error), error_headers(error), error_body(error)
 
 
 def error_body(error: GatewayError) -> bytes:
@@ -164,12 +118,17 @@ def error_body(error: GatewayError) -> bytes:
         return own
     details = [{"@type": f"{_RPC}ErrorInfo", "reason": str(error.kind), "domain": _DOMAIN}]
     if error.retry_after_s is not None:
-        details.append({"@type": f"{_RPC}RetryInfo", "retryDelay": f"{error.retry_after_s:g}s"})
+        details.append({"@type": f"{_RPC}RetryInfo", "retryDelay": _duration(error.retry_after_s)})
     status = _status(error)
     word = _WORDS.get(error.kind, "INTERNAL")
     return msgspec.json.encode(
         {"error": {"code": status, "message": error.message, "status": word, "details": details}}
     )
+
+
+def _duration(seconds: float) -> str:
+    """Write a google.protobuf.Duration, to the millisecond."""
+    return f"{seconds:.3f}".rstrip("0").rstrip(".") + "s"
 
 
 def _status(error: GatewayError) -> int:
@@ -190,18 +149,7 @@ def _own_object(raw: bytes) -> bytes | None:
     return text if text.startswith(b"{") else None
 
 
-class _Found(NamedTuple):
-    """What an error body says; ``own`` if it has exactly this format's shape."""
-
-    kind: ErrorKind | None
-    message: str
-    code: str | None = None
-    details: object = None
-    retry_after_s: float | None = None
-    own: bool = False
-
-
-def _read(body: bytes) -> _Found | None:
+def _read(body: bytes) -> Found | None:
     try:
         whole = msgspec.json.decode(body, type=dict[str, Any] | list[Any])
     except BAD_JSON:
@@ -214,9 +162,9 @@ def _read(body: bytes) -> _Found | None:
     error = whole.get("error")
     if not isinstance(error, dict):
         text = error if isinstance(error, str) else whole.get("message") or whole.get("detail")
-        return _Found(_phrase(text), text[:_MAX_MESSAGE], None, whole) if isinstance(text, str) else None
+        return Found(_phrase(text), text[:MAX_MESSAGE], details=whole) if isinstance(text, str) else None
     word, message, code = error.get("status"), error.get("message"), error.get("code")
-    text = message[:_MAX_MESSAGE] if isinstance(message, str) else ""
+    text = message[:MAX_MESSAGE] if isinstance(message, str) else ""
     kind = _KINDS.get(word) if isinstance(word, str) else None
     if kind is None and isinstance(code, int):
         kind = _STATUSES.get(code)
@@ -236,7 +184,7 @@ def _read(body: bytes) -> _Found | None:
     elif kind in _GENERAL:
         kind = _phrase(text) or kind
     own = isinstance(code, int) and isinstance(message, str)
-    return _Found(kind, text, reason or (word if isinstance(word, str) else None), whole, wait, own)
+    return Found(kind, text, reason or (word if isinstance(word, str) else None), whole, wait, own=own)
 
 
 def _details(error: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -1,8 +1,11 @@
 """Frames of an answer into events: a whole answer is a stream of one frame.
 
-Source: ``GenerateContentResponse``: each frame holds parts that are whole, fragments of text among them; usage is told anew in
-each; a candidate has ended when it has a ``finishReason``. Neighbouring texts that say nothing besides are one part, in
-whichever frames they came; a part with a signature is one of its own, since it must be sent back as it is.
+Source: ``GenerateContentResponse``: each frame holds parts that are whole, fragments of text among them; a candidate has ended
+when it has a ``finishReason``. Neighbouring texts that say nothing besides are one part, in whichever frames they came; a part
+with a signature is one of its own, since it must be sent back as it is.
+
+Usage is told anew in each frame. That of a frame that only goes on with words is kept unread, beside the events, until one
+that says more, or the end: nobody needs both.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final
 
-from msgspec import Raw
+from msgspec import UNSET, Raw
 from msgspec.structs import replace
 
 from ...errors import DecodeError, Malformed
@@ -29,16 +32,18 @@ from ...ir.event import (
 )
 from ...ir.fold import unfold_parts
 from ...ir.message import NO_EXTRA, Part, Reasoning, Text, ToolCall
-from ...wire.members import NULL
-from ...wire.surrogates import mend_halves
+from ...wire.members import BAD_JSON, NULL
+from ...wire.surrogates import mend_halves, mend_raw
 from .errors import in_band_error
 from .logprobs import read_logprobs
 from .members import FORMAT, Fields
+from .more import MORE
 from .parts import read_part
 from .usage import finish_reason, read_usage
 
 _TEXT: Final = Text("")
 _THOUGHT: Final = Reasoning(origin=FORMAT)
+_more: Final = MORE.decode
 
 
 class _Candidate:
@@ -57,13 +62,15 @@ class AnswerReader:
     """Reads the frames of one answer. What it raises is DecodeError for a frame that makes no sense, UpstreamError for an
     error in the place of one."""
 
-    __slots__ = ("_candidates", "_next", "_started", "_told")
+    __slots__ = ("_candidates", "_next", "_started", "_told", "unread")
 
     def __init__(self) -> None:
         self._candidates: dict[int, _Candidate] = {}
         self._next = 0
         self._started = False
         self._told: dict[str, Raw] = {}
+        self.unread: Raw | None = None
+        """The usage that the last frame of words told, which is owed."""
 
     @property
     def is_complete(self) -> bool:
@@ -74,6 +81,27 @@ class AnswerReader:
     def has_answer(self) -> bool:
         """Whether there is an answer at all, or the word why there is none."""
         return bool(self._candidates)
+
+    def words(self, data: bytes) -> PartDelta | None:
+        """Return what a frame says if it is more of an open text or thought and nothing else; else change nothing."""
+        try:
+            frame = _more(data)
+        except BAD_JSON:
+            return None
+        it = frame.candidates[0]
+        part, candidate = it.content.parts[0], self._candidates.get(it.index)
+        text, thought = part.text, part.thought
+        if (
+            candidate is None
+            or candidate.open is not (_TEXT if thought is UNSET else _THOUGHT if thought else None)
+            or candidate.open is None
+            or not text
+        ):
+            return None
+        usage = frame.usage_metadata
+        if usage is not NULL and usage != NULL:
+            self.unread = usage
+        return PartDelta(candidate.index, text, it.index)
 
     def read(self, data: bytes) -> list[Event]:
         """Return the events of one frame."""
@@ -94,15 +122,27 @@ class AnswerReader:
             self._candidates.setdefault(0, _Candidate()).finished = True
             # The prompt was refused: there is no candidate, and this is why.
             events.append(ChoiceStop("content_filter", blocked, extra={"promptFeedback": feedback}))
-        if usage is not None and (report := read_usage(usage)) is not None:
-            events.append(UsageReport(report))
+        if usage is not None:
+            if events and all(type(event) is PartDelta for event in events):
+                # The next frame tells it anew, and nobody needs both.
+                self.unread = usage
+            elif (report := read_usage(usage)) is not None:
+                self.unread = None
+                events.append(UsageReport(report))
         return events
+
+    def owed(self) -> list[Event]:
+        """Return the report of the last usage that was kept, if there is one that has not been given out."""
+        usage, self.unread = self.unread, None
+        report = None if usage is None else read_usage(mend_raw(usage))
+        return [] if report is None else [UsageReport(report)]
 
     def end(self, *, mark: bool) -> list[Event]:
         """Return what is owed when no frame will follow; ``mark`` is whether this format's streams have an end of their own."""
         events: list[Event] = []
         for choice, candidate in self._candidates.items():
             self._close(candidate, choice, events)
+        events += self.owed()
         events.append(ResponseStop())
         if mark:
             events.append(Terminator())

@@ -36,6 +36,13 @@ _MAGIC: Final[tuple[tuple[str, str], ...]] = (
     ("JVBERi", "application/pdf"),
 )
 """How the base64 of a file begins, for those who do not say what it is."""
+_SOUNDS: Final[tuple[tuple[str, str], ...]] = (
+    ("UklGR", "audio/wav"),
+    ("SUQz", "audio/mp3"),
+    ("T2dnU", "audio/ogg"),
+    ("ZkxhQ", "audio/flac"),
+)
+"""The same of audio: RIFF holds sounds as well as pictures."""
 _SUFFIXES: Final = {
     "jpg": "image/jpeg",
     "jpeg": "image/jpeg",
@@ -236,11 +243,14 @@ class Renderer:
             data, uri, media_type = rest, None, head.split(";")[0] or media_type
         if part.name is not None:
             self.lose("lost", f"{path}.name", "name", "files have no name here")
-        if part.text is not None:
+        if part.text is not None and data is not None:
+            self.lose("lost", f"{path}.transcript", "transcript", "a file has no words beside it here")
+        elif part.text is not None:
             data, media_type = base64.b64encode(part.text.encode()).decode(), media_type or "text/plain"
         if data is not None:
             if media_type is None:
-                media_type = next((word for start, word in _MAGIC if data.startswith(start)), None)
+                known = _SOUNDS if part.kind == "audio" else _MAGIC
+                media_type = next((word for start, word in known if data.startswith(start)), None)
                 if media_type is None:
                     self.lose("lost", path, part.kind, "of a type that nobody told")
                     return None

@@ -55,8 +55,8 @@ def encode_response(events: Sequence[Event], context: AnswerContext) -> Encoded:
     ]
     if candidates:
         body["candidates"] = candidates
-    if whole.usage is not None:
-        body["usageMetadata"] = answer.usage(whole.usage)
+    if whole.usage is not None and (usage := answer.usage(whole.usage)):
+        body["usageMetadata"] = usage
     body |= answer.envelope(whole.start)
     for extra in (whole.extra, whole.start.extra):
         put_extra(body, answer.own_extra(extra, ""))

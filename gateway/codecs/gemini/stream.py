@@ -18,6 +18,7 @@ from ...wire.sse import FrameTooLarge, SseFramer, parse_frame
 from ..base import MAX_FRAME_BYTES
 from .members import FORMAT
 from .reader import AnswerReader
+from .usage import read_usage
 
 SSE: Final = Wire(FORMAT, "sse")
 ARRAY: Final = Wire(FORMAT, "array")
@@ -43,6 +44,9 @@ class _StreamDecoder:
             if not data.strip():
                 events.append(Keepalive())
                 continue
+            if (words := self._reader.words(data)) is not None:
+                events.append(words)
+                continue
             try:
                 events += self._reader.read(data)
             except DecodeError as error:
@@ -53,8 +57,14 @@ class _StreamDecoder:
                 start, end = self._span(raw, frames, number)
                 if self.error.format == FORMAT:
                     self.error.raw = raw[start:end] if self._wire == SSE else data
-                return Chunk(tuple(events), raw[:start], self._wire) if start else None
-        return Chunk(tuple(events), raw, self._wire)
+                events += self._reader.owed()
+                return Chunk(tuple(events), raw[:start], self._wire) if start or events else None
+        return Chunk(tuple(events), raw, self._wire, None, read_usage, self._reader.unread)
+
+    def _owed(self) -> Chunk | None:
+        """What is left to say when the stream failed."""
+        owed = self._reader.owed()
+        return Chunk(tuple(owed), b"", self._wire) if owed else None
 
     def _payload(self, frame: bytes) -> bytes:
         raise NotImplementedError
@@ -80,11 +90,16 @@ class GeminiSseDecoder(_StreamDecoder):
         """Decode the whole frames in ``data``; see StreamDecoder.feed."""
         if self.error is not None:
             return None
+        # Most reads are one whole frame of words. A line end before the blank line: not so simple.
+        if data.startswith(b"data: {") and not self._framer.tail:
+            payload = data[6:-4] if data.endswith(b"}\r\n\r\n") else data[6:-2] if data.endswith(b"}\n\n") else b"\n"
+            if 10 not in payload and 13 not in payload and (words := self._reader.words(payload)) is not None:
+                return Chunk((words,), data, SSE, None, read_usage, self._reader.unread)
         try:
             raw, frames = self._framer.feed(data)
         except FrameTooLarge as error:
             self.error = Malformed(f"the provider sent {error}")
-            return None
+            return self._owed()
         return self._chunk(raw, frames) if frames else None
 
     def close(self) -> Chunk | None:
@@ -103,7 +118,10 @@ class GeminiSseDecoder(_StreamDecoder):
         if self.error is None and not self._reader.is_complete:
             self.error = self._cut()
         if self.error is not None:
-            return chunk
+            owed = self._reader.owed()
+            if not owed:
+                return chunk
+            return Chunk(tuple(owed), b"", SSE) if chunk is None else Chunk((*chunk.events, *owed), chunk.raw, SSE)
         events = () if chunk is None else chunk.events
         return Chunk((*events, *self._reader.end(mark=True)), raw, SSE)
 
@@ -138,7 +156,7 @@ class GeminiArrayDecoder(_StreamDecoder):
             raw, frames = self._framer.feed(data)
         except (FrameTooLarge, NotAnArray) as error:
             self.error = Malformed(f"the provider sent {error}")
-            return None
+            return self._owed()
         if not raw:
             return None
         chunk = self._chunk(raw, frames)
@@ -149,13 +167,15 @@ class GeminiArrayDecoder(_StreamDecoder):
             self.error = self._cut()
             # The bracket would be a clean end: it is kept back.
             end = self._span(raw, frames, len(frames) - 1)[1] if frames else 0
-            return Chunk(chunk.events, raw[:end], ARRAY) if end else None
+            events = (*chunk.events, *self._reader.owed())
+            return Chunk(events, raw[:end], ARRAY) if end or events else None
         return Chunk((*chunk.events, *self._reader.end(mark=True)), raw, ARRAY)
 
     def close(self) -> Chunk | None:
         """The bytes ended; before the closing bracket the answer is cut."""
         if self.error is None and not self._ended:
             self.error = Cut("the provider's stream ended before its array did")
+            return self._owed()
         return None
 
     def _payload(self, frame: bytes) -> bytes:

@@ -43,6 +43,7 @@ _ENVELOPE: Final = ("remote_model", "remote_host")
 class _Message(Struct, forbid_unknown_fields=True, gc=False):
     role: str
     content: str
+    thinking: str = ""
 
 
 class _ChatWords(Struct, forbid_unknown_fields=True, gc=False):
@@ -60,6 +61,7 @@ class _GenerateWords(Struct, forbid_unknown_fields=True, gc=False):
     model: str
     created_at: str
     response: str
+    thinking: str = ""
     done: bool = False
 
 
@@ -85,10 +87,28 @@ class AnswerReader:
 
     def line(self, data: bytes, out: list[Event]) -> None:
         """Append the events of one line. Raises UpstreamError: malformed, or the error that the line tells."""
-        if self._kind == "text" and (text := self._words(data)) is not None:
-            out.append(PartDelta(self._index, text))
+        if (words := self.words(data)) is not None:
+            out.append(words)
             return
         self._read(mend_halves(data), out, whole=False)
+
+    def words(self, data: bytes) -> PartDelta | None:
+        """Return what a line says if it is more of the open text or thought and nothing else; else change nothing."""
+        if not self._kind:
+            return None
+        try:
+            if self.format == CHAT:
+                line = _CHAT_WORDS.decode(data)
+                text, thought, done = line.message.content, line.message.thinking, line.done
+            else:
+                short = _GENERATE_WORDS.decode(data)
+                text, thought, done = short.response, short.thinking, short.done
+        except BAD_JSON:
+            return None
+        if done or (text and thought):
+            return None
+        said = text if self._kind == "text" else thought
+        return PartDelta(self._index, said) if said else None
 
     def whole(self, body: bytes) -> tuple[Event, ...]:
         """Return the events of a whole answer. Raises UpstreamError: malformed, or the error that it tells."""
@@ -97,19 +117,6 @@ class AnswerReader:
         if not self.done:
             raise Malformed("the provider's answer is not one, or says that it is not done", format=self.format)
         return tuple(out)
-
-    def _words(self, data: bytes) -> str | None:
-        """Return what a line says if it is more of the open text and nothing else."""
-        try:
-            if self.format == CHAT:
-                line = _CHAT_WORDS.decode(data)
-                text, done = line.message.content, line.done
-            else:
-                short = _GENERATE_WORDS.decode(data)
-                text, done = short.response, short.done
-        except BAD_JSON:
-            return None
-        return None if done or not text else text
 
     def _read(self, data: bytes, out: list[Event], *, whole: bool) -> None:
         try:

@@ -6,36 +6,24 @@ there, which is read as OpenAI's.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 
-from ...errors import STATUS, ErrorKind, GatewayError, UpstreamError, upstream_error
+from ...errors import ErrorKind, GatewayError, UpstreamError, upstream_error
 from ...wire.members import BAD_JSON, OBJECT, encode_json
 from ...wire.ndjson import line
+from .. import failures
 from .. import headers as response_headers
 from .words import FAMILY
 
-MAX_MESSAGE: Final = 500
-
 _STATUSES: Final[Mapping[int, ErrorKind]] = {
-    400: "invalid_request",
-    401: "auth",
-    402: "quota",
-    403: "permission",
-    404: "not_found",
-    405: "invalid_request",
+    **failures.STATUSES,
     408: "unavailable",
-    413: "too_large",
-    422: "invalid_request",
-    429: "rate_limit",
     502: "unavailable",
-    503: "unavailable",
     504: "unavailable",
-    529: "overloaded",
 }
 
 _MESSAGES: Final[tuple[tuple[re.Pattern[str], frozenset[int], ErrorKind], ...]] = (
@@ -66,16 +54,13 @@ _MESSAGES: Final[tuple[tuple[re.Pattern[str], frozenset[int], ErrorKind], ...]] 
 )
 """What only the message tells, by the statuses that may come with it; a line in a stream has none of its own."""
 
-_KEY: Final = re.compile(r"\b(sk|rk|pk|gsk|xai|key|fw|hf|pplx|nvapi)[-_][\w*.-]{6,}")
-"""Proxies before a server quote the key that they refuse, in part or whole; it is ours, and never the caller's to see."""
-
 
 def decode_error(status: int, headers: Mapping[str, str], body: bytes, format: str) -> UpstreamError:
     """Read an error response, whatever its body is. Never raises."""
     error = _read(body, status, format)
     if error is None:
         kind = _kind(status, "")
-        error = upstream_error(kind, _describe(status, headers, body), status=_shown(status, kind))
+        error = upstream_error(kind, failures.describe(status, headers, body), status=failures.shown(status, kind))
     elif error.raw is not None:
         error.raw = body
     error.retry_after_s = response_headers.retry_after_s(headers)
@@ -104,11 +89,11 @@ def _read(data: bytes, status: int | None, format: str) -> UpstreamError | None:
         return None
     text = message if isinstance(message, str) else msgspec.json.encode(told).decode()
     kind = _kind(status, text)
-    secret = _KEY.search(text) is not None
+    secret = failures.has_key(text)
     return upstream_error(
         kind,
-        _KEY.sub("***", text)[:MAX_MESSAGE] or "the provider reported an error",
-        status=_shown(status, kind),
+        failures.veiled(text)[: failures.MAX_MESSAGE] or "the provider reported an error",
+        status=failures.shown(status, kind),
         code=code if isinstance(code, str) else None,
         details=None if secret else payload,
         format=format,
@@ -120,30 +105,12 @@ def _kind(status: int | None, message: str) -> ErrorKind:
     for pattern, statuses, meant in _MESSAGES:
         if (status is None or status in statuses) and pattern.search(message):
             return meant
-    if status is not None and status in _STATUSES:
-        return _STATUSES[status]
-    return "invalid_request" if status is not None and 400 <= status < 500 else "upstream_error"
-
-
-def _shown(status: int | None, kind: ErrorKind) -> int:
-    """The status for the caller: the provider's if it is one of failure."""
-    return status if status is not None and 400 <= status <= 599 else STATUS[kind]
-
-
-def _describe(status: int, headers: Mapping[str, str], body: bytes) -> str:
-    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if body.strip() and media_type in ("", "text/plain") and not body.lstrip().startswith((b"<", b"{", b"[")):
-        return _KEY.sub("***", body[: 4 * MAX_MESSAGE].decode("utf-8", "replace").strip())[:MAX_MESSAGE]
-    if not body.strip():
-        return f"HTTP {status} without a body"
-    return f"HTTP {status} with a body of {media_type or 'no known type'}"
+    return "upstream_error" if status is None else failures.kind_of(status, _STATUSES)
 
 
 def encode_error(error: GatewayError) -> tuple[int, dict[str, str], bytes]:
     """Write an error response: status, headers, body. The provider's own body goes out as it came."""
-    headers = {"content-type": "application/json; charset=utf-8"}
-    if error.retry_after_s is not None:
-        headers["retry-after"] = str(math.ceil(error.retry_after_s))
+    headers = failures.error_headers(error, "application/json; charset=utf-8")
     return error.status, headers, own_body(error) or error_body(error)
 
 

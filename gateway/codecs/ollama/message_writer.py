@@ -139,15 +139,17 @@ class MessageWriter:
                 self._lose("lost", f"{path}.media_type", "media_type", "an image says by its first bytes what it is")
             if pieces.texts and not self.own:
                 self._lose("emulated", path, "order", "images go before the words of their message")
-            if part.detail is not None:
+            if part.detail not in (None, "auto"):
                 self._lose("lost", f"{path}.detail", "detail", "images have one size here")
             if part.name is not None:
                 self._lose("lost", f"{path}.name", "name", "images have no name here")
         elif part.text is not None and part.data is None:
             self._lose("emulated", path, "text document", "put in as text")
             pieces.texts.append(f"{part.name}\n{part.text}" if part.name else part.text)
+        elif part.kind == "image" and part.uri is not None:
+            self._lose("lost", path, "image", "images go as data, not by address: media.fetch allows to fetch it")
         elif part.kind == "image":
-            self._lose("lost", path, "image", "images go as data, not by address or id")
+            self._lose("lost", path, "image", "images go as data, not by id")
         else:
             self._lose("lost", path, part.kind, "a message holds text and images")
 

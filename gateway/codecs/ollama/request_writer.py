@@ -135,7 +135,7 @@ class _Writer:
         elif not self.own:
             self._lose("minted", f"{path}.input_schema", "parameters", "none was given: an object without members")
             function["parameters"] = {"type": "object", "properties": {}}
-        if tool.strict is not None:
+        if tool.strict:
             self._lose("lost", f"{path}.strict", "strict", "no promise of strict arguments")
         if tool.cache is not None:
             self._lose("lost", f"{path}.cache", "cache mark", "prefixes are cached by themselves")
@@ -232,11 +232,12 @@ class _Writer:
             missing.append("user")
         if request.service_tier is not None and request.service_tier != "auto":
             missing.append("service_tier")
-        if request.parallel_tool_calls is False and self.format == CHAT:
+        if request.parallel_tool_calls is False:
             missing.append("parallel_tool_calls")
         if self.format == GENERATE and request.tools:
             missing.append("tools")
-        if self.format == GENERATE and request.tool_choice is not None and request.tool_choice.mode != "none":
+        choice = request.tool_choice
+        if self.format == GENERATE and choice is not None and choice.mode not in ("none", "auto"):
             missing.append("tool_choice")
         for name in missing:
             self._lose("lost", name, name, f"{self.format} has no such setting")

@@ -30,6 +30,11 @@ class OllamaStreamDecoder:
         """Decode the whole lines in ``data``. Never raises: the lines before a fault come out, then ``error`` is set."""
         if self.error is not None:
             return None
+        # Most reads are one whole line of words.
+        if data.endswith(b"}\n") and not self._framer.tail:
+            line = data[:-1]
+            if 10 not in line and (words := self._reader.words(line)) is not None:
+                return Chunk((words,), data, self._wire)
         try:
             raw, lines = self._framer.feed(data)
         except FrameTooLarge as error:

@@ -100,7 +100,7 @@ class OllamaStreamEncoder:
 
         Raises UpstreamError for a call that is none: arguments that are no object, or that never end.
         """
-        if chunk.raw is not None and chunk.wire == self._wire and not self._rewriting:
+        if not self._rewriting and chunk.raw is not None and chunk.wire == self._wire:
             for event in chunk.events:
                 if type(event) is not PartDelta:
                     self._watch(event)

@@ -81,7 +81,6 @@ class AnswerReader(MoreReader):
     def frame(self, data: bytes, name: bytes, out: list[Event]) -> None:
         """Append the events of one frame's payload. Raises UpstreamError: malformed, or the error the frame tells."""
         self.usage_only = False
-        self._head = b""
         try:
             frame = FRAME.decode(data)
         except BAD_JSON:

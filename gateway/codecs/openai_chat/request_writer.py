@@ -34,8 +34,14 @@ from .wording import WORDING
 _EFFORTS: Final = ((4096, "low"), (16384, "medium"))
 """Thinking budgets up to so many tokens, and the effort that stands in for them; what is above is ``high``."""
 
-_TIERS: Final[Mapping[str, str]] = {"auto": "auto", "standard_only": "default"}
-"""Anthropic's service tiers in OpenAI's words."""
+_TIERS: Final[Mapping[str, str]] = {
+    "auto": "auto",
+    "standard_only": "default",
+    "standard": "default",
+    "flex": "flex",
+    "priority": "priority",
+}
+"""Anthropic's and Google's service tiers in OpenAI's words."""
 
 
 def encode_request(request: Request, facts: UpstreamFacts) -> tuple[bytes, tuple[Loss, ...]]:

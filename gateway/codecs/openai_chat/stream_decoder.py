@@ -39,10 +39,11 @@ class ChatStreamDecoder:
             return None
         # Most reads are whole frames of words. A CR anywhere, or something kept: not so simple.
         if data.startswith(b"data: {") and data.endswith(b"}\n\n") and 13 not in data and not self._framer.tail:
-            if data.find(b"\n") == len(data) - 2:
-                if (words := self._reader.words(data[6:])) is not None:
+            payload = data[6:-2]
+            if 10 not in payload:
+                if (words := self._reader.words(payload)) is not None:
                     return Chunk((words,), data, STREAMED)
-            elif (many := self._all_words(data)) is not None:
+            elif (many := self._all_words(payload)) is not None:
                 return Chunk(many, data, STREAMED)
         try:
             raw, frames = self._framer.feed(data)
@@ -71,10 +72,10 @@ class ChatStreamDecoder:
         self._reader.end(out, terminator=False)
         return Chunk(tuple(out), chunk.raw if chunk is not None else b"", STREAMED)
 
-    def _all_words(self, data: bytes) -> tuple[Event, ...] | None:
+    def _all_words(self, payloads: bytes) -> tuple[Event, ...] | None:
         """The events of whole frames if each is one line, and all of them are words; nothing has changed if not."""
         words, events = self._reader.words, []
-        for payload in data[6:-2].split(b"\n\ndata: "):
+        for payload in payloads.split(b"\n\ndata: "):
             # In JSON a line end is white space, here it would end the line.
             if 10 in payload or (event := words(payload)) is None:
                 return None

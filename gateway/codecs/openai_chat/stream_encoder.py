@@ -118,7 +118,7 @@ class ChatStreamEncoder:
 
     def encode(self, chunk: Chunk) -> bytes:
         """Return the bytes for ``chunk``: its own ``raw`` while nothing was rewritten yet, else its events, anew."""
-        if chunk.raw is not None and chunk.wire == STREAMED and not self._rewriting:
+        if not self._rewriting and chunk.raw is not None and chunk.wire == STREAMED:
             self._passed = True
             for event in chunk.events:
                 if type(event) is not PartDelta:

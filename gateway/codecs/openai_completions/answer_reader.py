@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from ...errors import DecodeError, Malformed, upstream_error
 from ...ir.event import (
@@ -34,24 +34,27 @@ from .logprobs import OFFSETS, read_logprobs
 from .usage import read_usage
 from .words import FORMAT, STOP_REASONS
 
+_NOTHING: Final = Raw(b"")
+
 
 class _WordsChoice(Struct, forbid_unknown_fields=True, gc=False):
-    text: str
     index: int = 0
+    text: str = ""
     logprobs: None = None
     finish_reason: None = None
-    stop_reason: None = None
+    stop_reason: UnsetType | None = UNSET
 
 
 class _Words(Struct, forbid_unknown_fields=True, gc=False):
-    """Words of one choice and nothing besides: what most frames of most streams are."""
+    """Words of one choice and nothing besides: what most frames of most streams are. The order of members is vLLM's."""
 
-    choices: tuple[_WordsChoice]
     id: str | None = None
     object: str | None = None
     created: int | None = None
     model: str | None = None
+    choices: tuple[_WordsChoice] = (_WordsChoice(),)
     usage: None = None
+    system_fingerprint: Raw = _NOTHING
 
 
 _WORDS: Final = msgspec.json.Decoder(_Words)
@@ -91,7 +94,8 @@ class AnswerReader:
     def frame(self, data: bytes, name: bytes, out: list[Event]) -> None:
         """Append the events of one frame's payload. Raises UpstreamError: malformed, or the error the frame tells."""
         self.usage_only = False
-        if not self._envelope and self._words(data, out):
+        if not name and (words := self.words(data)) is not None:
+            out.append(words)
             return
         data = mend_halves(data)
         try:
@@ -109,6 +113,25 @@ class AnswerReader:
             out.append(Alien(FORMAT, kind, data))
             return
         self._read(it, data, out)
+
+    def words(self, data: bytes) -> PartDelta | None:
+        """Return what the payload says if it is more of a choice's open text and nothing else; else change nothing."""
+        try:
+            frame = _WORDS.decode(data)
+        except BAD_JSON:
+            return None
+        it = frame.choices[0]
+        choice, fingerprint = self._choices.get(it.index), frame.system_fingerprint
+        if (
+            choice is None
+            or not choice.open
+            or not it.text
+            or (it.stop_reason is None and choice.extra.get("stop_reason") != NULL)
+            or (fingerprint is not _NOTHING and fingerprint != self._envelope.get("system_fingerprint"))
+            or frame.object == "error"
+        ):
+            return None
+        return PartDelta(choice.index, it.text, it.index)
 
     def whole(self, body: bytes) -> tuple[Event, ...]:
         """Return the events of a whole answer. Raises UpstreamError: malformed, or the error that it tells."""
@@ -131,18 +154,6 @@ class AnswerReader:
         out.append(ResponseStop())
         if terminator:
             out.append(Terminator())
-
-    def _words(self, data: bytes, out: list[Event]) -> bool:
-        """Whether the payload is more of a choice's open text and nothing else; nothing has changed if not."""
-        try:
-            choice = _WORDS.decode(data).choices[0]
-        except BAD_JSON:
-            return False
-        growing = self._choices.get(choice.index)
-        if growing is None or not growing.open or not choice.text:
-            return False
-        out.append(PartDelta(growing.index, choice.text, choice.index))
-        return True
 
     def _read(self, it: Members, data: bytes, out: list[Event]) -> None:
         try:

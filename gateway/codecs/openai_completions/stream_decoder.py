@@ -39,6 +39,16 @@ class CompletionsStreamDecoder:
         """Decode the whole frames in ``data``. Never raises: the frames before a fault come out, then ``error`` is set."""
         if self.error is not None:
             return None
+        # Most reads are one whole frame of words. A line end before the blank line, or a CR anywhere: not so simple.
+        if (
+            data.startswith(b"data: {")
+            and data.endswith(b"}\n\n")
+            and 13 not in data
+            and 10 not in (payload := data[6:-2])
+            and not self._framer.tail
+            and (words := self._reader.words(payload)) is not None
+        ):
+            return Chunk((words,), data, STREAMED)
         try:
             raw, frames = self._framer.feed(data)
         except FrameTooLarge as error:

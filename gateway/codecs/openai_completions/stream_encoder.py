@@ -69,7 +69,7 @@ class CompletionsStreamEncoder:
 
     def encode(self, chunk: Chunk) -> bytes:
         """Return the bytes for ``chunk``: its own ``raw`` while nothing was rewritten yet, else its events, anew."""
-        if chunk.raw is not None and chunk.wire == STREAMED and not self._rewriting:
+        if not self._rewriting and chunk.raw is not None and chunk.wire == STREAMED:
             for event in chunk.events:
                 self._watch(event)
             return chunk.raw

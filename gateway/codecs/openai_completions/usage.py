@@ -15,6 +15,7 @@ from .words import FORMAT
 
 class _Prompt(Struct):
     cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
 
 
 class _Completion(Struct):
@@ -40,16 +41,16 @@ def read_usage(raw: Raw) -> Usage | None:
         return None
     if not members:
         return None
-    cached = told.prompt_cache_hit_tokens
-    if told.prompt_tokens_details is not None and told.prompt_tokens_details.cached_tokens is not None:
-        cached = told.prompt_tokens_details.cached_tokens
+    cached, stored = told.prompt_cache_hit_tokens, None
+    if (prompt := told.prompt_tokens_details) is not None:
+        cached, stored = cached if prompt.cached_tokens is None else prompt.cached_tokens, prompt.cache_write_tokens
     details = told.completion_tokens_details
-    uncached = None if told.prompt_tokens is None else max(0, told.prompt_tokens - (cached or 0))
+    uncached = None if told.prompt_tokens is None else max(0, told.prompt_tokens - (cached or 0) - (stored or 0))
     return Usage(
         told.prompt_tokens,
         uncached,
         cached,
-        None,
+        stored,
         told.completion_tokens,
         None if details is None else details.reasoning_tokens,
         False,
@@ -71,8 +72,9 @@ def write_usage(usage: Usage, losses: list[Loss]) -> dict[str, Any]:
             losses.append(Loss("minted", f"usage.{name}", name, "the provider did not say, 0 is demanded"))
     read, written = read or 0, usage.output_tokens or 0
     value: dict[str, Any] = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
-    if usage.cache_read_input_tokens is not None:
-        value["prompt_tokens_details"] = {"cached_tokens": usage.cache_read_input_tokens}
+    prompt = {"cached_tokens": usage.cache_read_input_tokens, "cache_write_tokens": usage.cache_creation_input_tokens}
+    if told := {name: count for name, count in prompt.items() if count is not None}:
+        value["prompt_tokens_details"] = told
     if usage.reasoning_output_tokens is not None:
         value["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_output_tokens}
     return value

@@ -101,11 +101,11 @@ class EventReader:
         handler(self, it, events)
         return True
 
-    def words(self, output_index: int, content_index: int, text: str) -> PartDelta | None:
-        """More words of a text that is open; None if it is not."""
+    def words(self, output_index: int, key: Key, text: str) -> PartDelta | None:
+        """More words of a part that is open; None if it is not."""
         item = self._items.get(output_index)
-        told = None if item is None else item.parts.get(("content", content_index))
-        if told is None or item is None or told is not item.open:
+        told = None if item is None else item.parts.get(key)
+        if told is None or item is None or told is not item.open or item.held:
             return None
         told.length += len(text)
         return PartDelta(told.index, text)

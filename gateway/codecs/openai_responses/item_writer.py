@@ -98,7 +98,9 @@ class ItemWriter:
         if not content and not (self.own and "content" in message.extra):
             return
         role = self._role(message, path)
-        value: dict[str, Any] = {"role": role, "content": _brief(content) if message.brief else content}
+        # Ollama spells the words as a string and has the images beside them: a string is for words alone.
+        brief = message.brief and _is_text(content)
+        value: dict[str, Any] = {"role": role, "content": _brief(content) if brief else content}
         if self.own:
             if "content" in message.extra:
                 value["content"] = message.extra["content"]

@@ -93,8 +93,8 @@ class Content:
     """
 
     __slots__ = (
-        *("annotations", "extra", "growth", "index", "item", "length", "logprobs", "origin", "pending", "raw", "texts"),
-        *("_after", "_before", "_where"),
+        *("annotations", "extra", "growth", "index", "item", "logprobs", "origin", "pending", "raw", "texts"),
+        *("after", "before", "where"),
     )
 
     def __init__(self, item: Item, growth: str, index: int, origin: str = "") -> None:
@@ -103,21 +103,25 @@ class Content:
         self.growth = growth
         self.index = index
         self.texts: list[str] = []
-        self.length = 0
         self.annotations: list[Any] = []
         self.pending: list[Citation] = []
         self.logprobs: list[Raw] = []
         self.extra: dict[str, Raw] = {}
         self.raw: bytes | None = None
-        self._before = b""
-        self._where = b""
-        self._after = b""
+        self.before = b""
+        self.where = b""
+        self.after = b""
 
     def text(self) -> str:
         """All that was said."""
         if len(self.texts) > 1:
             self.texts = ["".join(self.texts)]
         return self.texts[0] if self.texts else ""
+
+    @property
+    def length(self) -> int:
+        """How many characters were said."""
+        return len(self.text())
 
     def value(self, *, empty: bool = False) -> Any:
         """The content as JSON data."""
@@ -160,13 +164,15 @@ class Content:
 
     def delta(self, number: int, text: str, logprobs: bytes = b"") -> bytes:
         """Return the frame of more words, ``logprobs`` a JSON array."""
-        if not self._before:
+        if not self.before:
             kind = _DELTAS[self.growth]
-            self._before = b'event: %b\ndata: {"type":"%b","sequence_number":' % (kind, kind)
-            self._after = b',"logprobs":[]}\n\n' if self.growth == "text" else b"}\n\n"
-            self._where = b',%b,"delta":' % encode_json(self.at())[1:-1]
-        after = self._after if not logprobs else b',"logprobs":%b}\n\n' % logprobs
-        return b"%b%d%b%b%b" % (self._before, number, self._where, encode_json(text), after)
+            self.before = b'event: %b\ndata: {"type":"%b","sequence_number":' % (kind, kind)
+            self.after = b',"logprobs":[]}\n\n' if self.growth == "text" else b"}\n\n"
+            self.where = b',%b,"delta":' % encode_json(self.at())[1:-1]
+        if logprobs:
+            after = b',"logprobs":%b}\n\n' % logprobs
+            return b"%b%d%b%b%b" % (self.before, number, self.where, encode_json(text), after)
+        return b"%b%d%b%b%b" % (self.before, number, self.where, encode_json(text), self.after)
 
     def done(self) -> Iterator[Told]:
         """The events that say that it is whole."""

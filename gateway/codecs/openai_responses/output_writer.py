@@ -214,7 +214,6 @@ class OutputWriter:
         if not event.text and not words:
             return
         part.texts.append(event.text)
-        part.length += len(event.text)
         if out is not None:
             out.append(self.delta(part, event.text, words))
 
@@ -363,7 +362,7 @@ class OutputWriter:
         if it is None:
             return
         item = it.item
-        if event.signature is not None:
+        if event.signature:
             self._sign(item, it.origin, event.signature, redacted=False)
         if event.citation is not None:
             self._cite(it, event.citation, out)

@@ -23,7 +23,7 @@ from ...ir.loss import Loss, LossKind
 from ...ir.message import ReasoningOptions, Request, ResponseFormat, Tool, ToolChoice
 from ...wire.members import BAD_JSON, NULL, OBJECT, encode_json
 from ..base import UpstreamFacts
-from ..ledger import in_the_callers_words
+from ..ledger import in_the_callers_words, refused
 from .item_writer import ItemWriter
 from .members import FORMAT, write_extra
 from .request_reader import AT, HOISTED
@@ -31,8 +31,14 @@ from .request_reader import AT, HOISTED
 _EFFORTS: Final = ((4096, "low"), (16384, "medium"))
 """Thinking budgets up to so many tokens, and the effort that stands in for them; what is above is ``high``."""
 
-_TIERS: Final[Mapping[str, str]] = {"auto": "auto", "standard_only": "default"}
-"""Anthropic's service tiers in OpenAI's words."""
+_TIERS: Final[Mapping[str, str]] = {
+    "auto": "auto",
+    "standard_only": "default",
+    "standard": "default",
+    "flex": "flex",
+    "priority": "priority",
+}
+"""Anthropic's and Google's service tiers in OpenAI's words."""
 
 _CHAT: Final = "openai.chat"
 _SHARED: Final = frozenset(
@@ -98,7 +104,10 @@ class _Writer:
             if request.extra.get("input") == NULL and len(items) == 1 and isinstance(items[0], dict):
                 value["input"] = items[0]["content"]
                 return
-        if items or not self.own:
+        if not items and not self.own:
+            lost = next((loss for loss in self.losses if loss.kind == "lost"), None)
+            raise refused(request, lost or Loss("lost", "messages", "input", "there is nothing to answer"))
+        if items:
             value["input"] = items
 
     def _lose(self, kind: LossKind, path: str, what: str, why: str) -> None:

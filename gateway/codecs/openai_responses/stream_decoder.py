@@ -6,10 +6,11 @@ What an event is, its JSON ``type`` says; what it means, ``event_reader``. Here 
 from __future__ import annotations
 
 import re
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeAlias
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from ...errors import Cut, DecodeError, Malformed, UpstreamError
 from ...ir.event import (
@@ -29,21 +30,51 @@ from .members import FORMAT
 from .stream_encoder import STREAMED
 
 _BLANK_LINE: Final = re.compile(rb"(?:\r\n|\n|\r)(?:\r\n|\n|\r)")
-_NONE: Final = Raw(b"[]")
 
 
-class _TextDelta(Struct, forbid_unknown_fields=True, tag_field="type", tag="response.output_text.delta", gc=False):
+class _Delta(Struct, forbid_unknown_fields=True, tag_field="type", gc=False, kw_only=True):
+    """More words and nothing besides. The order is OpenAI's, since the decoder looks for the next member first."""
+
+    sequence_number: int = 0
+    item_id: str = ""
     output_index: int
+
+
+class _TextDelta(_Delta, tag="response.output_text.delta", gc=False, kw_only=True):
     content_index: int
     delta: str
-    item_id: str = ""
-    sequence_number: int = 0
-    logprobs: Raw = _NONE
+    logprobs: tuple[()] = ()
     obfuscation: str = ""
 
 
+class _SummaryDelta(_Delta, tag="response.reasoning_summary_text.delta", gc=False, kw_only=True):
+    summary_index: int
+    delta: str
+    obfuscation: str = ""
+
+
+class _ReasoningDelta(_Delta, tag="response.reasoning_text.delta", gc=False, kw_only=True):
+    content_index: int
+    delta: str
+    obfuscation: str = ""
+
+
+class _ArgumentsDelta(_Delta, tag="response.function_call_arguments.delta", gc=False, kw_only=True):
+    delta: str
+    obfuscation: str = ""
+
+
+_DATA: Final = b"\ndata: "
 _TEXT: Final = b"event: response.output_text.delta\ndata: "
+_BEHIND: Final = len(_TEXT)
 _TEXT_DELTA: Final = msgspec.json.Decoder(_TextDelta)
+_Other: TypeAlias = _SummaryDelta | _ReasoningDelta | _ArgumentsDelta
+_OTHER: Final[dict[bytes, Callable[[bytes], _Other]]] = {
+    b"event: response.reasoning_summary_text.delta": msgspec.json.Decoder(_SummaryDelta).decode,
+    b"event: response.reasoning_text.delta": msgspec.json.Decoder(_ReasoningDelta).decode,
+    b"event: response.function_call_arguments.delta": msgspec.json.Decoder(_ArgumentsDelta).decode,
+}
+"""What reads words that are no text, by the line before them."""
 
 
 class ResponsesStreamDecoder:
@@ -60,16 +91,11 @@ class ResponsesStreamDecoder:
         """Decode the whole frames in ``data``; see StreamDecoder.feed."""
         if self.error is not None:
             return None
-        # Most reads are one whole frame of words. A line end before the blank line, or a CR anywhere: not so simple.
-        if (
-            data.startswith(_TEXT)
-            and data.endswith(b"}\n\n")
-            and data.find(b"\n", len(_TEXT)) == len(data) - 2
-            and 13 not in data
-            and not self._framer.tail
-            and (words := self._words(data[len(_TEXT) :])) is not None
-        ):
-            return Chunk((words,), data, STREAMED)
+        # Most reads are one whole frame of words.
+        if data.endswith(b"}\n\n") and not self._framer.tail:
+            words = self._words(data[_BEHIND:-2]) if data.startswith(_TEXT) else self._other_words(data[:-2])
+            if words is not None:
+                return Chunk((words,), data, STREAMED)
         try:
             raw, frames = self._framer.feed(data)
         except FrameTooLarge as error:
@@ -92,19 +118,38 @@ class ResponsesStreamDecoder:
         return chunk
 
     def _words(self, data: bytes) -> PartDelta | None:
-        """The delta that ``data`` is, if it is one of a text that is open, and nothing but words."""
+        """What the data of an event with the name of a text's delta says, if it is more of an open text and nothing besides."""
+        if 10 in data or 13 in data:
+            return None  # in JSON a line end is white space, here it would end the line
         try:
             found = _TEXT_DELTA.decode(data)
         except BAD_JSON:
             return None
-        if not found.delta or bytes(found.logprobs) != b"[]":
+        text = found.delta
+        return self._reader.words(found.output_index, ("content", found.content_index), text) if text else None
+
+    def _other_words(self, frame: bytes) -> PartDelta | None:
+        """The same for more of a thought or of arguments, of a frame with its name."""
+        name, _, data = frame.partition(_DATA)
+        read = _OTHER.get(name)
+        if read is None or 10 in data or 13 in data:
             return None
-        return self._reader.words(found.output_index, found.content_index, found.delta)
+        try:
+            found = read(data)
+        except BAD_JSON:
+            return None
+        key = ("call", 0)
+        if isinstance(found, _SummaryDelta):
+            key = ("summary", found.summary_index)
+        elif isinstance(found, _ReasoningDelta):
+            key = ("words", found.content_index)
+        return self._reader.words(found.output_index, key, found.delta) if found.delta else None
 
     def _decode(self, raw: bytes, frames: list[bytes]) -> Chunk | None:
         events: list[Event] = []
         for number, frame in enumerate(frames):
-            if frame.startswith(_TEXT) and (words := self._words(frame[len(_TEXT) :])) is not None:
+            words = self._words(frame[_BEHIND:]) if frame.startswith(_TEXT) else self._other_words(frame)
+            if words is not None:
                 events.append(words)
                 continue
             mark = len(events)

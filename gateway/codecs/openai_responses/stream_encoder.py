@@ -15,7 +15,7 @@ from msgspec import Struct
 from ...errors import GatewayError, upstream_error
 from ...ir.event import Chunk, PartDelta, ResponseStop, Terminator, Wire
 from ...ir.loss import Loss
-from ...wire.members import BAD_JSON
+from ...wire.members import BAD_JSON, encode_json
 from ...wire.sse import PING, SseFramer, parse_frame
 from ..base import MAX_FRAME_BYTES, AnswerContext
 from .errors import failure, own_frame
@@ -56,20 +56,25 @@ class ResponsesStreamEncoder:
 
     def encode(self, chunk: Chunk) -> bytes:
         """Return the bytes for ``chunk``: its own ``raw`` while nothing was rewritten yet, else its events, anew."""
-        if chunk.raw is not None and chunk.wire == STREAMED and not self._rewriting:
+        if not self._rewriting and chunk.raw is not None and chunk.wire == STREAMED:
             self._follow(chunk, chunk.raw)
             return chunk.raw
         if self._ended:
             return b""
-        self._rewrite()
+        if not self._rewriting:
+            self._rewrite()
         writer = self._writer
         events = chunk.events
         if len(events) == 1 and type(event := events[0]) is PartDelta and event.logprobs is None:
             part = writer.open.get(event.index)
-            if part is not None and event.text:
-                part.texts.append(event.text)
-                part.length += len(event.text)
-                return writer.delta(part, event.text)
+            text = event.text
+            if part is not None and text:
+                part.texts.append(text)
+                number = writer.sequence
+                writer.sequence = number + 1
+                if part.before:
+                    return b"%b%d%b%b%b" % (part.before, number, part.where, encode_json(text), part.after)
+                return part.delta(number, text)
         out: list[bytes] = []
         for event in events:
             if isinstance(event, (ResponseStop, Terminator)):
@@ -123,7 +128,6 @@ class ResponsesStreamEncoder:
                 part = writer.open.get(event.index)
                 if part is not None:
                     part.texts.append(event.text)
-                    part.length += len(event.text)
             elif isinstance(event, (ResponseStop, Terminator)):
                 self._ended = True
             else:

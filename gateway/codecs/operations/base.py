@@ -12,7 +12,7 @@ from ...errors import DecodeError, GatewayError, HouseError, Malformed, Upstream
 from ...ir.event import Event, Usage, Wire
 from ...ir.loss import Loss
 from ...ir.message import Extra, Request
-from ...wire.members import BAD_JSON, Members, encode_json
+from ...wire.members import BAD_JSON, Members, encode_json, fault
 from ...wire.outline import outline
 from ...wire.patch import set_member
 from ...wire.surrogates import mend_halves
@@ -71,8 +71,8 @@ def read_answer(kind: msgspec.json.Decoder[T], body: bytes) -> T:
     """Read a provider's answer. Raises Malformed."""
     try:
         return kind.decode(body)
-    except BAD_JSON as fault:
-        raise Malformed(f"the provider's answer cannot be read: {str(fault)[:200]}") from fault
+    except BAD_JSON as error:
+        raise Malformed(f"the provider's answer cannot be read: {str(error)[:200]}") from error
 
 
 # -- from callers
@@ -121,9 +121,11 @@ class OperationCodec:
         """Read the model. Raises DecodeError."""
         try:
             seen = _PEEK.decode(body)
-        except BAD_JSON as fault:
-            Members(body, "").string("model")  # it has the better words
-            raise DecodeError("", f"request body: {fault}") from fault
+        except BAD_JSON as error:
+            mended = mend_halves(body)
+            if mended is body:
+                raise fault(error) from error
+            return self.peek(mended, facts)
         model = self.default_model if seen.model is None else seen.model
         if model is None:
             raise DecodeError("model", "expected a string, but it is missing")
@@ -140,7 +142,9 @@ class OperationCodec:
 
     def patch_request(self, body: bytes, peek: Peek, *, model: str | None, stream_usage: bool) -> bytes:
         """Rename the model; every other byte stays."""
-        return body if model is None or model == peek.model else set_member(body, "model", encode_json(model))
+        if model is None or model == peek.model:
+            return body
+        return set_member(mend_halves(body), "model", encode_json(model))
 
     outline = staticmethod(outline)
 

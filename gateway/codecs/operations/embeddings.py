@@ -18,6 +18,7 @@ from ...ir.loss import Loss
 from ...ir.message import Extra
 from ...wire.members import encode_json
 from ...wire.patch import set_member
+from ...wire.surrogates import mend_halves
 from ...wire.vectors import is_packed, pack, unpack
 from ..base import Encoded
 from .base import MAX_CALLS, Errand, Finished
@@ -68,7 +69,9 @@ class Embeddings:
         encoding = asked.encoding or "float"
         requests: tuple[Encoded, ...]
         if len(parts) == 1 and self.format == FORMAT:
-            requests = (Encoded(body if named is asked else set_member(body, "model", encode_json(model)), PATH),)
+            requests = (
+                Encoded(body if named is asked else set_member(mend_halves(body), "model", encode_json(model)), PATH),
+            )
         else:
             requests = tuple(self._wire.encode_request(part) for part in parts)
         counts = [part.count for part in parts]

@@ -14,7 +14,7 @@ from msgspec import Raw, Struct
 
 from ...errors import DecodeError
 from ...ir.message import Media, Message, Opaque, Part, Request, Text
-from ...wire.members import ARRAY, Members, is_string, string_of
+from ...wire.members import ARRAY, Members, is_string, put_extra, string_of
 from ..base import Encoded, RequestFacts, UpstreamFacts
 from .base import Errand, Finished, OperationCodec, read_answer, read_request, write_members
 
@@ -92,7 +92,10 @@ def _part(part: Part) -> object:
     if isinstance(part, Text):
         return {"type": "text", "text": part.text, **part.extra}
     if isinstance(part, Media):
-        return {"type": "image_url", "image_url": {"url": part.uri}}
+        url = part.uri if part.data is None else f"data:{part.media_type};base64,{part.data}"
+        value: dict[str, object] = {"type": "image_url", "image_url": {"url": url}}
+        put_extra(value, part.extra)
+        return value
     assert isinstance(part, Opaque)
     return Raw(part.data)
 

@@ -1,0 +1,191 @@
+"""What adapters over HTTP do for calls that are no conversation: their services' requests are sent, several side by side.
+
+The other half of ``http``: which headers pass and what an error says is the same for every call, and stands there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Final
+
+from msgspec import Raw, Struct
+
+from ..gateway.call import Attempt, Call
+from ..gateway.chain import AdapterContext
+from ..gateway.codecs.base import Codec, Encoded, UpstreamFacts
+from ..gateway.codecs.limits import for_caller
+from ..gateway.codecs.operations.base import Errand, Service
+from ..gateway.errors import GatewayError, Malformed, Unsupported, UpstreamError
+from ..gateway.ir.event import Chunk, UsageReport
+from ..gateway.ir.loss import Loss
+from ..gateway.operations import side_by_side
+from ..gateway.relay.reply import Reply
+from ..gateway.transport.base import Deadlines, Exchange, RequestHead, Standing
+from ..gateway.units import seconds
+
+_RESPONSE_HEADERS: Final = frozenset({"retry-after", "retry-after-ms", "x-should-retry", "request-id"})
+_RESPONSE_PREFIXES: Final = ("openai-", "x-ratelimit-", "anthropic-")
+_LONG_BYTES: Final = 1024 * 1024
+"""Answers above this are put together in a thread: the event loop would stand still for tens of milliseconds."""
+_MOST_ANSWERS: Final = 4
+"""All answers of one call together are at most so many times what one may be."""
+
+
+class _Way(Struct):
+    """How the requests of one call are sent, and what they brought. ``ends_at`` is a time of the loop's clock."""
+
+    attempt: Attempt
+    headers: Mapping[str, str]
+    standing: Standing | None
+    credential: str | None
+    ends_at: float
+    passed_back: Mapping[str, str] = {}
+    bytes_read: int = 0
+
+
+class Operations(ABC):
+    """The part of ``HttpAdapter`` that serves operations. ``root`` is the URL below which its services' paths are."""
+
+    context: AdapterContext
+    root: str
+    operations: frozenset[str]
+    _whole: Standing
+    _overdue: str
+    _services: dict[str, Service]
+
+    def services(self) -> tuple[Service, ...]:
+        """Return how this provider serves what is no conversation: embeddings, reranking, moderation."""
+        return ()
+
+    def _serve(self, services: Sequence[Service]) -> None:
+        self._services = {service.operation: service for service in services}
+        self.operations = frozenset(self._services)
+
+    async def operate(self, call: Call, /) -> Reply:
+        """Have the service for the caller's operation answer ``call``: with one request, or several side by side.
+
+        Raises UpstreamError, the first of several, and CallerError on refusal.
+        """
+        service, errand = self._errand(call)
+        context, loop = self.context, call.scope.loop
+        now = loop.time()
+        ends_at = now + context.timeouts.total
+        if call.deadline is not None and call.deadline < ends_at:
+            ends_at = call.deadline
+        attempt = Attempt(context.name, call.model, seconds(now - call.began), calls=len(errand.requests))
+        if service.format != call.format:
+            attempt.format = service.format
+        call.decision.attempts.append(attempt)
+        way = self._way(call, attempt, ends_at)
+        try:
+            bodies = await side_by_side(call.scope, [partial(self._fetch, call, each, way) for each in errand.requests])
+            if sum(map(len, bodies)) > _LONG_BYTES:  # vectors by the thousand: others wait meanwhile
+                finished = await asyncio.to_thread(errand.finish, bodies)
+            else:
+                finished = errand.finish(bodies)
+        except GatewayError as error:
+            attempt.error = error.kind
+            raise
+        finally:
+            attempt.ended_s = seconds(loop.time() - call.began)
+        call.ledger.add_answer(finished.losses)
+        events = () if finished.usage is None else (UsageReport(finished.usage),)
+        return Reply.whole(Chunk(events, finished.body, call.codec.whole), call.scope, 200, way.passed_back)
+
+    async def _fetch(self, call: Call, request: Encoded, way: _Way) -> bytes:
+        """Send one request of an operation; return the body of its answer."""
+        context, timeouts, attempt = self.context, self.context.timeouts, way.attempt
+        deadlines = Deadlines(timeouts.pool, timeouts.connect, timeouts.write, way.ends_at, "timeout.total")
+        head = RequestHead("POST", self.root + request.path, dict(way.headers), way.standing)
+        exchange = await context.transport.submit(head, request.body, deadlines, call.scope)
+        attempt.request_id = provider_request_id(exchange.headers)
+        codec = self._errors
+        if exchange.status >= 300 or exchange.status < 200:
+            attempt.status = exchange.status
+            raise await self._refused(exchange, codec, way.credential)
+        attempt.status = attempt.status or exchange.status
+        whole = exchange.ready(context.max_answer_bytes)
+        if whole is None:
+            with call.scope.limit(way.ends_at, "timeout.total", self._overdue):
+                whole = await exchange.read(context.max_answer_bytes)
+        self._told_usage(whole, exchange, codec, way.credential)
+        way.passed_back = passed_back(exchange.headers)
+        way.bytes_read += len(whole)
+        if way.bytes_read > context.max_answer_bytes * _MOST_ANSWERS:
+            raise Malformed(f"the answers of upstream {context.name} are larger than {way.bytes_read} bytes together")
+        return whole
+
+    def _errand(self, call: Call) -> tuple[Service, Errand]:
+        """Return the service for the operation of ``call`` and what it will send. Raises CallerError on refusal."""
+        service = self._services[call.format]
+        body = call.codec.encode_request(call.request, UpstreamFacts()).body if call.body is None else call.body
+        errand = service.errand(body, call.model)
+        note_losses(call, errand.losses)
+        return service, errand
+
+    def _passed_on(self, call: Call) -> dict[str, str]:
+        """Return the caller's headers that may pass."""
+        return {name: value for name, value in call.headers.items() if self._learn(name)}
+
+    def _way(self, call: Call, attempt: Attempt, ends_at: float) -> _Way:
+        context, standing = self.context, self._whole
+        headers, credential = self._passed_on(call), context.credential
+        headers["x-request-id"] = call.request_id
+        if context.pass_credential:
+            credential = call.credential or call.presented_key() or credential
+            if credential is not None:
+                headers = {**standing.headers, **headers, **self.credential_headers(credential)}
+                return _Way(attempt, headers, None, credential, ends_at)
+        return _Way(attempt, headers, standing, credential, ends_at)
+
+    # -- what ``http`` has
+
+    @abstractmethod
+    def credential_headers(self, credential: str) -> dict[str, str]:
+        """Return the headers that show ``credential`` to this provider."""
+
+    @property
+    @abstractmethod
+    def _errors(self) -> Codec:
+        """The codec that reads this provider's errors."""
+
+    @abstractmethod
+    def _learn(self, name: str) -> bool: ...
+
+    @abstractmethod
+    async def _refused(self, exchange: Exchange, codec: Codec, credential: str | None) -> UpstreamError: ...
+
+    @abstractmethod
+    def _told_usage(self, body: bytes, exchange: Exchange, codec: Codec, credential: str | None) -> Raw: ...
+
+
+def note_losses(call: Call, losses: Iterable[Loss]) -> None:
+    """Note what a request loses. Raises Unsupported where the route refuses that."""
+    call.ledger.add_request(losses)
+    if call.refuse_loss and (lost := call.ledger.lost):
+        raise Unsupported(
+            "this route refuses what would be lost on the way to the provider: "
+            + "; ".join(f"{loss.path} ({loss.why})" for loss in lost[:5]),
+            param=lost[0].path,
+        )
+
+
+def provider_request_id(headers: Mapping[str, str]) -> str | None:
+    """Return the provider's id of a request."""
+    return headers.get("x-request-id") or headers.get("request-id")
+
+
+def passed_back(headers: Mapping[str, str], format: str = "") -> dict[str, str]:
+    """Return the provider's headers that the caller may see, limits in the words of ``format`` if it is another."""
+    passed = {}
+    for name in headers:
+        if name in _RESPONSE_HEADERS or name.startswith(_RESPONSE_PREFIXES):
+            passed[name] = headers[name]
+    if format and passed:
+        passed = for_caller(passed, format)
+    if (provider_id := headers.get("x-request-id")) is not None:
+        passed["headgate-upstream-request-id"] = provider_id
+    return passed

@@ -1,0 +1,151 @@
+"""Where callers of OpenAI, Anthropic and Gemini ask for what is passed on as it comes, and for what never is.
+
+A path stands for itself and all below it. Sources: the resources of the official SDKs openai 3.52, anthropic 2.11 and
+google-genai, and Gemini's REST reference (read 2026-11-21).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+from urllib.parse import unquote
+
+from ..errors import CallerError
+
+OPENAI: Final = "openai.passthrough"
+ANTHROPIC: Final = "anthropic.passthrough"
+GEMINI: Final = "gemini.passthrough"
+
+
+class Place(NamedTuple):
+    """A path that a caller of ``format`` asks for, spelled with its version whatever the caller wrote.
+
+    ``kept``: what is asked for here leaves something behind at the provider, where everybody finds it who comes with the
+    same credential.
+    """
+
+    format: str
+    path: str
+    kept: bool
+
+
+_OPENAI_PASSING: Final = ("/audio", "/images", "/responses/compact")
+_OPENAI_KEPT: Final = (
+    "/agents",
+    "/assistants",
+    "/audio/voice_consents",
+    "/audio/voices",
+    "/batches",
+    "/chatkit",
+    "/containers",
+    "/conversations",
+    "/evals",
+    "/files",
+    "/fine_tuning",
+    "/live",
+    "/realtime",
+    "/skills",
+    "/threads",
+    "/uploads",
+    "/vaults",
+    "/vector_stores",
+    "/videos",
+)
+_OPENAI_OWN: Final = re.compile(r"/v1/chat/completions/.+|/v1/models/[^/]+|/v1/realtime")
+"""Kept as well; but for ``/v1/realtime`` itself, which is a WebSocket."""
+_ANTHROPIC_PASSING: Final = ("/v1/complete",)
+_ANTHROPIC_KEPT: Final = (
+    "/v1/agents",
+    "/v1/deployment_runs",
+    "/v1/deployments",
+    "/v1/dreams",
+    "/v1/environments",
+    "/v1/files",
+    "/v1/memory_stores",
+    "/v1/messages/batches",
+    "/v1/sessions",
+    "/v1/skills",
+    "/v1/user_profiles",
+    "/v1/vaults",
+)
+_GEMINI: Final = re.compile(
+    r"(?:/upload|/download)?/v1(?:beta|alpha)/"
+    r"(?:auth_tokens|batches|cachedContents|corpora|fileSearchStores|files|interactions|operations)"
+    r"(?:[/:].*)?"
+    r"|/v1(?:beta|alpha)/(?:tunedModels|tuningJobs)"
+)
+_GEMINI_MODEL: Final = re.compile(r"/v1(?:beta|alpha)?/(?:models|tunedModels)/([^/:]+)(?::(\w+)|/operations(?:/.*)?)")
+_GEMINI_PASSING: Final = frozenset({"embedContent", "batchEmbedContents", "predict", "computeTokens", "embedText"})
+_GEMINI_SOCKET: Final = "/ws/google.ai.generativelanguage."
+_NEVER: Final = (
+    "/v1/organization",
+    "/v1/organizations",
+    "/v1/projects",
+    "/v1/webhook_endpoints",
+    "/v1/webhook_event_types",
+)
+"""The administration of the account itself: keys, members, bills."""
+_PLAIN: Final = re.compile(r"(?:/[A-Za-z0-9._~:@!$&'()*+,;=%-]+)+")
+
+
+def place_of(path: str, *, anthropic: bool = False) -> Place | None:
+    """Return what stands at ``path``; None for what is none of this. ``anthropic``: the caller says that this is its API."""
+    if _GEMINI.fullmatch(path):
+        return Place(GEMINI, path, True)
+    if found := _GEMINI_MODEL.fullmatch(path):
+        return Place(GEMINI, path, found[2] not in _GEMINI_PASSING)
+    if path.startswith(_GEMINI_SOCKET):
+        return Place(GEMINI, path, False)
+    theirs = _anthropic(path)
+    if theirs is not None and anthropic:
+        return theirs
+    return _openai(path if path.startswith("/v1/") else f"/v1{path}") or theirs
+
+
+def _openai(path: str) -> Place | None:
+    if _OPENAI_OWN.fullmatch(path):
+        return Place(OPENAI, path, path != "/v1/realtime")
+    if _below(path.removeprefix("/v1"), _OPENAI_KEPT):
+        return Place(OPENAI, path, True)
+    return Place(OPENAI, path, False) if _below(path.removeprefix("/v1"), _OPENAI_PASSING) else None
+
+
+def _anthropic(path: str) -> Place | None:
+    if _below(path, _ANTHROPIC_KEPT):
+        return Place(ANTHROPIC, path, True)
+    return Place(ANTHROPIC, path, False) if _below(path, _ANTHROPIC_PASSING) else None
+
+
+def is_kept(path: str) -> bool:
+    """Whether what is asked for at ``path``, spelled with its version, leaves something behind in either API."""
+    places = (place_of(path), place_of(path, anthropic=True))
+    return any(place is not None and place.kept for place in places)
+
+
+def is_never_passed(path: str) -> bool:
+    """Whether ``path`` is of the administration of an account, which no route opens."""
+    return _below(path, _NEVER)
+
+
+def is_below(path: str, root: str) -> bool:
+    """Whether ``path`` is ``root`` or below it: ``/v1/files`` covers ``/v1/files/abc``."""
+    return path == root or (path.startswith(root) and (root[-1:] == "/" or path[len(root)] in "/:"))
+
+
+def check_plain(path: str) -> None:
+    """Raise CallerError for a path, as it was sent, of which a provider may make another one than we do."""
+    segments = unquote(path, errors="replace").split("/")
+    if not _PLAIN.fullmatch(path) or len(segments) != path.count("/") + 1 or not {".", ".."}.isdisjoint(segments):
+        raise CallerError("this path is not passed on: it has empty, relative or encoded parts")
+    if any(letter in part for part in segments for letter in '\\%?#"<>') or not "".join(segments).isprintable():
+        raise CallerError("this path is not passed on: it has letters that a provider may read in several ways")
+
+
+def model_at(path: str) -> str:
+    """Return the model that stands in the path, as Gemini's do; "" where there is none."""
+    found = _GEMINI_MODEL.fullmatch(path)
+    return "" if found is None else found[1]
+
+
+def _below(path: str, roots: tuple[str, ...]) -> bool:
+    return any(is_below(path, root) for root in roots)

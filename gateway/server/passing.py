@@ -1,0 +1,239 @@
+"""Calls that nobody translates: the request goes through the chain of its route as it comes in, and so does the answer.
+
+Neither is ever held whole: a body is read while the provider takes it, an answer while the client does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Final, Protocol
+
+from aiohttp import web
+
+from .. import registry
+from ..call import Call, Decision
+from ..codecs.base import Codec, Peek, RequestFacts
+from ..errors import CallerError, GatewayError, Unsupported, UpstreamTimeout
+from ..ir.loss import Ledger
+from ..passing.paths import Place, check_plain, is_never_passed, place_of
+from ..passing.request import Passed, Socket
+from ..relay.reply import Reply
+from ..relay.scope import Scope, as_gateway_error
+from ..rules.plan import Plan, Route
+from .body import Body
+from .calls import Calls
+from .edge import Presence
+from .gateway import Gateway
+from .intake import abandon_body, read_headers, remote_of, request_id_of
+from .visible import Views
+
+_log = logging.getLogger("headgate.server")
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+class Ends(Protocol):
+    """A socket that is open."""
+
+    def stop(self) -> None:
+        """End it."""
+        ...
+
+
+class Passing:
+    """Serves what one gateway passes on."""
+
+    def __init__(self, gateway: Gateway, views: Views, calls: Calls) -> None:
+        self.gateway = gateway
+        self._views = views
+        self._calls = calls
+        self.sockets: set[Ends] = set()
+        """Those that are open."""
+        gateway.drains.append(self.end_sockets)
+
+    async def shut(self, _: object = None) -> None:
+        """End every socket: a host ends."""
+        self.end_sockets()
+
+    def end_sockets(self) -> None:
+        """End every socket: nobody knows when a session is over."""
+        for socket in list(self.sockets):
+            socket.stop()
+
+    def handler(self, path: str, method: str) -> Handler | None:
+        """Return what serves ``method`` at ``path``; None where nothing of this kind is asked for."""
+        if method not in METHODS or (place_of(path) is None and not is_never_passed(path)):
+            return None
+        return partial(self._serve, path=path)
+
+    async def _serve(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
+        """Pass on one call, whatever happens to it."""
+        place = place_of(path, anthropic="anthropic-version" in request.headers)
+        if place is None:
+            return self.never(request, path)
+        if request.method == "GET" and request.headers.get("Upgrade", "").strip().lower() == "websocket":
+            from .passing_sockets import serve_socket  # few ever need it
+
+            return await serve_socket(self, request, path, place)
+        codec, visible = registry.codec(place.format), self._views.of(request)
+        request_id = request_id_of(request.headers.get("x-request-id"))
+        scope, plan = self.gateway.open_scope()
+        body = Body(request, plan.server.receive, plan.server.max_upload)
+        call: Call | None = None
+        presence: Presence | None = None
+        reply: Reply | None = None
+        response: web.StreamResponse | None = None
+        try:
+            presence = Presence(request, scope)
+            presence.deadline = scope.loop.time() + plan.server.receive
+            began, headers = scope.loop.time(), read_headers(request, plan.server.max_header)
+            self.check(request)
+            passed = passed_of(request, path, place, headers)
+            passed = Passed(
+                passed.method,
+                passed.path,
+                passed.query,
+                await body.begin(headers),
+                base=passed.base,
+                media_type=passed.media_type,
+            )
+            call, route = self.prepare(plan, codec, passed, place, request, headers, scope, request_id, began)
+            presence.deadline = call.deadline
+            reply = await route.entry(call)
+            scope.committed = True
+            response = web.StreamResponse(status=reply.status, headers=visible.headers(call, reply.headers))
+            if self.gateway.draining:
+                response.force_close()
+            await response.prepare(request)
+            async for chunk in reply:
+                assert chunk.raw is not None, "what is passed on has bytes"
+                await response.write(chunk.raw)
+            await response.write_eof()
+            return response
+        except asyncio.CancelledError:
+            if presence is None or not presence.overdue:
+                raise  # the client left, or the process ends
+            presence.forgive()
+            fault: BaseException = _overdue(call, plan)
+        except ConnectionResetError as left:
+            fault = left
+            if response is not None:
+                return response
+        except Exception as caught:  # the server's edge: every failure becomes an answer
+            fault = caught
+        finally:
+            if reply is not None:
+                reply.abort()  # nothing, if it is over
+            scope.close()
+            await body.stop()
+        error = as_gateway_error(fault)
+        abandon_body(request)
+        if response is not None:  # no clean end after a failure: the client must not take this for the whole
+            if request.transport is not None:
+                request.transport.abort()
+            return response
+        if call is None:
+            _log.info("%s %s refused: %s (%s)", request.method, path, error.kind, request_id)
+        return self._calls.refuse(codec, error, request_id, visible, call)
+
+    def check(self, request: web.BaseRequest) -> None:
+        """Raise PermissionDenied for a page of a foreign origin: a form with a file is sent anywhere, and asks nobody before."""
+        self._views.check_origin(request)
+
+    def never(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
+        """Refuse what no route opens."""
+        abandon_body(request)
+        theirs = "anthropic-version" in request.headers or path.startswith("/v1/organizations")
+        codec = registry.codec("anthropic.passthrough" if theirs else "openai.passthrough")
+        said = f"{path[:200]} is the administration of an account, which is not passed on"
+        request_id = request_id_of(request.headers.get("x-request-id"))
+        return self._calls.refuse(codec, Unsupported(said, status=501), request_id, self._views.of(request))
+
+    def refuse(
+        self, request: web.BaseRequest, codec: Codec, error: GatewayError, request_id: str, call: Call | None
+    ) -> web.StreamResponse:
+        """Return ``error`` as an answer."""
+        return self._calls.refuse(codec, error, request_id, self._views.of(request), call)
+
+    def seen(self, request: web.BaseRequest, call: Call) -> dict[str, str]:
+        """Return our headers for an answer."""
+        return self._views.of(request).headers(call)
+
+    def prepare(
+        self,
+        plan: Plan,
+        codec: Codec,
+        passed: Passed,
+        place: Place,
+        request: web.BaseRequest,
+        headers: dict[str, str],
+        scope: Scope,
+        request_id: str,
+        began: float,
+    ) -> tuple[Call, Route]:
+        """Choose the route. Raises Unsupported where none takes it."""
+        facts = RequestFacts(place.path, dict(request.query), headers)
+        peek = Peek(passed.model)
+        wire = plan.facts(codec, peek, facts, b"")
+        wire.tokens = (passed.upload.length or len(passed.upload.head)) // 4
+        route = plan.match(wire)
+        if route is None:
+            raise unserved(place)
+        model = (route.model or peek.model) if peek.model else ""
+        call = Call(
+            codec,
+            b"",
+            peek,
+            facts,
+            scope,
+            request_id,
+            began,
+            time.time(),
+            model,
+            Decision(request_id, route.name, route.chain_names, route.to, route.aim.upstream_name, model),
+            Ledger(),
+            deadline=began + route.total_s,
+            show_loss=route.loss != "ignore",
+            remote=remote_of(request, headers, plan.server.networks),
+            wire=wire,
+            passed=passed,
+        )
+        return call, route
+
+
+def unserved(place: Place) -> Unsupported:
+    """Return the error for a path that is known, and that no route leads to who serves it."""
+    root = "/".join(place.path.split("/")[:3])
+    vendor = place.format.partition(".")[0]
+    return Unsupported(
+        f"no route serves {place.path[:200]}: it is passed on as it comes, by a route such as "
+        f'{{name: passing, match: {{path: "{root}*"}}, to: {vendor}}}, to an upstream with adapter: {vendor}',
+        status=501,
+    )
+
+
+def passed_of(
+    request: web.BaseRequest, path: str, place: Place, headers: Mapping[str, str], socket: Socket | None = None
+) -> Passed:
+    """Return the request without its body. Raises CallerError for a path that is not plain."""
+    raw, _, query = request.raw_path.partition("?")
+    prefix = request.path.removesuffix(path)
+    raw = "/" + raw.partition("://")[2].partition("/")[2] if "://" in raw else raw
+    raw = raw.removeprefix(prefix).partition("#")[0]
+    check_plain(raw)
+    if place.path.endswith(path) and place.path != path:
+        raw = place.path.removesuffix(path) + raw
+    base = f"{request.scheme}://{request.host}{prefix}"
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    return Passed(request.method, raw, query.partition("#")[0], socket=socket, base=base, media_type=media_type)
+
+
+def _overdue(call: Call | None, plan: Plan) -> GatewayError:
+    if call is None:
+        limit = f"{plan.server.receive:g} s, the limit of this gateway (server.receive)"
+        return CallerError(f"the request did not begin within {limit}", status=408)
+    return UpstreamTimeout("the call took longer than its total time-out", kind="timeout.total")
