@@ -27,9 +27,18 @@ from ..gateway.units import seconds
 from .operations import passed_back, provider_request_id
 
 _BARRED: Final = (
-    ("key", "api_key", "api-key", "access_token", "oauth_token", "token", "authorization", "x-api-key")
-    + ("x-goog-api-key", "callback", "$callback")
-)  # fmt: skip
+    "key",
+    "api_key",
+    "api-key",
+    "access_token",
+    "oauth_token",
+    "token",
+    "authorization",
+    "x-api-key",
+    "x-goog-api-key",
+    "callback",
+    "$callback",
+)
 """Parameters of a query that hold a credential, or that make a script of an answer."""
 _REQUEST_HEADERS: Final = frozenset({"content-type", "accept", "accept-language", "range", "if-range"})
 _RESPONSE_HEADERS: Final = frozenset(

@@ -17,7 +17,7 @@ from .ir.words import Words
 from .passing.request import Passed
 from .relay.scope import Scope
 
-_KEY_IN_QUERY: Final = {"gemini": "key"}
+_KEY_IN_QUERY: Final = {"gemini": "key", "gemini.passthrough": "key"}
 """The query parameter in which clients of a format may show their key."""
 
 

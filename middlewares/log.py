@@ -178,7 +178,7 @@ class Log:
             ledger.request,
             ledger.answer,
             call.counts,
-            None if passed is None else passed.upload.received,
+            None if passed is None else passed.received,
             sent_bytes if passed is None else sent_bytes or 0,
             None if error is None else mask_secrets(error.message)[:500],
         )

@@ -28,6 +28,7 @@ _TO_ANTHROPIC: Final = {f"{_OPENAI}{fact}-{unit}": f"{_ANTHROPIC}{unit}-{fact}" 
 _TO_OPENAI: Final = {theirs: ours for ours, theirs in _TO_ANTHROPIC.items()}
 _SECONDS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _DURATION_PART: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)(h|ms|m|s|us|µs|ns)")
+_DURATION: Final = re.compile(rf"(?:{_DURATION_PART.pattern}){{1,9}}")
 _LONGEST_S: Final = 366 * 86400.0
 """A reset further off than this is none: no limit is counted by the century."""
 
@@ -76,13 +77,12 @@ def _translated(name: str, value: str, now: float) -> str | None:
 
 def _moment(duration: str, now: float) -> str | None:
     """``6m0s`` from now, to the second and never too early: 2026-11-21T10:00:00Z."""
-    parts = list(_DURATION_PART.finditer(duration))
-    if not parts or "".join(part[0] for part in parts) != duration:
+    if _DURATION.fullmatch(duration) is None:
         return None
-    seconds = sum(float(part[1]) * _SECONDS[part[2]] for part in parts)
+    seconds = sum(float(number) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(duration))
     if seconds > _LONGEST_S:
         return None
-    return datetime.fromtimestamp(math.ceil(now + seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(math.ceil(now + seconds), UTC).isoformat()[:19] + "Z"
 
 
 def _duration(moment: str, now: float) -> str | None:

@@ -8,8 +8,17 @@ from typing import Final, NoReturn
 from msgspec import Raw
 
 from ..codecs.anthropic_messages import CODEC as ANTHROPIC_MESSAGES
-from ..codecs.base import AnswerContext, Codec, Encoded, Peek, RequestFacts, StreamDecoder, StreamEncoder, UpstreamFacts
-from ..codecs.base import Wording
+from ..codecs.base import (
+    AnswerContext,
+    Codec,
+    Encoded,
+    Peek,
+    RequestFacts,
+    StreamDecoder,
+    StreamEncoder,
+    UpstreamFacts,
+    Wording,
+)
 from ..codecs.gemini import CODEC as GEMINI_CODEC
 from ..codecs.openai_chat import CODEC as OPENAI_CHAT
 from ..errors import GatewayError, Unsupported, UpstreamError

@@ -7,11 +7,13 @@ google-genai, and Gemini's REST reference (read 2026-11-21).
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from collections.abc import Container
+from typing import Final, Literal, NamedTuple, TypeAlias
 from urllib.parse import unquote
 
 from ..errors import CallerError
 
+Api: TypeAlias = Literal["", "anthropic", "gemini"]
 OPENAI: Final = "openai.passthrough"
 ANTHROPIC: Final = "anthropic.passthrough"
 GEMINI: Final = "gemini.passthrough"
@@ -68,14 +70,32 @@ _ANTHROPIC_KEPT: Final = (
     "/v1/user_profiles",
     "/v1/vaults",
 )
-_GEMINI: Final = re.compile(
-    r"(?:/upload|/download)?/v1(?:beta|alpha)/"
-    r"(?:auth_tokens|batches|cachedContents|corpora|fileSearchStores|files|interactions|operations)"
-    r"(?:[/:].*)?"
-    r"|/v1(?:beta|alpha)/(?:tunedModels|tuningJobs)"
+_GEMINI_KEPT: Final = (
+    "auth_tokens",
+    "batches",
+    "cachedContents",
+    "corpora",
+    "fileSearchStores",
+    "files",
+    "interactions",
+    "operations",
+    "tunedModels",
+    "tuningJobs",
 )
-_GEMINI_MODEL: Final = re.compile(r"/v1(?:beta|alpha)?/(?:models|tunedModels)/([^/:]+)(?::(\w+)|/operations(?:/.*)?)")
-_GEMINI_PASSING: Final = frozenset({"embedContent", "batchEmbedContents", "predict", "computeTokens", "embedText"})
+_GEMINI: Final = re.compile(rf"(/upload|/download)?/(v1|v1beta|v1alpha)/({'|'.join(_GEMINI_KEPT)})(?:[/:].*)?")
+_GEMINI_METHODS: Final = (
+    "asyncBatchEmbedContent",
+    "batchEmbedContents",
+    "batchGenerateContent",
+    "computeTokens",
+    "embedContent",
+    "predict",
+    "predictLongRunning",
+)
+_GEMINI_MODEL: Final = re.compile(
+    rf"/v1(?:beta|alpha)?/(?:models|tunedModels)/([^/:]+)(?::({'|'.join(_GEMINI_METHODS)})|/operations(?:/.*)?)"
+)
+_GEMINI_PASSING: Final = frozenset({"batchEmbedContents", "computeTokens", "embedContent", "predict"})
 _GEMINI_SOCKET: Final = "/ws/google.ai.generativelanguage."
 _NEVER: Final = (
     "/v1/organization",
@@ -88,18 +108,33 @@ _NEVER: Final = (
 _PLAIN: Final = re.compile(r"(?:/[A-Za-z0-9._~:@!$&'()*+,;=%-]+)+")
 
 
-def place_of(path: str, *, anthropic: bool = False) -> Place | None:
-    """Return what stands at ``path``; None for what is none of this. ``anthropic``: the caller says that this is its API."""
-    if _GEMINI.fullmatch(path):
-        return Place(GEMINI, path, True)
+def place_of(path: str, api: Api = "") -> Place | None:
+    """Return what stands at ``path``, None for what is none of this. ``api`` is whose caller asks; "": nobody knows.
+
+    Some paths stand in several APIs, such as ``/v1/files``; without a word they are OpenAI's.
+    """
     if found := _GEMINI_MODEL.fullmatch(path):
         return Place(GEMINI, path, found[2] not in _GEMINI_PASSING)
     if path.startswith(_GEMINI_SOCKET):
         return Place(GEMINI, path, False)
+    if found := _GEMINI.fullmatch(path):
+        google, theirs, own = Place(GEMINI, path, True), _anthropic(path), _openai(path)
+        if found[1] is not None or found[2] != "v1" or api == "gemini" or own is None:
+            return google
+        return theirs if theirs is not None and api == "anthropic" else own
     theirs = _anthropic(path)
-    if theirs is not None and anthropic:
+    if theirs is not None and api == "anthropic":
         return theirs
     return _openai(path if path.startswith("/v1/") else f"/v1{path}") or theirs
+
+
+def api_of(headers: Container[str], query: Container[str]) -> Api:
+    """Return whose API a caller speaks, as far as its headers, in lower case or any, and its query tell."""
+    if "anthropic-version" in headers:
+        return "anthropic"
+    if "x-goog-api-key" in headers or "x-goog-api-client" in headers or "key" in query:
+        return "gemini"
+    return ""
 
 
 def _openai(path: str) -> Place | None:
@@ -117,8 +152,8 @@ def _anthropic(path: str) -> Place | None:
 
 
 def is_kept(path: str) -> bool:
-    """Whether what is asked for at ``path``, spelled with its version, leaves something behind in either API."""
-    places = (place_of(path), place_of(path, anthropic=True))
+    """Whether what is asked for at ``path``, spelled with its version, leaves something behind in any API."""
+    places = (place_of(path), place_of(path, "anthropic"), place_of(path, "gemini"))
     return any(place is not None and place.kept for place in places)
 
 

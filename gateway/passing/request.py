@@ -86,12 +86,14 @@ class Line(Protocol):
 class Socket:
     """What a caller asks of a WebSocket; ``line`` is the provider's end of it, as soon as an adapter has opened it."""
 
-    __slots__ = ("line", "max_bytes", "protocols")
+    __slots__ = ("line", "max_bytes", "protocols", "received")
 
     def __init__(self, protocols: tuple[str, ...], max_bytes: int) -> None:
         self.protocols = protocols
         self.max_bytes = max_bytes
         self.line: Line | None = None
+        self.received = 0
+        """Bytes that came from the caller so far."""
 
 
 class Passed(Struct, frozen=True, eq=False):
@@ -110,6 +112,11 @@ class Passed(Struct, frozen=True, eq=False):
 
     def __repr__(self) -> str:
         return f"Passed({self.method} {self.path})"  # the query may hold a key
+
+    @property
+    def received(self) -> int:
+        """Bytes that came from the caller so far."""
+        return self.upload.received if self.socket is None else self.socket.received
 
     @property
     def model(self) -> str:

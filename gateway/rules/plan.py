@@ -169,7 +169,7 @@ class Plan:
         return WireFacts(codec.format, peek, around, body)
 
     def match(self, facts: WireFacts) -> Route | None:
-        """Return the first route that matches and whose upstream is on; for what is passed on, the first that also serves it."""
+        """Return the first route that matches and whose upstream is on; of what is passed on, one that also serves it."""
         apart = facts.format in PASSED
         live = self._live
         if self._index is not None:

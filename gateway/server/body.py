@@ -1,4 +1,4 @@
-"""A request body that is passed on: its beginning is read at once, the rest when whoever sends it asks for it."""
+"""A request that is passed on, and its body: its beginning is read at once, the rest when whoever sends it asks for it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from aiohttp import web
 from aiohttp.http_exceptions import ContentEncodingError
 
 from ..errors import CallerError, TooLarge
-from ..passing.request import HEAD_BYTES, Upload
+from ..passing.paths import Place, check_plain
+from ..passing.request import HEAD_BYTES, Passed, Socket, Upload
 
 
 class Body:
@@ -81,3 +82,19 @@ class Body:
     def _too_large(self) -> TooLarge:
         limit = f"{self._max_bytes} bytes, the limit of this gateway (server.max_upload)"
         return TooLarge(f"the request body is larger than {limit}")
+
+
+def passed_of(
+    request: web.BaseRequest, path: str, place: Place, headers: Mapping[str, str], socket: Socket | None = None
+) -> Passed:
+    """Return the request without its body. Raises CallerError for a path that is not plain."""
+    raw, _, query = request.raw_path.partition("?")
+    prefix = request.path.removesuffix(path)
+    raw = "/" + raw.partition("://")[2].partition("/")[2] if "://" in raw else raw
+    raw = raw.removeprefix(prefix).partition("#")[0]
+    check_plain(raw)
+    if place.path.endswith(path) and place.path != path:
+        raw = place.path.removesuffix(path) + raw
+    base = f"{request.scheme}://{request.host}{prefix}"
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    return Passed(request.method, raw, query.partition("#")[0], socket=socket, base=base, media_type=media_type)

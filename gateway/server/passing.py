@@ -8,27 +8,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final, Protocol
 
 from aiohttp import web
+from msgspec.structs import replace
 
 from .. import registry
-from ..call import Call, Decision
+from ..call import Call, Decision, presented_key
 from ..codecs.base import Codec, Peek, RequestFacts
 from ..errors import CallerError, GatewayError, Unsupported, UpstreamTimeout
 from ..ir.loss import Ledger
-from ..passing.paths import Place, check_plain, is_never_passed, place_of
-from ..passing.request import Passed, Socket
+from ..passing.paths import GEMINI, Place, api_of, is_never_passed, place_of
+from ..passing.request import Passed
 from ..relay.reply import Reply
 from ..relay.scope import Scope, as_gateway_error
 from ..rules.plan import Plan, Route
-from .body import Body
+from .body import Body, passed_of
 from .calls import Calls
 from .edge import Presence
 from .gateway import Gateway
 from .intake import abandon_body, read_headers, remote_of, request_id_of
+from .passing_sockets import serve_socket
+from .uploads import Uploads
 from .visible import Views
 
 _log = logging.getLogger("headgate.server")
@@ -51,6 +54,7 @@ class Passing:
         self.gateway = gateway
         self._views = views
         self._calls = calls
+        self._uploads = Uploads()
         self.sockets: set[Ends] = set()
         """Those that are open."""
         gateway.drains.append(self.end_sockets)
@@ -72,12 +76,10 @@ class Passing:
 
     async def _serve(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
         """Pass on one call, whatever happens to it."""
-        place = place_of(path, anthropic="anthropic-version" in request.headers)
+        place = place_of(path, api_of(request.headers, request.query))
         if place is None:
             return self.never(request, path)
         if request.method == "GET" and request.headers.get("Upgrade", "").strip().lower() == "websocket":
-            from .passing_sockets import serve_socket  # few ever need it
-
             return await serve_socket(self, request, path, place)
         codec, visible = registry.codec(place.format), self._views.of(request)
         request_id = request_id_of(request.headers.get("x-request-id"))
@@ -91,19 +93,18 @@ class Passing:
             presence = Presence(request, scope)
             presence.deadline = scope.loop.time() + plan.server.receive
             began, headers = scope.loop.time(), read_headers(request, plan.server.max_header)
+            # A page may send a form with a file anywhere, and its browser asks nobody before.
             self.check(request)
+            if place.format == GEMINI and presented_key(headers, request.query.get("key")) is None:
+                if (key := self._uploads.key_for(request.query, began)) is not None:
+                    headers["x-goog-api-key"] = key
             passed = passed_of(request, path, place, headers)
-            passed = Passed(
-                passed.method,
-                passed.path,
-                passed.query,
-                await body.begin(headers),
-                base=passed.base,
-                media_type=passed.media_type,
-            )
+            passed = replace(passed, upload=await body.begin(headers))
             call, route = self.prepare(plan, codec, passed, place, request, headers, scope, request_id, began)
             presence.deadline = call.deadline
             reply = await route.entry(call)
+            if place.format == GEMINI:
+                self._uploads.note(request.query, reply.headers, call.presented_key(), began)
             scope.committed = True
             response = web.StreamResponse(status=reply.status, headers=visible.headers(call, reply.headers))
             if self.gateway.draining:
@@ -141,7 +142,7 @@ class Passing:
         return self._calls.refuse(codec, error, request_id, visible, call)
 
     def check(self, request: web.BaseRequest) -> None:
-        """Raise PermissionDenied for a page of a foreign origin: a form with a file is sent anywhere, and asks nobody before."""
+        """Raise PermissionDenied for a page of a foreign origin."""
         self._views.check_origin(request)
 
     def never(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
@@ -214,22 +215,6 @@ def unserved(place: Place) -> Unsupported:
         f'{{name: passing, match: {{path: "{root}*"}}, to: {vendor}}}, to an upstream with adapter: {vendor}',
         status=501,
     )
-
-
-def passed_of(
-    request: web.BaseRequest, path: str, place: Place, headers: Mapping[str, str], socket: Socket | None = None
-) -> Passed:
-    """Return the request without its body. Raises CallerError for a path that is not plain."""
-    raw, _, query = request.raw_path.partition("?")
-    prefix = request.path.removesuffix(path)
-    raw = "/" + raw.partition("://")[2].partition("/")[2] if "://" in raw else raw
-    raw = raw.removeprefix(prefix).partition("#")[0]
-    check_plain(raw)
-    if place.path.endswith(path) and place.path != path:
-        raw = place.path.removesuffix(path) + raw
-    base = f"{request.scheme}://{request.host}{prefix}"
-    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-    return Passed(request.method, raw, query.partition("#")[0], socket=socket, base=base, media_type=media_type)
 
 
 def _overdue(call: Call | None, plan: Plan) -> GatewayError:

@@ -13,11 +13,12 @@ from aiohttp import WSMsgType, web
 
 from .. import registry
 from ..call import Call
-from ..errors import Cancelled, CallerError, GatewayError, Overloaded
+from ..errors import CallerError, Cancelled, GatewayError, Overloaded
 from ..passing.paths import Place
 from ..passing.request import Line, Socket
 from ..relay.reply import Reply
 from ..relay.scope import as_gateway_error
+from .body import passed_of
 from .intake import read_headers, request_id_of
 
 if TYPE_CHECKING:
@@ -39,8 +40,6 @@ _UNSPOKEN: Final = {1005: _NORMAL, 1006: _INTERNAL, 1015: _INTERNAL}
 
 async def serve_socket(passing: Passing, request: web.BaseRequest, path: str, place: Place) -> web.StreamResponse:
     """Serve one WebSocket, whatever happens to it."""
-    from .passing import passed_of
-
     codec, request_id = registry.codec(place.format), request_id_of(request.headers.get("x-request-id"))
     scope, plan = passing.gateway.open_scope()
     began, max_bytes = scope.loop.time(), plan.server.max_body
@@ -54,7 +53,8 @@ async def serve_socket(passing: Passing, request: web.BaseRequest, path: str, pl
         offered = [each.strip() for each in headers.get("sec-websocket-protocol", "").split(",") if each.strip()]
         headers = _headers_of_call(headers, offered)
         socket = Socket(tuple(each for each in offered if not each.startswith(_OURS)), max_bytes)
-        if not web.WebSocketResponse[Any]().can_prepare(request):
+        bare = _without_key(request, socket.protocols)
+        if not web.WebSocketResponse[Any](protocols=socket.protocols).can_prepare(bare):
             error = CallerError("this is no WebSocket handshake of version 13", status=426)
             error.headers = {"Sec-WebSocket-Version": "13", "Upgrade": "websocket"}
             raise error
@@ -81,10 +81,10 @@ async def serve_socket(passing: Passing, request: web.BaseRequest, path: str, pl
     )
     response.headers.update(passing.seen(request, call))
     scope.committed = True
-    pair = _Pair(response, line, reply)
+    pair = _Pair(response, socket, line, reply)
     passing.sockets.add(pair)
     try:
-        await response.prepare(request)
+        await response.prepare(bare)
         await pair.run()
     finally:
         passing.sockets.discard(pair)
@@ -99,22 +99,38 @@ async def serve_socket(passing: Passing, request: web.BaseRequest, path: str, pl
 class _Pair:
     """A client's socket and a provider's. Either side ends both."""
 
-    def __init__(self, response: web.WebSocketResponse[Any], line: Line, reply: Reply) -> None:
+    def __init__(self, response: web.WebSocketResponse[Any], socket: Socket, line: Line, reply: Reply) -> None:
         self._response = response
+        self._socket = socket
         self._line = line
         self._reply = reply
         self._said: tuple[int, str] | None = None
         """Code and reason for the client."""
         self._theirs: tuple[int, str] = _GOING_AWAY, ""
         """Code and reason for the provider."""
+        self._parting = False
         self._tasks: list[asyncio.Task[None]] = []
 
     async def run(self) -> None:
         """Pass messages on until one side ends. Nothing is left open."""
+        talk = self._reply.scope.spawn(self._talk(), name="socket")
+        try:
+            await asyncio.shield(talk)
+        except asyncio.CancelledError:
+            if not self._parting:  # else its client has said goodbye, and the server hears that its connection is gone
+                talk.cancel()
+            await asyncio.wait((talk,), timeout=3 * _CLOSE_S)
+            raise
+
+    async def _talk(self) -> None:
         scope = self._reply.scope
         self._tasks = [scope.spawn(self._up(), name="socket up"), scope.spawn(self._down(), name="socket down")]
         try:
             await asyncio.wait(self._tasks, timeout=_LIFE_S, return_when=asyncio.FIRST_COMPLETED)
+            up, down = self._tasks
+            if up.done() and not down.done():
+                await self._tell_provider()  # whose side ends by that
+                await asyncio.wait((down,), timeout=_CLOSE_S)
         finally:
             for task in self._tasks:
                 task.cancel()
@@ -133,11 +149,14 @@ class _Pair:
         while True:
             heard = await response.receive()
             if heard.type is WSMsgType.TEXT or heard.type is WSMsgType.BINARY:
+                self._socket.received += len(heard.data)
                 await line.send(heard.data, heard.type is WSMsgType.TEXT)
                 continue
             code = response.close_code
-            if heard.type is not WSMsgType.ERROR and code is not None:
-                self._theirs = _UNSPOKEN.get(code, code), str(heard.extra or "")
+            if heard.type is WSMsgType.CLOSE and code is not None:
+                self._parting, self._theirs = True, (_UNSPOKEN.get(code, code), str(heard.extra or ""))
+            else:
+                self._reply.abort()  # it left without a word
             return
 
     async def _down(self) -> None:
@@ -155,7 +174,7 @@ class _Pair:
             return  # the client is gone, or does not read
         else:
             code, reason = self._line.ended
-            self._said = _UNSPOKEN.get(code, code), reason
+            self._said = self._said or (_UNSPOKEN.get(code, code), reason)
 
     async def _end(self) -> None:
         code, reason = self._said or (_NORMAL, "")
@@ -165,12 +184,15 @@ class _Pair:
                     await self._response.close(code=code, message=_short(reason))
             except (TimeoutError, ConnectionError):
                 pass
+        await self._tell_provider()
+
+    async def _tell_provider(self) -> None:
         code, reason = self._theirs
         try:
             async with asyncio.timeout(2 * _CLOSE_S):
                 await self._line.close(code, _short(reason).decode())
         except TimeoutError:
-            pass  # the scope closes it now
+            pass  # the scope closes it
 
 
 def _headers_of_call(headers: dict[str, str], offered: list[str]) -> dict[str, str]:
@@ -184,6 +206,15 @@ def _headers_of_call(headers: dict[str, str], offered: list[str]) -> dict[str, s
     if key and not kept.get("authorization"):
         kept["authorization"] = f"Bearer {key}"
     return kept
+
+
+def _without_key(request: web.BaseRequest, protocols: tuple[str, ...]) -> web.BaseRequest:
+    """Return the request without the key among its subprotocols: aiohttp logs them all where none is known (3.14.5)."""
+    headers = request.headers.copy()
+    headers.popall("Sec-WebSocket-Protocol", None)
+    if protocols:
+        headers["Sec-WebSocket-Protocol"] = ", ".join(protocols)
+    return request.clone(headers=headers)
 
 
 def _short(reason: str) -> bytes:

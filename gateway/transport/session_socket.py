@@ -95,6 +95,7 @@ class SessionLine:
         self._slots: Slots | None = None
         self._live: set[Abortable] | None = None
         self._said: tuple[int, str] | None = None
+        self._leaving = False
 
     def own(self, place: str, scope: Scope, slots: Slots, live: set[Abortable]) -> None:
         """Belong to a call. Raises ConnectFailed if it is over."""
@@ -113,6 +114,8 @@ class SessionLine:
         if message.type is WSMsgType.CLOSE:
             self._said = message.data or _UNSAID, message.extra or ""
             return None
+        if self._leaving:
+            return None
         if message.type is WSMsgType.ERROR and isinstance(message.data, aiohttp.WebSocketError):
             raise Malformed(f"{self._place} broke the WebSocket protocol: {str(message.data)[:200]}")
         raise Cut(f"{self._place} closed the connection in the middle of its WebSocket")
@@ -130,7 +133,8 @@ class SessionLine:
         return self._said or (_ABNORMAL, "")
 
     async def close(self, code: int, reason: str) -> None:
-        """Say goodbye, and let go of the connection."""
+        """Say goodbye, and let go of the connection. Whoever waits for a message hears that there is none."""
+        self._leaving = True
         try:
             await self._socket.close(code=code, message=reason.encode())
         except _SPOKEN:

@@ -301,7 +301,7 @@ def test_no_route(explained):
         ("plain.json", "does not tell its format: say --format"),
         ("plain.json --format openai.chatt", "openai.chatt"),
         ("nomodel.json --format openai.chat", "model"),
-        ("openai.json --path /v1/embeddings", "nothing is served at POST /v1/embeddings"),
+        ("openai.json --path /v1/nowhere", "nothing is served at POST /v1/nowhere"),
         ("openai.json --path /v1/messages --format openai.chat", "is where anthropic.messages is served"),
         ("large.json --format openai.chat", "larger than 2048 bytes (server.max_body)"),
         (f"--model m --header x-long:{'x' * 1100}", "larger than 1024 bytes (server.max_header)"),
@@ -374,7 +374,7 @@ SECRETS = {
     "strict": "secret.json --header x-strict:1",
     "repeated in the body": "repeated.json",
     "as a model": f"--model {PROVIDER} --header x-api-key:{CALLER}",
-    "a bad request": f"--curl curl -H 'x-api-key: {CALLER}' http://x/v1/embeddings --json {IN_CURL}",
+    "a bad request": f"--curl curl -H 'x-api-key: {CALLER}' http://x/v1/nowhere --json {IN_CURL}",
     "a bad option": f"--curl curl -H 'x-api-key: {CALLER}' --what={CALLER} http://x/v1/messages",
     "no colon": f"--curl curl -H {CALLER} http://x/v1/messages",
 }

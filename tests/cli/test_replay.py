@@ -177,7 +177,7 @@ def test_lines_that_cannot_be_read_are_counted_and_shown(replayed, here, capsys,
         "{",
         "{}",
         json.dumps(recorded("m", method="GET")),
-        json.dumps(recorded("m", path="/v1/embeddings")),
+        json.dumps(recorded("m", path="/v1/nowhere")),
         json.dumps({"body": {"model": 3}, "path": "/v1/messages"}),
         json.dumps(recorded("m" * 1000)),
     ]

@@ -477,3 +477,14 @@ async def test_moderation(
     line = await house.line()
     wanted = "omni-moderation-latest" if model is openai.omit else model
     assert (line["format"], line["model"], line["outcome"]) == ("openai.moderations", wanted, "ok")
+
+
+async def test_without_a_socket(house: House) -> None:
+    reply = await house.gateway.handle(
+        "openai.embeddings", b'{"model":"m","input":"abc"}', {"authorization": f"Bearer {CALLER_KEY}"}
+    )
+    (chunk,) = await reply.collect()
+    assert chunk.raw is not None
+    assert json.loads(chunk.raw)["data"][0]["embedding"] == vector("abc")
+    assert chunk.usage is not None
+    assert chunk.usage.input_tokens == 3

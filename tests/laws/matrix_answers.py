@@ -255,6 +255,12 @@ def own(name: str) -> Callable[[Response], object]:
     return read
 
 
+def signatures(response: Response) -> object:
+    """What gemini signed parts with that are no thoughts."""
+    holders = [it.extra for it in every(response) if not isinstance(it, Opaque)]
+    return [json.loads(bytes(it["thoughtSignature"])) for it in holders if "thoughtSignature" in it]
+
+
 def durations(response: Response) -> object:
     """How long it took, in nanoseconds: among what ollama counts."""
     told = {} if response.usage is None else response.usage.raw
@@ -344,7 +350,7 @@ ANSWERS: Final = (
     ),
     Answer(
         "signature of a call",
-        lambda response: [json.loads(bytes(it.extra["thoughtSignature"])) for it in every(response) if is_signed(it)],
+        signatures,
         [SIGN],
         {GEMINI: candidate({**part_call(1), "thoughtSignature": SIGN})},
     ),
@@ -669,8 +675,3 @@ ANSWERS: Final = (
     Answer("context", own("context"), [1, 2], {GENERATE: {"context": [1, 2]}}),
     Answer("durations", durations, 7, {OLLAMA: {}, GENERATE: {}}),
 )
-
-
-def is_signed(part: Part) -> bool:
-    """Whether gemini has signed a part that is no thought."""
-    return not isinstance(part, Opaque) and "thoughtSignature" in part.extra

@@ -22,14 +22,17 @@ of every other. Towards its own format each of them is lossless. A cell says
 - `lost`, `emulated`, `minted`: what the ledger says of it; `kept:` before it, where the thing itself arrives and only
   something beside it is noted;
 - `refused`: an error names it before anything is sent (of an answer: the caller gets an error in its place);
-- `unsaid`: it is left out without an entry."""
+- `unsaid`: it is left out without an entry:
+"""
 
 
 def section() -> Iterator[str]:
     """Yield the lines of the section."""
     asked = cells()
     answered = [whole for whole, _ in answer_cells()]
-    yield HEAD + " These are: " + "; ".join(f"the {name} ({why})" for name, why in UNSAID.items()) + ".\n"
+    yield HEAD.rstrip()
+    yield from (f"  - {name}: {why}" for name, why in UNSAID.items())
+    yield ""
     yield "Cells that are lossless / in the ledger / refused, requests (the caller's format on the left):\n"
     yield from _summary(asked)
     yield "\nThe same of answers (the provider's format on the left), with those unsaid at the end:\n"

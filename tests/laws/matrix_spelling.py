@@ -241,11 +241,9 @@ def conversation(request: Request) -> object:
 
 
 def instructions(request: Request) -> object:
-    return [p.text for it in request.messages if it.role in ("system", "developer") for p in it.parts if is_text(p)]
-
-
-def is_text(part: Part) -> bool:
-    return isinstance(part, Text)
+    return [
+        p.text for it in request.messages if it.role in ("system", "developer") for p in it.parts if isinstance(p, Text)
+    ]
 
 
 def media(*fields: str) -> Callable[[Request], object]:
@@ -297,7 +295,7 @@ def results(request: Request) -> object:
     told = []
     for it in every(request):
         if isinstance(it, ToolResult):
-            inner = [p.text if isinstance(p, Text) else p.data if isinstance(p, Media) else "?" for p in it.content]
+            inner = [str(p.text if isinstance(p, Text) else getattr(p, "data", None)) for p in it.content]
             told.append((sorted(inner), it.is_error))
     return told
 
@@ -346,9 +344,12 @@ def aliens(request: Request) -> object:
 
 def member(name: str) -> Callable[[Request], object]:
     """A member of a part that has no word in the IR."""
-    return lambda request: [
-        json.loads(bytes(it.extra[name])) for it in every(request) if name in getattr(it, "extra", ())
-    ]
+
+    def read(request: Request) -> object:
+        holders = [it.extra for it in every(request) if not isinstance(it, Opaque)]
+        return [json.loads(bytes(it[name])) for it in holders if name in it]
+
+    return read
 
 
 TWO_CALLS: Final = [("look", {"at": 0}), ("look", {"at": 1})]

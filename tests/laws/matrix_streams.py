@@ -232,7 +232,7 @@ def _pieces(part: Body) -> list[Body]:
 # -- ollama
 
 
-_LAST: Final = ("done_reason", "total_duration", "prompt_eval_count", "eval_count")
+_LAST: Final[tuple[str, ...]] = ("done_reason", "total_duration", "prompt_eval_count", "eval_count")
 
 
 def _lines(frames: list[Body]) -> bytes:
@@ -249,8 +249,8 @@ def _ollama(body: Body) -> bytes:
             said = {"role": "assistant", "content": "", name: piece}
             frames.append({**head, "message": said, "done": False, **told})
     for call in message.get("tool_calls", ()):
-        said = {"role": "assistant", "content": "", "tool_calls": [call]}
-        frames.append({**head, "message": said, "done": False})
+        calling: Body = {"role": "assistant", "content": "", "tool_calls": [call]}
+        frames.append({**head, "message": calling, "done": False})
     last = {name: body[name] for name in _LAST if name in body}
     frames.append({**head, "message": {"role": "assistant", "content": ""}, "done": True, **last})
     return _lines(frames)

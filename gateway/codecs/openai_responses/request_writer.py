@@ -104,10 +104,10 @@ class _Writer:
             if request.extra.get("input") == NULL and len(items) == 1 and isinstance(items[0], dict):
                 value["input"] = items[0]["content"]
                 return
-        if not items and not self.own:
-            lost = next((loss for loss in self.losses if loss.kind == "lost"), None)
-            raise refused(request, lost or Loss("lost", "messages", "input", "there is nothing to answer"))
-        if items:
+        lost = next((loss for loss in self.losses if loss.kind == "lost"), None)
+        if request.messages and lost is not None and not items and not self.own:
+            raise refused(request, lost)  # of all that was said, nothing is left
+        if items or not self.own:
             value["input"] = items
 
     def _lose(self, kind: LossKind, path: str, what: str, why: str) -> None:
