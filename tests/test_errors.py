@@ -15,7 +15,10 @@ def _tree(kind: type[GatewayError]) -> list[type[GatewayError]]:
 
 TREE = [kind for kind in _tree(GatewayError) if kind.__module__ == errors.__name__]
 FORMATS = registry.names("codecs")
-_WORD = {"gemini": "status", "gemini.passthrough": "status"}  # where a format says the kind, if it is not the error's type
+_WORD = {
+    "gemini": "status",
+    "gemini.passthrough": "status",
+}  # where a format says the kind, if it is not the error's type
 
 
 def test_every_kind_has_a_status() -> None:

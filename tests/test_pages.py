@@ -79,7 +79,7 @@ def test_python_examples_are_python(page):
 
 @by_page
 def test_rules_in_pages_are_in_order(page, tmp_path, monkeypatch):
-    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "ALICE_KEY"):
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "ALICE_KEY", "COHERE_API_KEY"):
         monkeypatch.setenv(name, f"a secret for {name}")
     for block in blocks(page.read_text(), "yaml"):
         if block.startswith("version:"):

@@ -11,6 +11,7 @@ from collections.abc import Container
 from typing import Final, Literal, NamedTuple, TypeAlias
 from urllib.parse import unquote
 
+from ..doors import counted_at, format_at
 from ..errors import CallerError
 
 Api: TypeAlias = Literal["", "anthropic", "gemini"]
@@ -113,6 +114,8 @@ def place_of(path: str, api: Api = "") -> Place | None:
 
     Some paths stand in several APIs, such as ``/v1/files``; without a word they are OpenAI's.
     """
+    if format_at(path) is not None or counted_at(path) is not None:
+        return None
     if found := _GEMINI_MODEL.fullmatch(path):
         return Place(GEMINI, path, found[2] not in _GEMINI_PASSING)
     if path.startswith(_GEMINI_SOCKET):
@@ -180,6 +183,12 @@ def model_at(path: str) -> str:
     """Return the model that stands in the path, as Gemini's do; "" where there is none."""
     found = _GEMINI_MODEL.fullmatch(path)
     return "" if found is None else found[1]
+
+
+def with_model(path: str, model: str) -> str:
+    """Return a path in which a model stands with another, encoded, in its place."""
+    found = _GEMINI_MODEL.fullmatch(path)
+    return path if found is None else path[: found.start(1)] + model + path[found.end(1) :]
 
 
 def _below(path: str, roots: tuple[str, ...]) -> bool:

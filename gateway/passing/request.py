@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from ..wire.members import BAD_JSON, encode_json
 from ..wire.patch import set_member
-from .paths import model_at
+from .paths import model_at, with_model
 
 HEAD_BYTES: Final = 64 * 1024
 """What is held of a body."""
@@ -137,8 +137,8 @@ class Passed(Struct, frozen=True, eq=False):
     def renamed(self, model: str) -> Passed:
         """Return the request with another model in the place of its own; itself where it names none."""
         path, query, upload = self.path, self.query, self.upload
-        if found := model_at(path):
-            path = path.replace(f"/{found}", f"/{quote(model, safe='')}", 1)
+        if model_at(path):
+            path = with_model(path, quote(model, safe=""))
         elif self.socket is not None:
             query = "&".join(
                 f"model={quote(model, safe='')}" if is_named(each, "model") else each for each in query.split("&")

@@ -80,19 +80,23 @@ class Route(Struct, frozen=True, eq=False):
         """Why the route does not match at present, or None."""
         return self.aim.off
 
-    def passes(self, facts: WireFacts) -> bool:
-        """Whether a call that is to be passed on may take this route, which matches it.
+    def lacks(self, facts: WireFacts) -> str | None:
+        """Return what keeps a call that is passed on from taking this route, which matches it; None: nothing.
 
         An upstream must serve its path. What leaves something behind at the provider, for everybody to find who comes with
         the same credential, takes only a route that speaks of a path or format: a catch-all opens no such thing by chance.
         """
+        if facts.format not in PASSED:
+            return None
         if (
             is_kept(facts.path)
             and self.conditions.keys().isdisjoint(("path", "format"))
             and not _NAMED(self.when or "")
         ):
-            return False
-        return any(leaf.upstream.serves(facts.format, facts.path) for leaf in self.aim.leaves())
+            return "a match that speaks of path or format"
+        if any(leaf.upstream.serves(facts.format, facts.path) for leaf in self.aim.leaves()):
+            return None
+        return "an upstream that passes it on"
 
     @property
     def upstream(self) -> Upstream | None:
@@ -175,11 +179,11 @@ class Plan:
         if self._index is not None:
             for at in self._index.candidates(lambda fact: fact.get(facts)):
                 matches, route = live[at]
-                if matches(facts) and (not apart or route.passes(facts)):
+                if matches(facts) and (not apart or route.lacks(facts) is None):
                     return route
             return None
         for matches, route in live:
-            if matches(facts) and (not apart or route.passes(facts)):
+            if matches(facts) and (not apart or route.lacks(facts) is None):
                 return route
         return None
 

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from ..chain import Middleware, Next, compose
 from ..doors import PASSED
+from ..passing.paths import place_of
 from .cel import narrowed, read_when
 from .chains import Chains
 from .condition import Condition, literals
@@ -21,7 +22,7 @@ from .read import Reader
 from .read_match import read_match
 from .schema import Defaults, RouteRules
 from .stores import Stores
-from .target import Leaf, Target
+from .target import Aim, Leaf, Target
 from .targets import Targets
 
 T = TypeVar("T")
@@ -65,7 +66,12 @@ class Routes:
         aim = self._targets.aim(rules.to, node.entries["to"].value.spot, f"{where}.to")
         if conditions is None:
             return None
-        self._reachable(rules.name, node, conditions, hides=condition is None and aim is not None and not aim.optional)
+        if aim is None or not _takes_what_is_passed_on(conditions, aim):
+            self._unhidden(rules.name, node, conditions)
+        # a route with a when, or whose upstream may be off, lets requests through to later ones
+        if condition is None and aim is not None and not aim.optional:
+            self._earlier.append((rules.name, node.spot, conditions))
+            self._index.add(conditions)
         if aim is None or (condition is not None and when is None):
             return None
         leaves = list(aim.leaves())
@@ -134,7 +140,7 @@ class Routes:
                     hint = "lead it to its vendor's adapter; for another base_url say there which paths, as passthrough: true"
                 self._problems.add("E061", match.entries["format"].spot, said, hint)
 
-    def _reachable(self, name: str, node: Table, conditions: Mapping[str, Condition], *, hides: bool) -> None:
+    def _unhidden(self, name: str, node: Table, conditions: Mapping[str, Condition]) -> None:
         for at in self._index.covering(conditions):
             earlier, spot, wide = self._earlier[at]
             if all_covered(wide, conditions):
@@ -144,10 +150,17 @@ class Routes:
                 hint = "move it up, or remove it" if spot.source == node.spot.source else included
                 self._problems.add("E045", node.spot, said, hint)
                 break
-        # a route with a when, or whose upstream may be off, lets requests through to later ones
-        if hides:
-            self._earlier.append((name, node.spot, conditions))
-            self._index.add(conditions)
+
+
+def _takes_what_is_passed_on(conditions: Mapping[str, Condition], aim: Aim) -> bool:
+    """Whether a route may take calls that are passed on, which an earlier one that covers it lets through: it does not speak
+    of them, or its upstream does not serve them."""
+    format, path = conditions.get("format"), conditions.get("path")
+    named = () if path is None else literals(path)
+    if (format is None and path is None) or (named and all(place_of(each) is None for each in named)):
+        return False
+    admits = compile_condition(format) if format is not None else lambda value: True
+    return any(admits(each) and any(leaf.upstream.serves(each) for leaf in aim.leaves()) for each in PASSED)
 
 
 def _authenticators(middlewares: Iterable[Middleware]) -> tuple[Authenticator, ...]:

@@ -46,6 +46,8 @@ def routes_passed_by(plan: Plan, facts: WireFacts, verdict: Verdict) -> tuple[Pa
         if route is verdict.route:
             break
         unmet = _unmet(route.conditions, route.when, route.matches, facts)
+        if not unmet and (lacking := route.lacks(facts)) is not None:
+            unmet = (Unmet("path", lacking, facts.path),)
         found.append(PassedBy(route.name, route.off, unmet, route.source, route.line))
     return tuple(found)
 

@@ -96,8 +96,7 @@ class Passing:
             # A page may send a form with a file anywhere, and its browser asks nobody before.
             self.check(request)
             if place.format == GEMINI and presented_key(headers, request.query.get("key")) is None:
-                if (key := self._uploads.key_for(request.query, began)) is not None:
-                    headers["x-goog-api-key"] = key
+                self._uploads.vouch(path, request.query, headers, began)
             passed = passed_of(request, path, place, headers)
             passed = replace(passed, upload=await body.begin(headers))
             call, route = self.prepare(plan, codec, passed, place, request, headers, scope, request_id, began)

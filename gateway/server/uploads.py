@@ -29,6 +29,12 @@ class Uploads:
         found = self._begun.get(_digest(query.get("upload_id", "")))
         return found[1] if found is not None and now < found[0] else None
 
+    def vouch(self, path: str, query: Mapping[str, str], headers: dict[str, str], now: float) -> None:
+        """Put the key of who began an upload into ``headers`` of a request that goes on with it, and does nothing else."""
+        goes_on = path.startswith("/upload/") and "start" not in headers.get("x-goog-upload-command", "start")
+        if goes_on and (key := self.key_for(query, now)) is not None:
+            headers["x-goog-api-key"] = key
+
     def note(self, query: Mapping[str, str], answer: Mapping[str, str], key: str | None, now: float) -> None:
         """Look at an answer to the caller with ``key``: whether it begins an upload, or ends one."""
         if key is not None and (url := answer.get(_URL)) is not None:

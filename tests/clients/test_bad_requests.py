@@ -293,7 +293,7 @@ async def test_one_header_above_every_limit(served: Served, caller: str) -> None
     await writer.wait_closed()
 
 
-PLACES = ["/v1/nothing", "/v1/chat", "/nowhere/at/all", "/v1/messages/batches"]
+PLACES = ["/v1/nothing", "/v1/chat", "/nowhere/at/all", "/v1/messages/nothing"]
 
 
 @pytest.mark.parametrize("place", PLACES)

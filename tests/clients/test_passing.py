@@ -232,10 +232,9 @@ async def test_gemini_uploads_and_embeds(either: House, tls: ssl.SSLContext) -> 
         found = await client.models.embed_content(model="gemini-embedding-001", contents="Hello")
     assert found.embeddings is not None and found.embeddings[0].values == [0.5, 0.25]
     assert either.provider.last.target == "/v1/models/gemini-embedding-001:batchEmbedContents"
-    assert (await either.ask("GET", "/v1/files", headers={"x-goog-api-key": CALLER_KEY}))[2][
-        "headgate-route"
-    ] == "google"
     assert (await either.line())["model"] == "gemini-embedding-001"
+    _, _, headers = await either.ask("GET", "/v1/files", headers={"x-goog-api-key": CALLER_KEY})
+    assert headers["headgate-route"] == "google"
 
 
 async def test_an_upload_url_leads_back_to_the_gateway(either: House) -> None:
@@ -331,7 +330,7 @@ async def test_the_callers_key_passes_where_the_route_says_so(house: House) -> N
 
 async def test_auth_guards_it(house: House) -> None:
     status, body, _ = await house.ask("GET", "/v1/files", headers={"authorization": "Bearer sk-nobody"})
-    assert status == 401 and json.loads(body)["error"]["type"] == "authentication_error" or status == 401
+    assert status == 401 and json.loads(body)["error"]["code"] in ("auth", "invalid_api_key")
     assert house.provider.seen == []
 
 
@@ -449,7 +448,6 @@ async def test_what_is_known_and_not_served_says_how(house: House, method: str, 
 
 
 async def test_each_api_says_it_in_its_own_shape(house: House) -> None:
-    (house.base, house.provider)
     status, body, _ = await house.ask("GET", "/v1/organizations/me", headers={"anthropic-version": "2023-06-01"})
     assert status == 501 and json.loads(body)["type"] == "error"
     status, body, _ = await house.ask("GET", "/v2/x", headers={"anthropic-version": "2023-06-01"})

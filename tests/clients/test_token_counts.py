@@ -241,7 +241,7 @@ async def test_a_conversation_that_the_gateway_keeps_counts_whole(house: House, 
         alone = await counted(gpt, "own")
         whole = await counted(gpt, "own", previous_response_id=first.id)
         assert whole[0] >= alone[0] * 2 and whole[1] == "tokenizer"
-        with pytest.raises(openai.BadRequestError):
+        with pytest.raises(openai.NotFoundError):
             await counted(gpt, "own", previous_response_id="resp_of_nobody")
 
 

@@ -139,7 +139,7 @@ class FilesProvider:
             return {"text": "Hello there."}
         if "/images/" in path:
             return {"created": 1, "data": [{"b64_json": "aGVsbG8="}]}
-        if path.endswith(":embedContent") or path.endswith(":batchEmbedContents"):
+        if path.endswith((":embedContent", ":batchEmbedContents")):
             return {"embeddings": [{"values": [0.5, 0.25]}]}
         if "messages/batches" in path:
             counts = {"processing": 1, "succeeded": 0, "errored": 0, "canceled": 0, "expired": 0}

@@ -20,8 +20,8 @@ def keys(monkeypatch):
             monkeypatch.setenv(name, f"a-secret-for-{name}")
 
 
-def test_there_are_ten_examples():
-    assert len(EXAMPLES) == 10
+def test_there_are_eleven_examples():
+    assert len(EXAMPLES) == 11
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

@@ -243,6 +243,13 @@ MISTAKES = [
     ("E047", "targets: {a: {select: [{when: '§modle == 1', use: sim}]}}\n", "modle", '"model"'),
     (
         "E061",
+        'upstreams: {o: {adapter: openai, base_url: "http://127.0.0.1:9/v1"}}\n'
+        "routes:\n  - {name: e, match: {§format: openai.passthrough}, to: o}\n",
+        "is for openai.passthrough, which o does not serve",
+        "passthrough: true",
+    ),
+    (
+        "E061",
         f"{SIM}routes:\n  - {{name: e, match: {{§format: openai.embeddings}}, to: sim}}\n",
         "is for openai.embeddings, which sim does not serve",
         "adapter: openai",

@@ -2,6 +2,7 @@
 
 import pytest
 from headgate.gateway import rules
+from headgate.gateway import registry
 from headgate.gateway.call import Call, Decision
 from headgate.gateway.codecs.base import Peek, RequestFacts
 from headgate.gateway.errors import GatewayError
@@ -14,7 +15,8 @@ MARK = '"rule_parts:Mark"'
 
 def call_for(model: str = "m") -> Call:
     scope = Scope(Clock(), lambda: None)
-    return Call(None, b"{}", Peek(model=model), RequestFacts(), scope, "r", 0, 0, model, Decision("r"), Ledger())
+    codec = registry.codec("openai.chat")
+    return Call(codec, b"{}", Peek(model=model), RequestFacts(), scope, "r", 0, 0, model, Decision("r"), Ledger())
 
 
 def use(kind: str, name: str) -> str:

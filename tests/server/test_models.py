@@ -216,5 +216,5 @@ async def test_the_shape_is_that_of_the_client(tmp_path: Path, http: aiohttp.Cli
             assert (response.status, response.headers["Allow"]) == (405, "POST")
             told = (await response.json())["error"]
             assert isinstance(told, str) if format == "ollama" else told["status"] == "INVALID_ARGUMENT"
-        response = await http.post(house.base + "/v1beta/models/m:embedContent", json={})
+        response = await http.post(house.base + "/v1beta/models/m:invent", json={})
         assert (response.status, (await response.json())["error"]["status"]) == (404, "NOT_FOUND")

@@ -297,6 +297,7 @@ async def test_what_cannot_change_is_refused_with_the_reason(tmp_path: Path, key
 LIVE = {
     "anonymous": "allow",
     "max_body": "1KB",
+    "max_upload": "1KB",
     "receive": "3s",
     "keep_alive": "3s",
     "drain": "3s",
