@@ -15,6 +15,7 @@ from .. import registry
 from ..codecs.base import RequestFacts
 from ..doors import DOORS, OPERATIONS, format_below, path_of
 from ..facts import ANONYMOUS, Principal
+from ..passing.paths import api_of, place_of
 from ..registry import UnknownName
 from ..rules.given import Posed, pose_bytes
 from ..rules.plan import Plan
@@ -156,6 +157,8 @@ def _format(asked: Asked) -> str:
         except UnknownName as fault:
             raise Refused(str(fault)) from fault
     by_path = format_below(asked.path)
+    if by_path is None and (place := place_of(asked.path, api_of(asked.headers, asked.query))) is not None:
+        by_path = place.format
     if by_path is None and asked.path not in ("", "/") and asked.format is None:
         known = ", ".join(paths[0] for paths in (DOORS | OPERATIONS).values())
         raise Refused(f"nothing is served at POST {asked.path[:200]}: known are {known}")

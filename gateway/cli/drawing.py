@@ -12,7 +12,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
 from msgspec import Struct
 
-from ..doors import DOORS, OPERATIONS
+from ..doors import APART, DOORS
 from ..errors import ErrorKind
 from ..rules import Plan, Route, Upstream
 from ..rules.condition import literals
@@ -165,7 +165,7 @@ class _Artist:
 def _named_operations(routes: Iterable[Route]) -> set[str]:
     """Return those of what is no conversation that a route speaks of: few files have anything to do with them."""
     conditions = [condition for route in routes if (condition := route.conditions.get("format")) is not None]
-    return {format for condition in conditions for format in literals(condition) if format in OPERATIONS}
+    return {format for condition in conditions for format in literals(condition) if format in APART}
 
 
 def _takes(route: Route, format: str) -> bool:

@@ -74,6 +74,18 @@ def _joined(given: Mapping[str, str]) -> dict[str, str]:
     return headers
 
 
+def without_subprotocols(request: web.BaseRequest, kept: Sequence[str] = ()) -> web.BaseRequest:
+    """Return the handshake of a WebSocket with no other subprotocols than ``kept``.
+
+    One of them may be a key, and aiohttp logs them all where the server knows none (3.14.5).
+    """
+    headers = request.headers.copy()
+    headers.popall("Sec-WebSocket-Protocol", None)
+    if kept:
+        headers["Sec-WebSocket-Protocol"] = ", ".join(kept)
+    return request.clone(headers=headers)
+
+
 def is_oddly_framed(request: web.BaseRequest) -> bool:
     """Whether the body came in a transfer coding other than chunked alone, or in HTTP/1.0, which knows none.
 

@@ -183,7 +183,7 @@ class Passing:
         route = plan.match(wire)
         if route is None:
             raise unserved(place)
-        model = (route.model or peek.model) if peek.model else ""
+        model = route.model or peek.model
         call = Call(
             codec,
             b"",

@@ -19,7 +19,7 @@ from ..passing.request import Line, Socket
 from ..relay.reply import Reply
 from ..relay.scope import as_gateway_error
 from .body import passed_of
-from .intake import read_headers, request_id_of
+from .intake import read_headers, request_id_of, without_subprotocols
 
 if TYPE_CHECKING:
     from .passing import Passing
@@ -53,7 +53,7 @@ async def serve_socket(passing: Passing, request: web.BaseRequest, path: str, pl
         offered = [each.strip() for each in headers.get("sec-websocket-protocol", "").split(",") if each.strip()]
         headers = _headers_of_call(headers, offered)
         socket = Socket(tuple(each for each in offered if not each.startswith(_OURS)), max_bytes)
-        bare = _without_key(request, socket.protocols)
+        bare = without_subprotocols(request, socket.protocols)
         if not web.WebSocketResponse[Any](protocols=socket.protocols).can_prepare(bare):
             error = CallerError("this is no WebSocket handshake of version 13", status=426)
             error.headers = {"Sec-WebSocket-Version": "13", "Upgrade": "websocket"}
@@ -206,15 +206,6 @@ def _headers_of_call(headers: dict[str, str], offered: list[str]) -> dict[str, s
     if key and not kept.get("authorization"):
         kept["authorization"] = f"Bearer {key}"
     return kept
-
-
-def _without_key(request: web.BaseRequest, protocols: tuple[str, ...]) -> web.BaseRequest:
-    """Return the request without the key among its subprotocols: aiohttp logs them all where none is known (3.14.5)."""
-    headers = request.headers.copy()
-    headers.popall("Sec-WebSocket-Protocol", None)
-    if protocols:
-        headers["Sec-WebSocket-Protocol"] = ", ".join(protocols)
-    return request.clone(headers=headers)
 
 
 def _short(reason: str) -> bytes:

@@ -25,7 +25,7 @@ from ..responses.errors import FORMAT as RESPONSES
 from ..responses.memory import Lane, Memory
 from .calls import Calls
 from .gateway import Gateway
-from .intake import abandon_body, read_headers, request_id_of
+from .intake import abandon_body, read_headers, request_id_of, without_subprotocols
 from .messages import Line, refusal
 from .models import admit
 from .pages import Pages
@@ -117,7 +117,8 @@ class Sockets:
                 max_msg_size=plan.server.max_body + 1,  # aiohttp refuses what is as large as this
                 decode_text=False,
             )
-            if not response.can_prepare(request):
+            bare = without_subprotocols(request)
+            if not response.can_prepare(bare):
                 error = CallerError("this is no WebSocket handshake of version 13", status=426)
                 error.headers = {"Sec-WebSocket-Version": "13", "Upgrade": "websocket"}
                 raise error
@@ -127,7 +128,7 @@ class Sockets:
         finally:
             scope.close()
         response.headers.update(visible.headers(None, {"x-request-id": request_id}))
-        writer = await response.prepare(request)
+        writer = await response.prepare(bare)
         transport = request.transport
         if transport is None:
             return response

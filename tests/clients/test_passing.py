@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hashlib
 import io
 import json
@@ -41,6 +42,12 @@ RULES = """
       claude: {{adapter: anthropic, base_url: "{base}", key: env:TEST_PROVIDER_KEY, passthrough: true}}
       google: {{adapter: gemini, base_url: "{base}", key: env:TEST_PROVIDER_KEY, passthrough: true}}
       theirs: {{adapter: openai, base_url: "{base}/v1", credential: pass-through, passthrough: true}}
+      slow:
+        adapter: openai
+        base_url: "{base}/v1"
+        key: env:TEST_PROVIDER_KEY
+        passthrough: true
+        timeout: {{write: 300ms}}
       likes: {{adapter: openai, base_url: "{base}/v1", key: env:TEST_PROVIDER_KEY}}
     chains:
       again: [{{retry: {{tries: 2, backoff: 10ms}}}}]
@@ -54,6 +61,7 @@ RULES = """
       - {{name: again, match: {{path: "/v1/*", header.x-way: again}}, chain: base, to: retried}}
       - {{name: either, match: {{path: "/v1/*", header.x-way: either}}, chain: base, to: either}}
       - {{name: down, match: {{path: "/v1/*", header.x-way: down}}, chain: base, to: down}}
+      - {{name: slow, match: {{path: "/v1/*", header.x-way: slow}}, chain: base, to: slow}}
       - {{name: likes, match: {{header.x-way: likes}}, to: likes}}
       - {{name: theirs, match: {{format: openai.passthrough, header.x-way: theirs}}, to: theirs}}
       - {{name: claude, match: {{format: anthropic.*}}, chain: base, to: claude}}
@@ -319,6 +327,14 @@ async def test_a_chunked_upload_stays_one(house: House) -> None:
     assert house.provider.last.headers["transfer-encoding"] == "chunked"
 
 
+async def test_a_packed_upload_goes_on_unpacked(house: House) -> None:
+    sent = bytes(range(256)) * 4000
+    packed = {"content-encoding": "gzip"}
+    status, _, _ = await house.ask("POST", "/v1/files", data=gzip.compress(sent), headers=packed)
+    assert (status, house.provider.last.digest) == (200, hashlib.sha256(sent).hexdigest())
+    assert "content-encoding" not in house.provider.last.headers
+
+
 async def test_the_callers_key_passes_where_the_route_says_so(house: House) -> None:
     headers = {"x-way": "theirs", "authorization": f"Bearer {KEY}"}
     status, _, _ = await house.ask("GET", "/v1/files", headers=headers)
@@ -485,6 +501,12 @@ async def test_a_client_that_sends_nothing_more_is_given_up(tmp_path: Path) -> N
         await until(lambda: house.provider.last.aborted)
 
 
+async def test_a_provider_that_reads_no_more_is_given_up(house: House) -> None:
+    house.provider.pause_s = 3.0
+    status, _, headers = await house.ask("POST", "/v1/files", data=bytes(15 << 20), headers={"x-way": "slow"})
+    assert (status, headers["headgate-error"]) == (504, "timeout.write")
+
+
 async def test_an_upload_that_is_refused_early_is_not_read_to_its_end(house: House) -> None:
     house.provider.early = 413
     with_length = {"content-length": str(15 << 20)}
@@ -573,6 +595,32 @@ async def test_the_goodbye_of_the_client_passes(house: House) -> None:
         await socket.close(code=4001, message=b"done")
     await until(lambda: house.provider.sockets[-1].closed)
     assert house.provider.sockets[-1].close_code == 4001
+
+
+async def test_a_client_that_leaves_without_a_word_ends_it(house: House) -> None:
+    headers = {"authorization": f"Bearer {CALLER_KEY}"}
+    async with aiohttp.ClientSession() as http:
+        socket = await http.ws_connect(socket_url(house), headers=headers)
+        await socket.receive_str()
+        assert house.gateway.in_flight == 1
+        transport = socket.get_extra_info("socket")
+        transport.shutdown(2)
+        await until(lambda: house.gateway.in_flight == 0, 2)
+        await until(lambda: house.provider.sockets[-1].closed, 2)
+    assert (await house.line())["outcome"] == "cancelled"
+
+
+async def test_no_socket_logs_a_key(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    """aiohttp warns of subprotocols that it does not know, and one of them may be a key."""
+    caplog.set_level("DEBUG")
+    shown = [f"openai-insecure-api-key.{CALLER_KEY}"]
+    headers = {"authorization": f"Bearer {CALLER_KEY}"}
+    for path in ("/v1/realtime?model=x", "/v1/responses"):
+        async with house.http.ws_connect(house.base + path, headers=headers, protocols=shown) as socket:
+            assert socket.protocol is None
+    assert CALLER_KEY not in "".join(
+        record.getMessage() for record in caplog.records if record.name != "aiohttp.client"
+    )
 
 
 async def test_a_socket_that_is_refused_is_an_http_error(house: House) -> None:

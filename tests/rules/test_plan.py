@@ -1,8 +1,7 @@
 """From a rule file to a plan: what it holds, which route serves, what starts and stops, what a reload keeps."""
 
 import pytest
-from headgate.gateway import rules
-from headgate.gateway import registry
+from headgate.gateway import registry, rules
 from headgate.gateway.call import Call, Decision
 from headgate.gateway.codecs.base import Peek, RequestFacts
 from headgate.gateway.errors import GatewayError
