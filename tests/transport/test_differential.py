@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from aiohttp.compression_utils import HAS_ZSTD
 from hypothesis import HealthCheck, given, settings
 
 from .fed import Fed
@@ -88,6 +89,8 @@ def got(outcome: Outcome) -> Got:
 
 @pytest.mark.parametrize("odd", PARTINGS)
 def test_odd_answers_where_they_part(both: Stage, odd: str) -> None:
+    if odd == "zstd" and not HAS_ZSTD:
+        pytest.skip("aiohttp undoes zstd only with backports.zstd, or in Python 3.14")
     parting = PARTINGS[odd]
     play = Play(bytewise(parting.said))
     assert got(both.outcome("lean", play, "flow")) == parting.lean
