@@ -312,12 +312,13 @@ class HttpAdapter(Operations, Passing, ABC):
 
     def _events(self, body: bytes, exchange: Exchange, codec: Codec, credential: str | None) -> tuple[Event, ...]:
         """Read a whole answer. Raises as ``_told_usage`` does, and UpstreamError for what else is wrong with it."""
+        # An error in it may repeat our key, and lives as long as its traceback does.
+        body = _without(credential, body)
         try:
             return codec.decode_response(body)
         except UpstreamError:
-            pass  # it may repeat our key: nobody may hold on to it, not even as the context of another
-        self._told_usage(body, exchange, codec, credential)  # it has the better words
-        return codec.decode_response(_without(credential, body))
+            self._told_usage(body, exchange, codec, None)  # it has the better words
+            raise
 
     @property
     def _errors(self) -> Codec:
