@@ -172,7 +172,13 @@ class HttpAdapter(Operations, Passing, ABC):
                 chunk = Chunk((), whole, codec.whole)
                 return Reply.whole(chunk, call.scope, status, passed_back(exchange.headers, another))
             if translated:
-                chunk = Chunk(self._events(whole, exchange, codec, credential), whole, codec.whole)
+                plain = None
+                if codec.wording is not None and call.codec.wording is not None:
+                    plain = codec.wording.read_answer(whole)
+                if plain is not None:
+                    chunk = Chunk(None, whole, codec.whole, codec.decode_response, plain=plain)
+                else:
+                    chunk = Chunk(self._events(whole, exchange, codec, credential), whole, codec.whole)
             else:
                 usage = self._told_usage(whole, exchange, codec, credential)
                 chunk = Chunk(None, whole, codec.whole, codec.decode_response, codec.read_usage, usage)

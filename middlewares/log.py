@@ -7,6 +7,7 @@ have no place in a line, and what looks like one in a message is masked all the 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 import sys
@@ -101,7 +102,8 @@ class Log:
         self.options = options
         self._logger = logging.getLogger("headgate.access")
         self._file: BinaryIO | None = None
-        self._lines: list[Line] = []
+        self._lines = bytearray()
+        self._count = 0
         self._timer: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
@@ -182,8 +184,16 @@ class Log:
             sent_bytes if passed is None else sent_bytes or 0,
             None if error is None else mask_secrets(error.message)[:500],
         )
-        self._lines.append(line)
-        if len(self._lines) >= MAX_LINES:
+        # At once, not when they are written: what a line is made of is in the processor's caches still.
+        size = len(self._lines)
+        try:
+            _ENCODER.encode_into(line, self._lines, -1)
+        except UnicodeEncodeError:  # a provider's header that is no UTF-8
+            del self._lines[size:]
+            self._lines += json.dumps(msgspec.to_builtins(line)).encode()
+        self._lines += b"\n"
+        self._count += 1
+        if self._count >= MAX_LINES:
             self._flush()
         elif self._timer is None:
             self._timer = loop.call_later(FLUSH_S, self._flush)
@@ -192,18 +202,19 @@ class Log:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        lines, self._lines = self._lines, []
-        if not lines:
+        lines, self._lines = self._lines, bytearray()
+        count, self._count = self._count, 0
+        if not count:
             return
         if self._file is None:
-            for line in lines:
-                self._logger.info("%s", _ENCODER.encode(line).decode())
+            for line in lines.decode().split("\n")[:-1]:
+                self._logger.info("%s", line)
             return
         try:
-            self._file.write(_ENCODER.encode_lines(lines))
+            self._file.write(lines)
             self._file.flush()
         except OSError as fault:  # a full disk must not fail the calls that are told of
-            _log.error("%d access log lines are lost: cannot write to %s: %s", len(lines), self.options.to, fault)
+            _log.error("%d access log lines are lost: cannot write to %s: %s", count, self.options.to, fault)
 
 
 def _as_error(fault: BaseException, call: Call) -> GatewayError:

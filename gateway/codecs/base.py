@@ -11,7 +11,7 @@ from typing import Protocol
 from msgspec import Raw, Struct
 
 from ..errors import GatewayError, UpstreamError
-from ..ir.event import Chunk, Event, Usage, Wire
+from ..ir.event import Chunk, Event, PlainAnswer, Usage, Wire
 from ..ir.loss import Loss
 from ..ir.message import Request
 from ..ir.words import Words
@@ -136,7 +136,7 @@ class StreamEncoder(Protocol):
 
 
 class Wording(Protocol):
-    """The short way of a codec for requests of words alone. What it can read or write at all comes out as by the long way."""
+    """The short way of a codec for words alone, asked and answered. What it can read or write comes out as by the long way."""
 
     def read(self, body: bytes) -> Words | None:
         """Read a caller's request; None if it is anything more, or wrong."""
@@ -144,6 +144,14 @@ class Wording(Protocol):
 
     def write(self, words: Words, facts: UpstreamFacts) -> Encoded | None:
         """Write a request of another format for a provider; None if it would lose or make up anything."""
+        ...
+
+    def read_answer(self, body: bytes, /) -> PlainAnswer | None:
+        """Read a provider's whole answer; None if it is anything more, or wrong."""
+        ...
+
+    def write_answer(self, plain: PlainAnswer, context: AnswerContext, /) -> Encoded | None:
+        """Write a whole answer of another format for a caller, with the losses; None: see ``encode_response``."""
         ...
 
 

@@ -183,13 +183,23 @@ CONTENT: Final = (PartStart, PartDelta, ChoiceStop)
 """Events that are an answer rather than its announcement: what the commit waits for."""
 
 
+class PlainAnswer(NamedTuple):
+    """The commonest answer of all: one text, told at once, and nothing that a format might not have a word for."""
+
+    start: ResponseStart
+    text: str
+    stop: ChoiceStop
+    usage: Usage | None
+
+
 class Chunk(Struct, gc=False):
     """The events of one network read, with the bytes they were read from.
 
     ``raw`` is whole frames only and None once anything was changed; ``wire`` says how ``raw`` is spelled. Never mutated by
     anyone but itself: ``events`` of a whole JSON body are decoded on first use, since often nobody reads them, and usage is
     read from the one member that tells it. Providers that count anew in every frame are not read each time: their chunks
-    hold the usage beside the events, and the last one is an event.
+    hold the usage beside the events, and the last one is an event. ``plain`` is a whole body that was read the short way, for
+    who would write it in another format.
     """
 
     _events: tuple[Event, ...] | None
@@ -198,6 +208,7 @@ class Chunk(Struct, gc=False):
     _decode: Callable[[bytes], tuple[Event, ...]] | None = None
     _read_usage: Callable[[Raw], Usage | None] | None = None
     _usage: Raw | None = None
+    plain: PlainAnswer | None = None
 
     @property
     def events(self) -> tuple[Event, ...]:
@@ -212,6 +223,8 @@ class Chunk(Struct, gc=False):
     @property
     def usage(self) -> Usage | None:
         """The last usage told here; of a whole body that nobody decoded yet, read without decoding the rest."""
+        if self.plain is not None:
+            return self.plain.usage
         if self._read_usage is not None and self._usage is not None:
             usage = self._read_usage(self._usage)
             if usage is not None or self._events is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from msgspec import Raw, Struct
 from msgspec.structs import replace
@@ -17,6 +17,7 @@ from .event import (
     PartPatch,
     PartStart,
     PartStop,
+    PlainAnswer,
     ResponsePatch,
     ResponseStart,
     ResponseStop,
@@ -191,15 +192,6 @@ def fold(events: Iterable[Event]) -> Response:
     for event in events:
         whole.add(event)
     return whole.done()
-
-
-class PlainAnswer(NamedTuple):
-    """The commonest answer of all: one text, told at once, and nothing that a format might not have a word for."""
-
-    start: ResponseStart
-    text: str
-    stop: ChoiceStop
-    usage: Usage | None
 
 
 def plain_answer(events: Sequence[Event]) -> PlainAnswer | None:

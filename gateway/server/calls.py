@@ -14,10 +14,11 @@ from msgspec.structs import replace
 
 from .. import registry
 from ..call import Call
-from ..codecs.base import AnswerContext, Codec, Peek, RequestFacts, StreamEncoder, peek_words
+from ..codecs.base import AnswerContext, Codec, Encoded, Peek, RequestFacts, StreamEncoder, peek_words
 from ..counting import as_request
 from ..doors import EXACT
 from ..errors import CallerError, GatewayError, UpstreamTimeout
+from ..ir.event import Chunk
 from ..relay.reply import Reply
 from ..relay.scope import as_gateway_error
 from ..responses.recorder import Recorder
@@ -178,7 +179,7 @@ class Calls:
         if len(chunks) == 1 and chunks[0].wire == codec.whole and chunks[0].raw is not None:
             body = chunks[0].raw
         else:
-            encoded = codec.encode_response([event for chunk in chunks for event in chunk.events], _context(call))
+            encoded = _encoded(codec, chunks, _context(call))
             body = encoded.body
             if encoded.losses:
                 call.ledger.add_answer(encoded.losses)
@@ -205,6 +206,16 @@ class Calls:
             headers.setdefault(name, request_id)
         headers.setdefault("content-type", "application/json")
         return self._last_words(WholeAnswer(body, status, headers))
+
+
+def _encoded(codec: Codec, chunks: list[Chunk], context: AnswerContext) -> Encoded:
+    """Write a whole answer in the caller's format, the short way if there is one."""
+    plain = chunks[0].plain if len(chunks) == 1 else None
+    if plain is not None and codec.wording is not None:
+        short = codec.wording.write_answer(plain, context)
+        if short is not None:
+            return short
+    return codec.encode_response([event for chunk in chunks for event in chunk.events], context)
 
 
 def _context(call: Call) -> AnswerContext:

@@ -1,4 +1,4 @@
-"""Requests of words alone: read and written the short way, they come to what the long way makes of them."""
+"""Words alone, asked and answered: read and written the short way, they come to what the long way makes of them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from typing import Any, Final
 import pytest
 from headgate.gateway import registry
 from headgate.gateway.codecs.anthropic_messages import compose
-from headgate.gateway.codecs.base import Codec, RequestFacts, UpstreamFacts, peek_words
+from headgate.gateway.codecs.anthropic_messages import response as anthropic_response
+from headgate.gateway.codecs.base import AnswerContext, Codec, RequestFacts, UpstreamFacts, peek_words
 from headgate.gateway.codecs.openai_chat import request_writer
+from headgate.gateway.codecs.openai_chat import response as openai_response
 from headgate.gateway.errors import GatewayError
+from headgate.gateway.ir.fold import plain_answer
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from . import test_anthropic_messages_short_ways as messages_ways
+from . import test_openai_chat_short_ways as chat_ways
 from .short_ways import NULLS, TEXTS, objects
 
 OPENAI: Final = "openai.chat"
@@ -143,3 +148,72 @@ def test_what_is_wrong_has_none(here: str, junk: bytes, cut: int) -> None:
     broken = body[:cut] + junk + body[cut:]
     if peek_words(ours, broken) is not None:
         compare(here, there, broken, UpstreamFacts())
+
+
+ANSWERS: Final = {OPENAI: chat_ways.ANSWER, ANTHROPIC: messages_ways.ANSWER}
+
+
+@pytest.mark.parametrize(("here", "there"), PAIRS)
+@settings(max_examples=300)
+@given(data=st.data())
+def test_an_answer_comes_to_the_same(here: str, there: str, data: st.DataObject) -> None:
+    told = data.draw(ANSWERS[there])
+    compare_answers(here, there, json.dumps(told, ensure_ascii=data.draw(st.booleans())).encode())
+
+
+def compare_answers(here: str, there: str, body: bytes) -> bool:
+    """Compare both ways of an answer; return whether there is a short one."""
+    ours, theirs = registry.codec(here), registry.codec(there)
+    context = AnswerContext("req_1", 7, "asked")
+    assert ours.wording is not None and theirs.wording is not None
+    plain = theirs.wording.read_answer(body)
+    if plain is None:
+        return False
+    with pytest.MonkeyPatch.context() as patched:
+        for module in (anthropic_response, openai_response):
+            patched.setattr(module, "read_answer", lambda body: None)
+        events = theirs.decode_response(body)
+        assert plain_answer(events) == plain
+        for module in (anthropic_response, openai_response):
+            patched.setattr(module, "plain_answer", lambda events: None)
+        long = ours.encode_response(events, context)
+    short = ours.wording.write_answer(plain, context)
+    if short is not None:
+        assert short == long
+    return short is not None
+
+
+COMMON_ANSWERS: Final[dict[str, dict[str, Any]]] = {
+    OPENAI: {
+        "id": "c",
+        "object": "chat.completion",
+        "created": 5,
+        "model": "m",
+        "system_fingerprint": "fp",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "hi\n"}, "finish_reason": "length"}],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3},
+    },
+    ANTHROPIC: {
+        "id": "i",
+        "type": "message",
+        "role": "assistant",
+        "model": "m",
+        "content": [{"type": "text", "text": "hi\n"}],
+        "stop_reason": "end_turn",
+        "stop_sequence": None,
+        "usage": {"input_tokens": 1, "cache_read_input_tokens": 4, "output_tokens": 2, "service_tier": "standard"},
+    },
+}
+
+
+@pytest.mark.parametrize(("here", "there"), PAIRS)
+def test_common_answers_have_a_short_way(here: str, there: str) -> None:
+    assert compare_answers(here, there, json.dumps(COMMON_ANSWERS[there]).encode())
+
+
+@pytest.mark.parametrize(("here", "there"), PAIRS)
+@settings(max_examples=100)
+@given(junk=st.binary(max_size=40), cut=st.integers(0, 300))
+def test_what_is_wrong_with_an_answer_has_none(here: str, there: str, junk: bytes, cut: int) -> None:
+    body = json.dumps(COMMON_ANSWERS[there]).encode()
+    compare_answers(here, there, body[:cut] + junk + body[cut:])

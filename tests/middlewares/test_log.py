@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from headgate.gateway.call import Call
+from headgate.gateway.call import Attempt, Call
 from headgate.gateway.codecs.gemini import CODEC as GEMINI
 from headgate.gateway.errors import CallerError, Cancelled, GatewayError, UpstreamError, upstream_error
 from headgate.gateway.ir.event import Chunk, PartDelta, Usage, UsageReport
@@ -289,6 +289,16 @@ async def test_few_lines_wait(call_of: Callable[..., Call], lines: list[dict[str
     assert len(lines) == module.MAX_LINES
     await log.stop()
     assert len(lines) == module.MAX_LINES + 10
+
+
+async def test_what_is_no_unicode_spoils_no_line(call_of: Callable[..., Call], lines: list[dict[str, Any]]) -> None:
+    log, call = Log(LogOptions()), call_of()
+    call.decision.attempts.append(Attempt("openai", "m", 0.0, request_id="id \udcff of a header"))
+    log.note(call, None, None, None, 200)
+    log.note(call_of(), None, None, None, 200)
+    await log.stop()
+    assert [len(line.get("attempts", [])) for line in lines] == [1, 0]
+    assert lines[0]["attempts"][0]["request_id"] == "id \udcff of a header"
 
 
 async def test_a_file(tmp_path: Path, call_of: Callable[..., Call], lines: list[dict[str, Any]]) -> None:

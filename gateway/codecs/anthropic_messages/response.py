@@ -11,8 +11,8 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from ...errors import DecodeError, Malformed, upstream_error
-from ...ir.event import ChoiceStop, Event, ResponsePatch, ResponseStart, ResponseStop, UsageReport
-from ...ir.fold import Choice, PlainAnswer, fold, plain_answer, unfold_parts
+from ...ir.event import ChoiceStop, Event, PlainAnswer, ResponsePatch, ResponseStart, ResponseStop, UsageReport
+from ...ir.fold import Choice, fold, plain_answer, unfold_parts
 from ...ir.loss import Loss
 from ...ir.message import NO_EXTRA, Part, Text
 from ...wire.surrogates import mend_halves
@@ -95,8 +95,8 @@ def read_start(it: Members) -> ResponseStart:
 
 def encode_response(events: Sequence[Event], context: AnswerContext) -> Encoded:
     """Write a whole answer. Raises UpstreamError(malformed) for tool arguments that are no JSON object."""
-    if (plain := plain_answer(events)) is not None and plain.stop.reason in _PLAIN_STOPS:
-        return _encode_plain(plain, context)
+    if (plain := plain_answer(events)) is not None and (short := encode_plain(plain, context)) is not None:
+        return short
     whole = fold(events)
     answer = AnswerRenderer(whole.start.format, context)
     choice = whole.choices[0] if whole.choices else Choice()
@@ -138,9 +138,11 @@ def _lost(name: str) -> Loss:
     return Loss("lost", name, name, NO_PLACE)
 
 
-def _encode_plain(plain: PlainAnswer, context: AnswerContext) -> Encoded:
-    """The same for one text, member by member as the long way writes it."""
+def encode_plain(plain: PlainAnswer, context: AnswerContext) -> Encoded | None:
+    """Write one text, member by member as the long way does; None where the reason that it ended has no word here."""
     start, stop, told = plain.start, plain.stop, plain.usage
+    if stop.reason not in _PLAIN_STOPS:
+        return None
     if (
         told is not None
         and told.uncached_input_tokens is not None

@@ -17,6 +17,7 @@ from ...ir.event import (
     PartDelta,
     PartStart,
     PartStop,
+    PlainAnswer,
     ResponseStart,
     ResponseStop,
     UsageReport,
@@ -72,11 +73,7 @@ _STOP: Final = ResponseStop()
 
 def read_answer(body: bytes) -> tuple[Event, ...] | None:
     """Return the events of a whole answer if it is a common one."""
-    try:
-        it = _ANSWER.decode(body)
-    except BAD_JSON:
-        return None
-    if _has_escapes(it.usage) or bytes(it.usage) == NULL:
+    if (it := _common(body)) is None:
         return None
     out: list[Event] = [ResponseStart(it.id, it.model, format=FORMAT)]
     for number, block in enumerate(it.content):
@@ -87,10 +84,11 @@ def read_answer(body: bytes) -> tuple[Event, ...] | None:
             words = block.thinking
             out.append(PartStart(number, Reasoning("", block.signature, origin=FORMAT)))
         else:
-            if not bytes(block.input).startswith(b"{") or _has_escapes(block.input):
+            arguments = bytes(block.input)
+            if not arguments.startswith(b"{") or b"\\" in arguments:  # a faulty escape would want mending
                 return None
             try:
-                words = bytes(block.input).decode()
+                words = arguments.decode()
             except UnicodeDecodeError:
                 return None
             out.append(PartStart(number, ToolCall(block.id, block.name)))
@@ -98,13 +96,38 @@ def read_answer(body: bytes) -> tuple[Event, ...] | None:
             out.append(PartDelta(number, words))
         out.append(PartStop(number))
     if it.stop_reason is not None:
-        out.append(ChoiceStop(stop_reason(it.stop_reason), it.stop_reason, stop_sequence=it.stop_sequence))
+        out.append(_stop(it, it.stop_reason))
     if it.usage != _NOTHING and (usage := read_usage(it.usage, NO_EXTRA)) is not None:
         out.append(UsageReport(usage))
     out.append(_STOP)
     return tuple(out)
 
 
-def _has_escapes(raw: Raw) -> bool:
-    """Whether there are escapes in what nobody decodes: they may be faulty ones, which want mending."""
-    return b"\\" in bytes(raw)
+def read_plain(body: bytes) -> PlainAnswer | None:
+    """Return a whole answer if it is one text."""
+    if (it := _common(body)) is None or len(it.content) != 1 or it.stop_reason is None:
+        return None
+    block = it.content[0]
+    if type(block) is not _Text or not block.text:
+        return None
+    usage = None if it.usage == _NOTHING else read_usage(it.usage, NO_EXTRA)
+    return PlainAnswer(ResponseStart(it.id, it.model, format=FORMAT), block.text, _stop(it, it.stop_reason), usage)
+
+
+def _common(body: bytes) -> _Answer | None:
+    """Decode an answer if it is a common one."""
+    try:
+        it = _ANSWER.decode(body)
+    except BAD_JSON:
+        return None
+    return None if _is_odd(it.usage) or bytes(it.usage) == NULL else it
+
+
+def _stop(it: _Answer, reason: str) -> ChoiceStop:
+    return ChoiceStop(stop_reason(reason), reason, stop_sequence=it.stop_sequence)
+
+
+def _is_odd(raw: Raw) -> bool:
+    """Whether nobody has looked at all of ``raw``: escapes and what is beyond ASCII may be faulty, and want mending."""
+    text = bytes(raw)
+    return b"\\" in text or not text.isascii()

@@ -13,6 +13,8 @@ from msgspec import UNSET, Struct, UnsetType
 from ...ir.words import Line, Words
 from ..base import Encoded, UpstreamFacts
 from .members import BAD_JSON
+from .response import encode_plain
+from .typed_answer import read_plain
 from .version import version_for
 
 PATH: Final = "/v1/messages"
@@ -105,6 +107,9 @@ class MessagesWording:
         body = _Written(words.model, system, turns, words.max_output_tokens, words.stream, temperature, top_p)
         sampling = temperature is not None or top_p is not None
         return Encoded(_encode(body), PATH, {"anthropic-version": version_for(facts, sampling)})
+
+    read_answer = staticmethod(read_plain)
+    write_answer = staticmethod(encode_plain)
 
 
 WORDING: Final = MessagesWording()

@@ -9,8 +9,8 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from ...errors import Malformed
-from ...ir.event import Event
-from ...ir.fold import Choice, PlainAnswer, fold, plain_answer
+from ...ir.event import Event, PlainAnswer
+from ...ir.fold import Choice, fold, plain_answer
 from ...ir.loss import Loss
 from ...ir.message import Media, Opaque, Part, Reasoning, Refusal, Text, ToolCall
 from ..base import AnswerContext, Encoded
@@ -44,9 +44,9 @@ def decode_response(body: bytes) -> tuple[Event, ...]:
 
 def encode_response(events: Sequence[Event], context: AnswerContext) -> Encoded:
     """Write a whole answer. Raises Malformed when another format's tool call has arguments that are not JSON."""
+    if (plain := plain_answer(events)) is not None and (short := encode_plain(plain, context)) is not None:
+        return short
     losses: list[Loss] = []
-    if (plain := plain_answer(events)) is not None and plain.stop.reason in _PLAIN_STOPS:
-        return Encoded(encode_json(_plain(plain, context, losses)), losses=tuple(losses))
     answer = fold(events)
     own = answer.start.format == FORMAT
     value = write_envelope(answer.start, context, "chat.completion", losses)
@@ -61,9 +61,12 @@ def encode_response(events: Sequence[Event], context: AnswerContext) -> Encoded:
     return Encoded(encode_json(value), losses=tuple(losses))
 
 
-def _plain(plain: PlainAnswer, context: AnswerContext, losses: list[Loss]) -> dict[str, Any]:
-    """One text, member by member as the long way writes it."""
+def encode_plain(plain: PlainAnswer, context: AnswerContext) -> Encoded | None:
+    """Write one text, member by member as the long way does; None where the reason that it ended has no word here."""
     start, stop = plain.start, plain.stop
+    if stop.reason not in _PLAIN_STOPS:
+        return None
+    losses: list[Loss] = []
     value = write_envelope(start, context, "chat.completion", losses)
     own = start.format == FORMAT
     reason = finish_reason(stop.reason, stop.raw_reason, own, refused=False, choice=0, losses=losses)
@@ -71,7 +74,7 @@ def _plain(plain: PlainAnswer, context: AnswerContext, losses: list[Loss]) -> di
     value["choices"] = ({"index": 0, "message": message, "logprobs": None, "finish_reason": reason},)
     if plain.usage is not None:
         value["usage"] = write_usage(plain.usage, losses)
-    return value
+    return Encoded(encode_json(value), losses=tuple(losses))
 
 
 def _choice(choice: Choice, number: int, own: bool, context: AnswerContext, losses: list[Loss]) -> dict[str, Any]:

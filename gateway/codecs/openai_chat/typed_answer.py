@@ -17,6 +17,7 @@ from ...ir.event import (
     PartDelta,
     PartStart,
     PartStop,
+    PlainAnswer,
     ResponseStart,
     ResponseStop,
     Terminator,
@@ -81,32 +82,16 @@ _ANSWER: Final = msgspec.json.Decoder(_Answer)
 _REASONING: Final = PartStart(0, Reasoning(origin=f"{FORMAT}:reasoning_content"))
 _TEXT: Final = (PartStart(0, Text("")), PartStart(1, Text("")))
 _STOP: Final = (PartStop(0), PartStop(1))
+_STOPS: Final = {word: ChoiceStop(reason, word) for word, reason in STOP_REASONS.items()}
 _END: Final = (ResponseStop(), Terminator())
 
 
 def read_answer(body: bytes) -> tuple[Event, ...] | None:
     """Return the events of a whole answer if it is a common one."""
-    try:
-        it = _ANSWER.decode(body)
-    except BAD_JSON:
+    if (it := _common(body)) is None:
         return None
-    if len(it.choices) != 1:
-        return None
-    choice = it.choices[0]
-    message, reason = choice.message, choice.finish_reason
-    fingerprint = it.system_fingerprint
-    if message.annotations or not reason or reason == "error" or _has_escapes(fingerprint) or _has_escapes(it.usage):
-        return None
-    out: list[Event] = [
-        ResponseStart(
-            it.id or "",
-            it.model or "",
-            None if it.created is None else int(it.created),
-            it.service_tier,
-            NO_EXTRA if fingerprint is NOTHING else {"system_fingerprint": fingerprint},
-            FORMAT,
-        )
-    ]
+    message = it.choices[0].message
+    out: list[Event] = [_start(it)]
     index = 0
     if message.reasoning_content:
         out += (_REASONING, PartDelta(0, message.reasoning_content), _STOP[0])
@@ -116,16 +101,59 @@ def read_answer(body: bytes) -> tuple[Event, ...] | None:
         index += 1
     if message.tool_calls and not _calls(message.tool_calls, index, out):
         return None
-    out.append(ChoiceStop(STOP_REASONS.get(reason, "other"), reason))
+    out.append(_stop(it))
     if it.usage != NULL and (usage := read_usage(it.usage)) is not None:
         out.append(UsageReport(usage))
     out += _END
     return tuple(out)
 
 
-def _has_escapes(raw: Raw) -> bool:
-    """Whether there are escapes in what nobody decodes: they may be faulty ones, which want mending."""
-    return b"\\" in bytes(raw)
+def read_plain(body: bytes) -> PlainAnswer | None:
+    """Return a whole answer if it is one text."""
+    if (it := _common(body)) is None:
+        return None
+    message = it.choices[0].message
+    if not message.content or message.reasoning_content or message.tool_calls:
+        return None
+    return PlainAnswer(_start(it), message.content, _stop(it), None if it.usage == NULL else read_usage(it.usage))
+
+
+def _common(body: bytes) -> _Answer | None:
+    """Decode an answer if it is a common one."""
+    try:
+        it = _ANSWER.decode(body)
+    except BAD_JSON:
+        return None
+    if len(it.choices) != 1:
+        return None
+    choice = it.choices[0]
+    reason = choice.finish_reason
+    if choice.message.annotations or not reason or reason == "error":
+        return None
+    return None if _is_odd(it.system_fingerprint) or _is_odd(it.usage) else it
+
+
+def _start(it: _Answer) -> ResponseStart:
+    fingerprint = it.system_fingerprint
+    return ResponseStart(
+        it.id or "",
+        it.model or "",
+        None if it.created is None else int(it.created),
+        it.service_tier,
+        NO_EXTRA if fingerprint is NOTHING else {"system_fingerprint": fingerprint},
+        FORMAT,
+    )
+
+
+def _stop(it: _Answer) -> ChoiceStop:
+    reason = it.choices[0].finish_reason
+    return _STOPS.get(reason) or ChoiceStop("other", reason)
+
+
+def _is_odd(raw: Raw) -> bool:
+    """Whether nobody has looked at all of ``raw``: escapes and what is beyond ASCII may be faulty, and want mending."""
+    text = bytes(raw)
+    return b"\\" in text or not text.isascii()
 
 
 def _calls(calls: list[_Call], index: int, out: list[Event]) -> bool:

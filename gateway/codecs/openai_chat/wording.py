@@ -13,6 +13,8 @@ from msgspec import UNSET, Struct, UnsetType
 from ...ir.words import Line, Words
 from ..base import Encoded, UpstreamFacts
 from .members import BAD_JSON, encode_json
+from .response import encode_plain
+from .typed_answer import read_plain
 
 PATH: Final = "/chat/completions"
 
@@ -88,6 +90,9 @@ class ChatWording:
                 asked = _Asked(words.stream_usage)
         body = _Written(words.model, words.lines, other, limit, words.temperature, words.top_p, words.stream, asked)
         return Encoded(encode_json(body), PATH)
+
+    read_answer = staticmethod(read_plain)
+    write_answer = staticmethod(encode_plain)
 
 
 WORDING: Final = ChatWording()
