@@ -23,6 +23,7 @@ from ..relay.reply import Reply
 from ..relay.scope import as_gateway_error
 from ..responses.recorder import Recorder
 from ..rules.plan import Plan, Route
+from ..rules.schema import ServerOptions
 from .edge import Edge, Presence
 from .gateway import Gateway
 from .intake import Arrived, abandon_body, buffered_body, read_body, read_headers, remote_of, request_id_of
@@ -85,7 +86,6 @@ class Calls:
         call: Call | None = None
         edge: Edge | None = None
         presence: Presence | None = None
-        reply: Reply | None = None
         try:
             presence = Presence(request, scope)
             presence.deadline = scope.loop.time() + plan.server.receive
@@ -95,10 +95,7 @@ class Calls:
                 headers, body, peek = request.headers, request.body, request.peek
                 facts = RequestFacts(request.path, request.query, headers)
             else:
-                headers = read_headers(request, options.max_header)
-                buffered = buffered_body(request, headers, options.max_body)
-                body = await read_body(request, headers, options.max_body) if buffered is None else buffered
-                facts = _facts(request, headers)
+                headers, body, facts = await _received(request, options)
             if counts:
                 body, facts = as_request(codec.format, body, facts)
                 peek = replace(codec.peek(body, facts), stream=False)
@@ -120,31 +117,8 @@ class Calls:
                 if state is not None:
                     state.keep(whole.content)
                 return whole
-            outlet: Outlet
-            if turn is not None:
-                outlet = turn.outlet(codec.streamed)
-            elif isinstance(request, Arrived):
-                outlet = FrontOutlet(request)
-            else:
-                outlet = ResponseOutlet(request, presence.transport)
-            encoder: StreamEncoder = codec.stream_encoder(_context(call))
-            if state is not None:
-                encoder = Recorder(encoder, state.keep)
-            keep_alive_s = plan.server.keep_alive if turn is None else math.inf  # a socket has its own heartbeat
-            edge = Edge(outlet, presence, scope, keep_alive_s, encoder)
-            edge.closes = self.gateway.draining
-            edge.early_headers = partial(visible.headers, call)
-            edge.early_content_type = codec.stream_content_type
-            if turn is not None and turn.warms:
-                await principal_of(route, call)
-                reply = warmed(scope, call.model)
-            else:
-                reply = await route.entry(call)
-            await edge.commit(reply.status, visible.headers(call, reply.headers), codec.stream_content_type)
-            await edge.run(reply)
-            if edge.encoder.losses:
-                call.ledger.add_answer(edge.encoder.losses)
-            return edge.outlet.answer
+            edge = self._edge(request, call, presence, plan, visible, state)
+            return await self._stream(call, route, edge, visible, turn)
         except asyncio.CancelledError:
             if presence is None or not presence.overdue:
                 raise  # the client left, or the process ends
@@ -155,8 +129,6 @@ class Calls:
             if edge is not None:
                 await edge.settle()
         finally:
-            if reply is not None:
-                reply.abort()  # nothing, if it is over; else its stages hear of the end, for what they account
             scope.close()
         error = as_gateway_error(fault)
         if not isinstance(request, Arrived):
@@ -186,6 +158,53 @@ class Calls:
         headers = visible.headers(call, reply.headers)
         headers["content-type"] = codec.content_type
         return self._last_words(WholeAnswer(body, reply.status, headers))
+
+    def _edge(
+        self,
+        request: web.BaseRequest | Arrived,
+        call: Call,
+        presence: Presence,
+        plan: Plan,
+        visible: Visible,
+        state: State | None,
+    ) -> Edge:
+        """Return what writes a stream to this client, and watches it meanwhile."""
+        codec = call.codec
+        keep_alive_s: float = plan.server.keep_alive
+        outlet: Outlet
+        if isinstance(request, Turn):
+            outlet = request.outlet(codec.streamed)
+            keep_alive_s = math.inf  # a socket has its own heartbeat
+        elif isinstance(request, Arrived):
+            outlet = FrontOutlet(request)
+        else:
+            outlet = ResponseOutlet(request, presence.transport)
+        encoder: StreamEncoder = codec.stream_encoder(_context(call))
+        if state is not None:
+            encoder = Recorder(encoder, state.keep)
+        edge = Edge(outlet, presence, call.scope, keep_alive_s, encoder)
+        edge.closes = self.gateway.draining
+        edge.early_headers = partial(visible.headers, call)
+        edge.early_content_type = codec.stream_content_type
+        return edge
+
+    async def _stream(self, call: Call, route: Route, edge: Edge, visible: Visible, turn: Turn | None) -> Any:
+        """Let the answer flow to the client until it is over."""
+        reply: Reply | None = None
+        try:
+            if turn is not None and turn.warms:
+                await principal_of(route, call)
+                reply = warmed(call.scope, call.model)
+            else:
+                reply = await route.entry(call)
+            await edge.commit(reply.status, visible.headers(call, reply.headers), call.codec.stream_content_type)
+            await edge.run(reply)
+        finally:
+            if reply is not None:
+                reply.abort()  # nothing, if it is over; else its stages hear of the end, for what they account
+        if edge.encoder.losses:
+            call.ledger.add_answer(edge.encoder.losses)
+        return edge.outlet.answer
 
     def _last_words(self, answer: WholeAnswer) -> WholeAnswer:
         """While draining, a connection ends with the answer under way: else its client could keep the drain from ending."""
@@ -221,6 +240,15 @@ def _encoded(codec: Codec, chunks: list[Chunk], context: AnswerContext) -> Encod
 def _context(call: Call) -> AnswerContext:
     peek = call.peek
     return AnswerContext(call.request_id, int(call.began_unix), peek.model, bool(peek.stream_usage), call.headers)
+
+
+async def _received(request: web.BaseRequest, options: ServerOptions) -> tuple[dict[str, str], bytes, RequestFacts]:
+    """Read a request: its headers under lower-case names, its body, and what stands around it. Raises CallerError."""
+    headers = read_headers(request, options.max_header)
+    body = buffered_body(request, headers, options.max_body)
+    if body is None:
+        body = await read_body(request, headers, options.max_body)
+    return headers, body, _facts(request, headers)
 
 
 def _facts(request: web.BaseRequest, headers: dict[str, str]) -> RequestFacts:
