@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from ..gateway.codecs.anthropic_messages import CODEC
 from ..gateway.codecs.base import Codec
+from ..gateway.passing.paths import is_below
 from .http import HttpAdapter, PassingOptions
 
 _DEFAULT_VERSION: Final = "2023-06-01"
@@ -25,6 +26,10 @@ class AnthropicAdapter(HttpAdapter):
     request_prefixes = ("anthropic-",)
     passed = "anthropic.passthrough"
     same_format_headers = {"anthropic-version": _DEFAULT_VERSION}  # a request without one would be refused
+
+    def address_in(self, path: str) -> str:
+        """Return that of a batch's results, which its SDK follows."""
+        return "results_url" if is_below(path, "/v1/messages/batches") and not path.endswith("/results") else ""
 
     def credential_headers(self, credential: str) -> dict[str, str]:
         """x-api-key, or Bearer for an OAuth token (they begin with ``sk-ant-oat``)."""

@@ -14,10 +14,12 @@ from ..gateway.codecs.operations import openai_embeddings
 from ..gateway.codecs.operations.base import Service
 from ..gateway.codecs.operations.embeddings import Embeddings
 from ..gateway.codecs.operations.moderations import Moderations
-from ..gateway.codecs.operations.rerank import SameRerank
+from ..gateway.codecs.operations.rerank import Rerank, SameRerank
+from ..gateway.codecs.operations.voyage import VoyageRerank
 from .http import HttpAdapter, PassingOptions
 
 _VENDOR: Final = "api.openai.com"
+_VOYAGE: Final = ".voyageai.com"
 _CHAT: Final = ("openai.chat",)
 _VENDORS_OWN: Final = ("openai.chat", "openai.responses")
 """Nearly all of its models refuse /v1/completions: whoever uses one that does not says so in ``formats``."""
@@ -53,6 +55,10 @@ class OpenAIAdapter(HttpAdapter):
         # eu.api.openai.com and its likes keep the data in their region.
         return host == _VENDOR or host.endswith(f".{_VENDOR}")
 
+    @property
+    def _is_voyage(self) -> bool:
+        return (urlsplit(self.base_url).hostname or "").endswith(_VOYAGE)
+
     def codecs(self) -> tuple[Codec, ...]:
         """Those of ``formats``."""
         usual = _VENDORS_OWN if self._is_vendor else _CHAT
@@ -63,7 +69,9 @@ class OpenAIAdapter(HttpAdapter):
         endpoint says so itself, with a 404."""
         embeddings = Embeddings(openai_embeddings.WIRE, openai_embeddings.read, self.options.max_inputs)
         services: tuple[Service, ...] = (embeddings, Moderations())
-        return services if self._is_vendor else (*services, SameRerank())
+        if self._is_vendor:
+            return services
+        return (*services, Rerank(VoyageRerank(), self.options.max_inputs) if self._is_voyage else SameRerank())
 
     def credential_headers(self, credential: str) -> dict[str, str]:
         """Bearer."""

@@ -10,11 +10,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Final
+from urllib.parse import urlencode
 
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from ..gateway.call import Attempt, Call
 from ..gateway.chain import AdapterContext
+from ..gateway.codecs.anthropic_messages.threads import refuse_thread
 from ..gateway.codecs.base import Codec, Encoded, UpstreamFacts
 from ..gateway.codecs.limits import for_caller
 from ..gateway.codecs.operations.base import Errand, Service
@@ -30,6 +33,20 @@ _RESPONSE_HEADERS: Final = frozenset({"retry-after", "retry-after-ms", "x-should
 _RESPONSE_PREFIXES: Final = ("openai-", "x-ratelimit-", "anthropic-")
 _LONG_BYTES: Final = 1024 * 1024
 """Answers above this are put together in a thread: the event loop would stand still for tens of milliseconds."""
+BARRED_PARAMETERS: Final = (
+    "key",
+    "api_key",
+    "api-key",
+    "access_token",
+    "oauth_token",
+    "token",
+    "authorization",
+    "x-api-key",
+    "x-goog-api-key",
+    "callback",
+    "$callback",
+)
+"""Parameters of a query, in lower case, that hold a credential, or that make a script of an answer."""
 _MOST_ANSWERS: Final = 4
 """All answers of one call together are at most so many times what one may be."""
 
@@ -124,6 +141,8 @@ class Operations(ABC):
         body = call.codec.encode_request(call.request, UpstreamFacts()).body if call.body is None else call.body
         errand = service.errand(body, call.model)
         note_losses(call, errand.losses)
+        if call.facts.query and service.format == call.format:
+            errand = _with_query(errand, call.facts.query)
         return service, errand
 
     def _passed_on(self, call: Call) -> dict[str, str]:
@@ -162,8 +181,18 @@ class Operations(ABC):
     def _told_usage(self, body: bytes, exchange: Exchange, codec: Codec, credential: str | None) -> Raw: ...
 
 
+def _with_query(errand: Errand, query: Mapping[str, str]) -> Errand:
+    """Return an errand whose requests have the caller's query, such as Azure's ``api-version``, but no credential in it."""
+    kept = {name: value for name, value in query.items() if name.lower() not in BARRED_PARAMETERS}
+    if not kept:
+        return errand
+    asked = f"?{urlencode(kept)}"
+    return replace(errand, requests=tuple(replace(each, path=each.path + asked) for each in errand.requests))
+
+
 def note_losses(call: Call, losses: Iterable[Loss]) -> None:
-    """Note what a request loses. Raises Unsupported where the route refuses that."""
+    """Note what a request loses. Raises Unsupported where the route refuses that, or nothing is left that makes sense."""
+    refuse_thread(call.format, call.request.extra)
     call.ledger.add_request(losses)
     if call.refuse_loss and (lost := call.ledger.lost):
         raise Unsupported(

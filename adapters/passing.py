@@ -16,6 +16,7 @@ from ..gateway.chain import AdapterContext, Preview
 from ..gateway.codecs.base import Codec
 from ..gateway.errors import GatewayError, UpstreamError
 from ..gateway.ir.event import Chunk, Wire
+from ..gateway.passing.leading import Leading, led_back
 from ..gateway.passing.paths import is_below
 from ..gateway.passing.request import Line, Passed, Upload, is_named
 from ..gateway.relay.decoding import Decoder, Decoding, StreamDeadlines
@@ -24,22 +25,8 @@ from ..gateway.relay.reply import Reply
 from ..gateway.relay.scope import Scope
 from ..gateway.transport.base import Deadlines, Exchange, NoSocket, RequestHead
 from ..gateway.units import seconds
-from .operations import passed_back, provider_request_id
+from .operations import BARRED_PARAMETERS, passed_back, provider_request_id
 
-_BARRED: Final = (
-    "key",
-    "api_key",
-    "api-key",
-    "access_token",
-    "oauth_token",
-    "token",
-    "authorization",
-    "x-api-key",
-    "x-goog-api-key",
-    "callback",
-    "$callback",
-)
-"""Parameters of a query that hold a credential, or that make a script of an answer."""
 _REQUEST_HEADERS: Final = frozenset({"content-type", "accept", "accept-language", "range", "if-range"})
 _RESPONSE_HEADERS: Final = frozenset(
     {"content-type", "content-length", "content-disposition", "content-language", "content-range", "accept-ranges"}
@@ -99,8 +86,9 @@ class Passing(ABC):
             attempt.request_id = provider_request_id(exchange.headers)
             if exchange.status >= 300 or exchange.status < 200:
                 raise await self._refused(exchange, self._errors, credential)
-            source = _Bytes(exchange, _Pieces(call.codec.whole), call.scope, context.name, timeouts.idle, total_at)
             answer = {**passed_back(exchange.headers), **self._answer_headers(exchange.headers, passed)}
+            pieces = self._pieces(passed, answer, call.codec.whole)
+            source = _Bytes(exchange, pieces, call.scope, context.name, timeouts.idle, total_at)
             return Reply.begun(source, call.scope, exchange.status, answer)
         except GatewayError as error:
             attempt.error = error.kind
@@ -155,7 +143,7 @@ class Passing(ABC):
 
     def _url_of(self, passed: Passed) -> str:
         """Return where a request goes: without credentials, and below the base URL."""
-        query = "&".join(each for each in passed.query.split("&") if each and not is_named(each, *_BARRED))
+        query = "&".join(each for each in passed.query.split("&") if each and not is_named(each, *BARRED_PARAMETERS))
         path = passed.path.removeprefix(self.passed_below)
         return f"{self.base_url}{path}?{query}" if query else self.base_url + path
 
@@ -187,11 +175,36 @@ class Passing(ABC):
             if name.startswith(_UPLOAD_PREFIX):
                 value = headers[name]
                 if name == _UPLOAD_URL or name == "x-goog-upload-control-url":
-                    if not value.startswith(self.base_url + "/"):
+                    back = led_back(value, self._root_url, passed.base)
+                    if back is None:
                         continue  # it would lead past us, with what is a credential there
-                    value = passed.base + value.removeprefix(self.base_url)
+                    value = back
                 seen[name] = value
+        # Where a new thing is, such as a realtime call, whose id the SDKs find nowhere else.
+        if (place := headers.get("location")) is not None and (back := led_back(place, self._root_url, passed.base)):
+            seen["location"] = back
         return seen
+
+    @property
+    def _root_url(self) -> str:
+        """The base URL, below which stand paths with their version."""
+        return self.base_url.removesuffix(self.passed_below)
+
+    def address_in(self, path: str) -> str:
+        """Return the member of an answer's JSON whose URL a client follows, "" where there is none."""
+        return ""
+
+    def _pieces(self, passed: Passed, headers: dict[str, str], wire: Wire) -> Decoder:
+        """Return what makes chunks of an answer's bytes; its ``headers`` lose a length that may be another."""
+        member = self.address_in(passed.path)
+        if not member or not headers.get("content-type", "").startswith("application/json"):
+            return _Pieces(wire)
+        headers.pop("content-length", None)
+
+        def lead(url: str) -> str:
+            return led_back(url, self._root_url, passed.base) or passed.base + urlsplit(url).path
+
+        return Leading(member, lead, wire)
 
     # -- what ``http`` has
 

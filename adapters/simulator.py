@@ -12,6 +12,9 @@ for by directives, lines that begin with ``/sim`` in that message, or in ``scrip
     /sim cut N                   break the connection after N chunks
     /sim error STATUS [WORDS]    refuse with an HTTP status
     /sim fail N KIND             fail in the middle of the stream, after N chunks, with an error of KIND
+
+Embeddings and reranking it serves, too: vectors made of a hash, ranks by the words that are shared; of the directives, in the
+text or in ``script``, ``start`` and ``error`` hold there.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import asyncio
 import hashlib
 import shlex
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Annotated, Any, ClassVar, Final, get_args
 
 import msgspec
@@ -27,6 +31,10 @@ from msgspec import Meta, Struct
 
 from ..gateway.call import Attempt, Call
 from ..gateway.chain import AdapterContext
+from ..gateway.codecs.anthropic_messages.threads import refuse_thread
+from ..gateway.codecs.base import UpstreamFacts
+from ..gateway.codecs.operations import simulated
+from ..gateway.codecs.operations.base import Finished, Service
 from ..gateway.errors import CallerError, Cut, ErrorKind, GatewayError, upstream_error
 from ..gateway.ir.event import (
     ChoiceStop,
@@ -49,6 +57,9 @@ from ..gateway.relay.source import Listed
 from ..gateway.units import Duration
 
 _DIRECTIVE: Final = "/sim "
+_SERVICES: Final = {service.operation: service for service in simulated.SERVICES}
+_LONG_BYTES: Final = 64 * 1024
+"""A body above this is answered in a thread: vectors by the thousand take a while."""
 _KINDS: Final = frozenset(get_args(ErrorKind))
 _ERROR_KINDS: Final[dict[int, ErrorKind]] = {
     400: "invalid_request",
@@ -71,6 +82,11 @@ class SimulatorOptions(Struct, frozen=True, forbid_unknown_fields=True):
     script: tuple[str, ...] = ()
     delay: Duration = Duration(0)
     words: Annotated[int, Meta(ge=1)] = 1
+
+
+def _operated(service: Service, body: bytes, model: str) -> Finished:
+    errand = service.errand(body, model)
+    return errand.finish([simulated.answer(service.operation, request.body) for request in errand.requests])
 
 
 class _Play:
@@ -145,6 +161,7 @@ class SimulatorAdapter:
     def __init__(self, options: SimulatorOptions, context: AdapterContext) -> None:
         self.options = options
         self.context = context
+        self.operations = frozenset(_SERVICES)
 
     def preview(self, call: Call, /) -> None:
         """Nothing is sent: it answers in process. Raises CallerError for what it could not answer."""
@@ -157,16 +174,7 @@ class SimulatorAdapter:
         call.decision.attempts.append(attempt)
         request = call.request
         play, asked = _read(request, self.options)
-        try:
-            if play.start_s:
-                with call.scope.limit(call.deadline, "timeout.total", "the simulator did not start in time"):
-                    await asyncio.sleep(play.start_s)
-            if play.refusal is not None:
-                attempt.error, attempt.status = play.refusal.kind, play.refusal.status
-                raise play.refusal
-        finally:
-            attempt.ended_s = loop.time() - call.began
-        attempt.status = 200
+        await _start(play, call, attempt)
         chunks = [Chunk((event,)) for event in _answer(request, call.model, play, asked, self.options.words)]
         error: GatewayError | None = None
         if play.cut_at is not None:
@@ -176,6 +184,31 @@ class SimulatorAdapter:
         if play.delay_s:
             return Reply.pump(_paced(chunks, error, play.delay_s), call.scope)
         return Reply(Listed(chunks, error), call.scope)
+
+    async def operate(self, call: Call, /) -> Reply:
+        """Answer with vectors, or ranks. Raises what the directives ask for, and CallerError."""
+        attempt = Attempt(self.context.name, call.model, call.scope.loop.time() - call.began)
+        call.decision.attempts.append(attempt)
+        await _start(_read(call.request, self.options)[0], call, attempt)
+        body = call.codec.encode_request(call.request, UpstreamFacts()).body if call.body is None else call.body
+        make = partial(_operated, _SERVICES[call.format], body, call.model)
+        finished = await asyncio.to_thread(make) if len(body) > _LONG_BYTES else make()
+        events = () if finished.usage is None else (UsageReport(finished.usage),)
+        return Reply.whole(Chunk(events, finished.body, call.codec.whole), call.scope)
+
+
+async def _start(play: _Play, call: Call, attempt: Attempt) -> None:
+    """Wait as long as the play says, and refuse if it says so."""
+    try:
+        if play.start_s:
+            with call.scope.limit(call.deadline, "timeout.total", "the simulator did not start in time"):
+                await asyncio.sleep(play.start_s)
+        if play.refusal is not None:
+            attempt.error, attempt.status = play.refusal.kind, play.refusal.status
+            raise play.refusal
+    finally:
+        attempt.ended_s = call.scope.loop.time() - call.began
+    attempt.status = 200
 
 
 async def _paced(chunks: list[Chunk], error: GatewayError | None, delay_s: float) -> AsyncIterator[Chunk]:
@@ -187,7 +220,8 @@ async def _paced(chunks: list[Chunk], error: GatewayError | None, delay_s: float
 
 
 def _read(request: Request, options: SimulatorOptions) -> tuple[_Play, str]:
-    """Return what to play, and what the last user message says apart from directives."""
+    """Return what to play, and what the last user message says apart from directives. Raises CallerError."""
+    refuse_thread(request.format, request.extra)
     play = _Play(options)
     for line in options.script:
         play.direct(line)

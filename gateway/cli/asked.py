@@ -7,19 +7,22 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import msgspec
 
 from .. import registry
 from ..codecs.base import RequestFacts
-from ..doors import DOORS, OPERATIONS, format_below, path_of
+from ..counting import as_request
+from ..doors import DOORS, OPERATIONS, counted_at, format_below, path_of
+from ..errors import CallerError
 from ..facts import ANONYMOUS, Principal
-from ..passing.paths import api_of, place_of
+from ..passing.model import boundary_of
+from ..passing.paths import Place, api_of, check_plain, is_never_passed, place_of
+from ..passing.request import Passed, Socket, Upload
 from ..registry import UnknownName
 from ..rules.given import Posed, pose_bytes
 from ..rules.plan import Plan
-from ..rules.schema import ServerOptions
 
 _ENVELOPE: Final = frozenset({"method", "path", "url", "headers", "body", "query", "format"})
 _SINGLE: Final = frozenset({"authorization", "x-api-key", "api-key", "x-goog-api-key", "content-type", "x-request-id"})
@@ -127,21 +130,57 @@ def posed_as_asked(asked: Asked, plan: Plan, principal: Principal = ANONYMOUS, t
 
     Raises Refused for what it would not let in, DecodeError for a body that cannot be read.
     """
+    server = plan.server
+    if sum(len(name) + len(value) + 4 for name, value in asked.headers.items()) > server.max_header:
+        raise Refused(f"the request headers are larger than {int(server.max_header)} bytes (server.max_header)")
+    if (place := _place(asked)) is not None and asked.format in (None, place.format):
+        return _posed_as_passed(asked, place, plan, principal, tokens)
+    if is_never_passed(asked.path):
+        raise Refused(f"{asked.path[:200]} is the administration of an account, which is not passed on")
     if asked.method != "POST":
         raise Refused(f"{asked.method} is not served: calls are sent with POST")
-    server = plan.server
-    _check_headers(asked.headers, server)
+    _check_content_type(asked.headers)
     if len(asked.body) > server.max_body:
         raise Refused(f"the request body is larger than {int(server.max_body)} bytes (server.max_body)")
     format = _format(asked)
     path = asked.path if asked.path not in ("", "/") else path_of(format)
-    codec = registry.codec(format)
-    return pose_bytes(codec, asked.body, RequestFacts(path, asked.query, asked.headers), principal, tokens, plan)
+    body, facts = asked.body, RequestFacts(path, asked.query, asked.headers)
+    counts = counted_at(path) is not None
+    if counts:
+        body, facts = as_request(format, body, facts)
+    return pose_bytes(registry.codec(format), body, facts, principal, tokens, plan, counts=counts)
 
 
-def _check_headers(headers: Mapping[str, str], server: ServerOptions) -> None:
-    if sum(len(name) + len(value) + 4 for name, value in headers.items()) > server.max_header:
-        raise Refused(f"the request headers are larger than {int(server.max_header)} bytes (server.max_header)")
+def _place(asked: Asked) -> Place | None:
+    return place_of(asked.path, api_of(asked.headers, asked.query))
+
+
+def _posed_as_passed(asked: Asked, place: Place, plan: Plan, principal: Principal, tokens: int | None) -> Posed:
+    """Return a request that nobody translates, of any method, body and type. Raises Refused."""
+    limit = plan.server.max_upload
+    if len(asked.body) > limit:
+        raise Refused(f"the request body is larger than {int(limit)} bytes (server.max_upload)")
+    content_type = asked.headers.get("content-type", "application/json")
+    path = quote(place.path, safe="/:@!$&'()*+,;=~")
+    shakes_hands = asked.headers.get("upgrade", "").strip().lower() == "websocket"
+    try:
+        check_plain(path)
+        passed = Passed(
+            asked.method,
+            path,
+            urlencode(asked.query),
+            Upload(asked.body, None, len(asked.body)),
+            Socket((), plan.server.max_body) if shakes_hands else None,
+            media_type=content_type.partition(";")[0].strip().lower(),
+            boundary=boundary_of(content_type),
+        )
+        facts = RequestFacts(place.path, asked.query, asked.headers)
+        return pose_bytes(registry.codec(place.format), asked.body, facts, principal, tokens, plan, passed=passed)
+    except CallerError as fault:
+        raise Refused(fault.message) from fault
+
+
+def _check_content_type(headers: Mapping[str, str]) -> None:
     given = headers.get("content-type", "" if "origin" in headers else "application/json")
     media_type = given.partition(";")[0].strip().lower()
     if media_type != "application/json" and not media_type.endswith("+json"):
@@ -156,8 +195,8 @@ def _format(asked: Asked) -> str:
             registry.codec(asked.format)
         except UnknownName as fault:
             raise Refused(str(fault)) from fault
-    by_path = format_below(asked.path)
-    if by_path is None and (place := place_of(asked.path, api_of(asked.headers, asked.query))) is not None:
+    by_path = format_at_path(asked.path)
+    if by_path is None and (place := _place(asked)) is not None:
         by_path = place.format
     if by_path is None and asked.path not in ("", "/") and asked.format is None:
         known = ", ".join(paths[0] for paths in (DOORS | OPERATIONS).values())
@@ -169,6 +208,11 @@ def _format(asked: Asked) -> str:
         choices = ", ".join(registry.names("codecs"))
         raise Refused(f"the body does not tell its format: say --format (one of {choices}) or --path")
     return found
+
+
+def format_at_path(path: str) -> str | None:
+    """Return the format of what is asked for at ``path``, a count of tokens among it; None where nothing is known."""
+    return format_below(path) or counted_at(path) or (None if (place := place_of(path)) is None else place.format)
 
 
 def _guess(asked: Asked) -> str | None:

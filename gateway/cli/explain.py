@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from .. import rules
-from ..doors import format_below
 from ..errors import KINDS, DecodeError, GatewayError
 from ..facts import Principal
 from ..registry import UnknownName
@@ -16,7 +15,7 @@ from ..rules.explain import explain
 from ..rules.given import Posed, pose
 from ..rules.plan import Plan
 from ..rules.schema import GivenRules
-from .asked import Asked, Refused, from_json, from_parts, join, posed_as_asked
+from .asked import Asked, Refused, format_at_path, from_json, from_parts, join, posed_as_asked
 from .curl import CurlFault, read_curl
 from .explained import as_data, lines
 from .show import Screen, problems_as_data
@@ -137,7 +136,7 @@ def _posed(options: argparse.Namespace, source: str | None, plan: Plan) -> Posed
     elif source is not None:
         asked = from_json(sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes())
     else:
-        by_path = None if options.path is None else format_below(options.path)
+        by_path = None if options.path is None else format_at_path(options.path)
         given = GivenRules(
             format=options.format or by_path or "openai.chat",
             model=options.model or "any",

@@ -58,7 +58,10 @@ def _lines(told: Explanation, veil: Veil) -> Iterator[str]:
             yield f"{_INDENT}{name}: {value}"
         yield from _body(told, veil)
     elif sent.in_process:
-        yield _row("sends", f"nothing: the adapter {_adapter(told)} answers in process")
+        by = (
+            "the gateway counts the tokens" if told.posed.counts else f"the adapter {_adapter(told)} answers in process"
+        )
+        yield _row("sends", f"nothing: {by}")
     elif sent.refusal is None:
         yield _row("sends", f"the adapter {_adapter(told)} does not say what")
     loss = [f"{each.kind} {each.path}: {each.what} ({each.why})" for each in sent.losses]
@@ -161,6 +164,8 @@ def url_shown(url: str) -> str:
 
 
 def _same_format(told: Explanation) -> bool:
+    if told.posed.passed is not None:
+        return True
     leaf = told.verdict.leaf
     codec = None if leaf is None else getattr(leaf.upstream.adapter, "codec", None)
     return codec is not None and codec.format == told.posed.codec.format

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Final
 
@@ -32,10 +33,12 @@ def retry_after_s(headers: Mapping[str, str], now: float | None = None) -> float
     if seconds is not None or not text:
         return seconds
     try:
-        moment = parsedate_to_datetime(text).timestamp()
+        moment = parsedate_to_datetime(text)
     except (ValueError, OverflowError):
         return None
-    return max(0.0, moment - (time.time() if now is None else now))
+    if moment.tzinfo is None:  # a date of HTTP is one of UTC, whether it says so or not
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, moment.timestamp() - (time.time() if now is None else now))
 
 
 def request_id(headers: Mapping[str, str]) -> str | None:

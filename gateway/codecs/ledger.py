@@ -14,7 +14,7 @@ from typing import Final
 
 from msgspec import Raw
 
-from ..errors import Unsupported
+from ..errors import DecodeError, Unsupported
 from ..ir.loss import Loss
 from ..ir.message import (
     CacheMark,
@@ -42,7 +42,7 @@ _NOTHING: Final = frozenset({_NULL, b"false", b"[]", b'""'})
 _EMPTY: Final = frozenset(
     [
         *("logit_bias", "metadata", "prompt_cache_options", "stream_options", "output_config", "container"),
-        *("content_filter_results", "stop_details", "options"),
+        *("content_filter_results", "stop_details", "options", "generationConfig", "toolConfig"),
     ]
 )
 """Objects that say nothing while they are empty. Of others nobody knows: ``web_search_options: {}`` asks for a search."""
@@ -72,7 +72,14 @@ def in_the_callers_words(request: Request, losses: Iterable[Loss]) -> tuple[Loss
 def refused(request: Request, loss: Loss) -> Unsupported:
     """Return the error that says, in the words of its caller, what of ``request`` a format cannot say at all."""
     (told,) = in_the_callers_words(request, (loss,))
-    return Unsupported(f"{told.path}: {told.what}: {told.why}", param=told.path)
+    what = f"{told.what}: " if told.what else ""
+    return Unsupported(f"{told.path}: {what}{told.why}", param=told.path)
+
+
+def in_place(request: Request, fault: DecodeError) -> DecodeError:
+    """Return ``fault``, found at a place of the IR while ``request`` was written, with the path that its caller knows."""
+    (told,) = in_the_callers_words(request, (Loss("lost", fault.path, "", fault.why),))
+    return DecodeError(told.path, fault.why, kind=fault.kind)
 
 
 class _Caller(ABC):
@@ -168,6 +175,11 @@ class _OpenAIChat(_Caller):
                 contents += 1
         return places
 
+    def _within(self, part: Part, place: str, rest: str) -> str:
+        if isinstance(part, Reasoning) and rest.removeprefix(".") in part.extra:
+            return place.rpartition(".")[0] + rest  # it stands beside the words, in the message
+        return super()._within(part, place, rest)
+
     def member(self, part: Part, name: str) -> str:
         if isinstance(part, ToolCall) and name == "arguments":
             if part.id and "id" in part.extra:
@@ -199,6 +211,8 @@ class _OpenAIChat(_Caller):
             return self.mark(self.request.cache) + rest
         if head == "reasoning":
             return "reasoning_effort"
+        if path == "max_output_tokens":
+            return "max_tokens" if self._is_spelled("max_tokens") else "max_completion_tokens"
         if head == "tool_choice" and self._is_spelled("function_call"):
             return f"function_call{rest}"
         if path == "tools" and self._is_spelled("functions"):
@@ -255,10 +269,12 @@ class _AnthropicMessages(_Caller):
 
 _ANTHROPIC: Final = {
     "cache": "cache_control",
+    "max_output_tokens": "max_tokens",
     "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
     "reasoning": "thinking",
     "reasoning.effort": "output_config.effort",
     "reasoning.mode": "thinking.type",
+    "reasoning.summary": "thinking.display",
     "response_format": "output_config.format",
     "stop": "stop_sequences",
     "user": "metadata.user_id",
@@ -335,6 +351,8 @@ class _OllamaChat(_Caller):
 class _OllamaGenerate(_OllamaChat):
     """Ollama's generate: a message is the parameter ``system``, or ``prompt`` with the images beside it."""
 
+    settings = {**_OllamaChat.settings, "messages": "prompt"}
+
     def message(self, number: int) -> str:
         return "system" if self.request.messages[number].role == "system" else "prompt"
 
@@ -345,7 +363,7 @@ class _OllamaGenerate(_OllamaChat):
 class _OpenAICompletions(_OllamaGenerate):
     """The legacy Completions: all that is said is the prompt."""
 
-    settings = {"max_output_tokens": "max_tokens", "top_logprobs": "logprobs"}
+    settings = {"max_output_tokens": "max_tokens", "messages": "prompt", "top_logprobs": "logprobs"}
 
 
 class _Gemini(_Caller):
@@ -428,6 +446,7 @@ _GEMINI: Final = {
     "cache": "cachedContent",
     "max_output_tokens": "generationConfig.maxOutputTokens",
     "max_tokens": "generationConfig.maxOutputTokens",
+    "messages": "contents",
     "metadata": "labels",
     "n": "generationConfig.candidateCount",
     "reasoning": "generationConfig.thinkingConfig",
@@ -519,6 +538,8 @@ class _OpenAIResponses(_Caller):
 
     def setting(self, path: str) -> str:
         head, rest = _split(path)
+        if path == "messages":
+            return "input"
         if head == "response_format":
             return f"text.format{rest}"
         if path == "reasoning.mode" and "mode" not in (self.request.reasoning.extra if self.request.reasoning else ()):

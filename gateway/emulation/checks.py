@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from ..errors import CallerError, DecodeError
+from ..errors import DecodeError
 
 MODULE: Final = "jsonschema_rs"
 MAX_SCHEMA_BYTES: Final = 256 * 1024
@@ -24,7 +24,8 @@ MAX_KEPT: Final = 64
 _MAX_FAULTS: Final = 5
 _MAX_WORDS: Final = 300
 _PATTERN_BYTES: Final = 4 * 1024 * 1024
-_AT: Final = "response_format.schema"
+AT: Final = "response_format.schema"
+"""Where the schema stands in a request."""
 
 _HERE: Final = ("not", "if", "then", "else")
 _HERE_LISTS: Final = ("allOf", "anyOf", "oneOf")
@@ -44,26 +45,26 @@ class Check:
 
     def __init__(self, schema: bytes) -> None:
         if len(schema) > MAX_SCHEMA_BYTES:
-            raise DecodeError(_AT, f"a schema has at most {MAX_SCHEMA_BYTES} bytes")
+            raise DecodeError(AT, f"a schema has at most {MAX_SCHEMA_BYTES} bytes")
         try:
             told = msgspec.json.decode(schema)
         except (msgspec.DecodeError, RecursionError) as fault:
-            raise DecodeError(_AT, f"expected JSON Schema: {fault}") from fault
+            raise DecodeError(AT, f"expected JSON Schema: {fault}") from fault
         if not isinstance(told, dict):
-            raise DecodeError(_AT, "expected an object")
+            raise DecodeError(AT, "expected an object")
         _refuse_ways_out(told)
         library = importlib.import_module(MODULE)
         patterns = library.RegexOptions(size_limit=_PATTERN_BYTES, dfa_size_limit=_PATTERN_BYTES)
         try:
             self._validator = library.validator_for(told, pattern_options=patterns, offline=True)
         except (library.ValidationError, library.ReferencingError, ValueError, RecursionError) as fault:
-            raise DecodeError(_AT, _short(str(fault).partition("\n")[0])) from fault
+            raise DecodeError(AT, _short(str(fault).partition("\n")[0])) from fault
         self._schema: Mapping[str, Any] = told
 
     def fault(self, text: str) -> str | None:
         """Return what is wrong with ``text``, in words for the model; None if it keeps to the schema.
 
-        Raises CallerError when the schema asks for more steps than an answer is worth.
+        Raises DecodeError when the schema asks for more steps than an answer is worth.
         """
         try:
             value = msgspec.json.decode(text)
@@ -83,7 +84,7 @@ class Check:
                 waiting.extend(self._below(schema, value))
                 steps += 1
                 if steps + len(waiting) > MAX_STEPS:
-                    raise CallerError(f"{_AT}: no answer can be checked against it: its references fan out too far")
+                    raise DecodeError(AT, "no answer can be checked against it: its references fan out too far")
 
     def _below(self, schema: Mapping[str, Any], value: object) -> Iterator[tuple[object, object]]:
         """Yield what ``schema`` makes of ``value``: each pair of a subschema and the value that it looks at."""
@@ -157,10 +158,10 @@ def _refuse_ways_out(root: Mapping[str, Any]) -> None:
         if not isinstance(node, dict):
             continue
         if isinstance(name := node.get("$ref"), str) and (name[:1] != "#" or name[1:2] not in ("", "/") or "%" in name):
-            raise DecodeError(_AT, f"the reference {_short(name)!r}: only #/… within the schema is followed")
+            raise DecodeError(AT, f"the reference {_short(name)!r}: only #/… within the schema is followed")
         for word in _UNCOUNTED if node is root else (*_UNCOUNTED, "$id"):
             if isinstance(node.get(word), str):
-                raise DecodeError(_AT, f"{word} is not read here")
+                raise DecodeError(AT, f"{word} is not read here")
         nodes += node.values()
 
 

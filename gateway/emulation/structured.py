@@ -10,8 +10,8 @@ from typing import Final
 
 from ..call import Call
 from ..chain import Next
-from ..codecs.ledger import in_the_callers_words
-from ..errors import DecodeError, Malformed
+from ..codecs.ledger import in_place, in_the_callers_words
+from ..errors import DecodeError, Malformed, Unsupported
 from ..ir.event import (
     ChoicePatch,
     ChoiceStop,
@@ -30,7 +30,7 @@ from ..ir.message import Part, Text, ToolCall
 from ..relay.reply import Reply
 from ..relay.rounds import add_usage
 from .asking import Asking, Found, is_wanted
-from .checks import Check, Checks
+from .checks import AT, Check, Checks
 from .options import Way
 
 TURNS: Final = 2
@@ -51,25 +51,35 @@ async def structured(call: Call, call_next: Next, way: Way, checks: Checks) -> R
         return await call_next(call)
     asking, check = _begin(call, way, checks)
     asked, usage = asking.request, None
-    fault = ""
+    fault, mending = "", False
     for turn in range(TURNS):
         inner = call.with_request(asked)
         inner.wants_usage = True
-        reply = await call_next(inner)
+        try:
+            reply = await call_next(inner)
+        except Unsupported:
+            if not mending:
+                raise
+            mending = False
+            break  # the provider's format has no words for an earlier turn
         heard = fold([event for chunk in await reply.collect() for event in chunk.events])
         if heard.usage is not None:
             usage = add_usage(usage, heard.usage)
         choice = heard.choices[0] if heard.choices else Choice()
         found = asking.read(choice)
-        wrong = None if found.text is None else check.fault(found.text)
+        try:
+            wrong = None if found.text is None else check.fault(found.text)
+        except DecodeError as unchecked:
+            raise in_place(request, unchecked) from unchecked
         if wrong is None or _is_cut(choice):
             return _told(call, reply, heard, choice, found, usage)
         fault = wrong
         if turn + 1 < TURNS:
-            asked = asking.mend(asked, choice, found, fault)
+            asked, mending = asking.mend(asked, choice, found, fault), True
     if call.decision.attempts:
         call.decision.attempts[-1].error = "malformed"
-    raise Malformed(f"the model did not keep to the schema, nor when it was told: {fault}")
+    again = ", nor when it was told" if mending else ""
+    raise Malformed(f"the model did not keep to the schema{again}: {fault}")
 
 
 def ask(call: Call, way: Way, checks: Checks) -> Call:
@@ -81,15 +91,14 @@ def _begin(call: Call, way: Way, checks: Checks) -> tuple[Asking, Check]:
     request = call.request
     wanted = request.response_format
     assert wanted is not None
-    if wanted.kind == "json_schema" and wanted.schema is None:
-        raise DecodeError("response_format.schema", "expected an object, but it is missing")
     asking = Asking(request, way)
     loss = Loss("emulated", "response_format", wanted.kind, _WHY[way])
     try:
+        if wanted.kind == "json_schema" and wanted.schema is None:
+            raise DecodeError(AT, "expected an object, but it is missing")
         check = checks.of(asking.schema)
     except DecodeError as fault:
-        (told,) = in_the_callers_words(request, (Loss("lost", fault.path, "schema", fault.why),))
-        raise DecodeError(told.path, fault.why) from fault
+        raise in_place(request, fault) from fault
     call.ledger.add_request(in_the_callers_words(request, (loss,)))
     return asking, check
 

@@ -43,7 +43,8 @@ class EmbeddingRequest(Struct, frozen=True):
 class EmbeddingAnswer(Struct, frozen=True):
     """The vectors, in the order of the inputs. ``usage`` is what the provider said, or None.
 
-    ``beside`` are the members that stood beside each vector, ``extra`` those of the whole answer, both of ``format``.
+    ``beside`` are the members that stood beside each vector, ``extra`` those of the whole answer, ``spent`` those of its
+    usage, all of ``format``.
     """
 
     vectors: tuple[Raw, ...]
@@ -51,5 +52,6 @@ class EmbeddingAnswer(Struct, frozen=True):
     usage: Usage | None = None
     beside: tuple[Extra, ...] = ()
     extra: Extra = NO_EXTRA
+    spent: Extra = NO_EXTRA
     format: str = ""
     losses: tuple[Loss, ...] = ()

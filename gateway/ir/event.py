@@ -56,6 +56,14 @@ class Usage(Struct, frozen=True, omit_defaults=True):
     format: str = ""
     raw: Extra = NO_EXTRA
 
+    @property
+    def all_input(self) -> int | None:
+        """``input_tokens``, or the sum of its parts where only they were told."""
+        if self.input_tokens is not None or self.uncached_input_tokens is None:
+            return self.input_tokens
+        caches = (self.cache_read_input_tokens or 0) + (self.cache_creation_input_tokens or 0)
+        return self.uncached_input_tokens + caches
+
 
 class ResponseStart(Struct, frozen=True, gc=False):
     """The provider began. ``created`` is in Unix seconds. Empty strings mean that the provider did not say.

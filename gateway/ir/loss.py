@@ -22,19 +22,23 @@ class Loss(Struct, frozen=True, gc=False):
 class Ledger:
     """The losses of one call: of its request, and of its answer. At most ``cap`` of each, then a count.
 
-    A caller that sends a thousand unsupported parts must not cost a thousand header entries.
+    A caller that sends a thousand unsupported parts must not cost a thousand header entries. ``served`` are members of the
+    request, by their paths, that the gateway itself does what is asked by: nothing is lost when no provider is told.
     """
 
-    __slots__ = ("request", "answer", "dropped", "cap")
+    __slots__ = ("request", "answer", "dropped", "cap", "served")
 
     def __init__(self, cap: int = 100) -> None:
         self.request: list[Loss] = []
         self.answer: list[Loss] = []
         self.dropped = 0
         self.cap = cap
+        self.served: frozenset[str] = frozenset()
 
     def add_request(self, losses: Iterable[Loss]) -> None:
         """Note losses of the request's translation; a retry that notes the same loss again adds nothing."""
+        if self.served:
+            losses = [loss for loss in losses if loss.path not in self.served]
         self._add(self.request, losses)
 
     def add_answer(self, losses: Iterable[Loss]) -> None:

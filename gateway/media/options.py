@@ -41,7 +41,7 @@ class FetchRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         usual = {"http": 80, "https": 443}.get(scheme)
         if usual is None:
             return False
-        asked, port = host.lower().rstrip("."), port or usual
+        asked, port = host.lower().rstrip("."), usual if port is None else port
         return any(_covers(rule.lower(), asked, port, usual) for rule in self.hosts)
 
 

@@ -12,7 +12,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 from urllib.parse import unquote
 
 from ..doors import counted_at, format_at
-from ..errors import CallerError
+from ..errors import CallerError, Unsupported
 
 Api: TypeAlias = Literal["", "anthropic", "gemini"]
 OPENAI: Final = "openai.passthrough"
@@ -32,7 +32,7 @@ class Place(NamedTuple):
     kept: bool
 
 
-_OPENAI_PASSING: Final = ("/audio", "/images", "/responses/compact")
+_OPENAI_PASSING: Final = ("/audio", "/content_provenance_checks", "/decisions", "/images", "/responses/compact")
 _OPENAI_KEPT: Final = (
     "/agents",
     "/assistants",
@@ -47,6 +47,7 @@ _OPENAI_KEPT: Final = (
     "/fine_tuning",
     "/live",
     "/realtime",
+    "/safety",
     "/skills",
     "/threads",
     "/uploads",
@@ -68,22 +69,30 @@ _ANTHROPIC_KEPT: Final = (
     "/v1/messages/batches",
     "/v1/sessions",
     "/v1/skills",
+    "/v1/tunnels",
     "/v1/user_profiles",
     "/v1/vaults",
 )
-_GEMINI_KEPT: Final = (
+_GEMINI_ROOTS: Final = (
+    "agents",
     "auth_tokens",
     "batches",
     "cachedContents",
     "corpora",
+    "credentials",
+    "decisions",
+    "environments",
     "fileSearchStores",
     "files",
     "interactions",
     "operations",
+    "triggers",
     "tunedModels",
     "tuningJobs",
+    "voices",
+    "webhooks",
 )
-_GEMINI: Final = re.compile(rf"(/upload|/download)?/(v1|v1beta|v1alpha)/({'|'.join(_GEMINI_KEPT)})(?:[/:].*)?")
+_GEMINI: Final = re.compile(rf"(/upload|/download)?/(v1|v1beta|v1alpha)/({'|'.join(_GEMINI_ROOTS)})(?:[/:].*)?")
 _GEMINI_METHODS: Final = (
     "asyncBatchEmbedContent",
     "batchEmbedContents",
@@ -121,10 +130,10 @@ def place_of(path: str, api: Api = "") -> Place | None:
     if path.startswith(_GEMINI_SOCKET):
         return Place(GEMINI, path, False)
     if found := _GEMINI.fullmatch(path):
-        google, theirs, own = Place(GEMINI, path, True), _anthropic(path), _openai(path)
-        if found[1] is not None or found[2] != "v1" or api == "gemini" or own is None:
+        google, theirs, own = Place(GEMINI, path, found[3] != "decisions"), _anthropic(path), _openai(path)
+        if found[1] is not None or found[2] != "v1" or api == "gemini" or (theirs is None and own is None):
             return google
-        return theirs if theirs is not None and api == "anthropic" else own
+        return theirs if theirs is not None and (api == "anthropic" or own is None) else own
     theirs = _anthropic(path)
     if theirs is not None and api == "anthropic":
         return theirs
@@ -163,6 +172,17 @@ def is_kept(path: str) -> bool:
 def is_never_passed(path: str) -> bool:
     """Whether ``path`` is of the administration of an account, which no route opens."""
     return _below(path, _NEVER)
+
+
+def unserved(place: Place) -> Unsupported:
+    """Return the error for a path that is known, and that no route leads to who serves it."""
+    root = "/".join(place.path.split("/")[:3])
+    vendor = place.format.partition(".")[0]
+    return Unsupported(
+        f"no route serves {place.path[:200]}: it is passed on as it comes, by a route such as "
+        f'{{name: passing, match: {{path: "{root}*"}}, to: {vendor}}}, to an upstream with adapter: {vendor}',
+        status=501,
+    )
 
 
 def is_below(path: str, root: str) -> bool:

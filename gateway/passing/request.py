@@ -6,23 +6,20 @@ byte is kept once it was sent.
 
 from __future__ import annotations
 
-import re
 from typing import Final, Protocol
 from urllib.parse import parse_qsl, quote, unquote
 
 import msgspec
 from msgspec import Struct
 
+from ..errors import CallerError
 from ..wire.members import BAD_JSON, encode_json
 from ..wire.patch import set_member
+from .model import in_form, in_json, json_string
 from .paths import model_at, with_model
 
 HEAD_BYTES: Final = 64 * 1024
 """What is held of a body."""
-_FORM: Final = re.compile(
-    rb'\r\nContent-Disposition: *form-data; *name="?model"?[^\r]*\r\n(?:[^\r]+\r\n)*\r\n([^\r\n]{1,200})\r\n', re.I
-)
-"""The field ``model`` of a form. SDKs send fields before files."""
 
 
 class Reader(Protocol):
@@ -99,7 +96,8 @@ class Socket:
 class Passed(Struct, frozen=True, eq=False):
     """A request as it came. ``path`` and ``query`` are encoded as the caller sent them, the path with its version.
 
-    ``base`` is the URL under which the caller reaches the gateway. ``media_type`` is that of the body, in lower case.
+    ``base`` is the URL under which the caller reaches the gateway. ``media_type`` is that of the body, in lower case,
+    ``boundary`` that of a form.
     """
 
     method: str
@@ -109,6 +107,7 @@ class Passed(Struct, frozen=True, eq=False):
     socket: Socket | None = None
     base: str = ""
     media_type: str = ""
+    boundary: str = ""
 
     def __repr__(self) -> str:
         return f"Passed({self.method} {self.path})"  # the query may hold a key
@@ -120,19 +119,28 @@ class Passed(Struct, frozen=True, eq=False):
 
     @property
     def model(self) -> str:
-        """The model that is asked for, where it stands in the path, the query, or among what is held of the body."""
+        """The model that is asked for, where it stands in the path, the query, or among what is held of the body.
+
+        Raises CallerError for a body that names two: rules would have seen the one, and the provider the other.
+        """
         if model := model_at(self.path):
             return unquote(model)
         if self.socket is not None:
             return next((value for name, value in parse_qsl(self.query) if name == "model"), "")
+        head = self.upload.head
         if self.media_type == "multipart/form-data":
-            found = _FORM.search(b"\r\n" + self.upload.head)
-            return "" if found is None else found[1].decode("utf-8", "replace")
-        return json_model(self.upload.head) if self._is_json else ""
-
-    @property
-    def _is_json(self) -> bool:
-        return self.upload.reader is None and self.media_type.endswith("json")
+            place = in_form(head, self.boundary)
+            return "" if place is None else head[slice(*place)].decode("utf-8", "replace")
+        if not self.media_type.endswith("json"):
+            return ""
+        place = in_json(head)
+        first = "" if place is None else json_string(head[slice(*place)])
+        if self.upload.reader is not None:
+            return first
+        model = json_model(head)
+        if model and model != first:
+            raise CallerError("the body names two models: send the member once", param="model")
+        return model
 
     def renamed(self, model: str) -> Passed:
         """Return the request with another model in the place of its own; itself where it names none."""
@@ -144,11 +152,12 @@ class Passed(Struct, frozen=True, eq=False):
                 f"model={quote(model, safe='')}" if is_named(each, "model") else each for each in query.split("&")
             )
         elif self.media_type == "multipart/form-data":
-            if (place := _FORM.search(b"\r\n" + upload.head)) is not None:
-                start, end = place.start(1) - 2, place.end(1) - 2
-                upload = upload.with_head(upload.head[:start] + model.encode() + upload.head[end:])
-        elif self._is_json and json_model(upload.head):
+            if (place := in_form(upload.head, self.boundary)) is not None:
+                upload = _put(upload, place, model.encode())
+        elif self.model and upload.reader is None:
             upload = upload.with_head(set_member(upload.head, "model", encode_json(model)))
+        elif self.model and (place := in_json(upload.head)) is not None:
+            upload = _put(upload, place, encode_json(model))
         return msgspec.structs.replace(self, path=path, query=query, upload=upload)
 
 
@@ -165,6 +174,10 @@ def json_model(body: bytes) -> str:
         return _NAMED.decode(body).model
     except BAD_JSON:
         return ""
+
+
+def _put(upload: Upload, place: tuple[int, int], value: bytes) -> Upload:
+    return upload.with_head(upload.head[: place[0]] + value + upload.head[place[1] :])
 
 
 def is_named(parameter: str, *names: str) -> bool:

@@ -13,12 +13,12 @@ import msgspec
 from msgspec import Raw, Struct
 
 from ..stores.base import Key, Store
-from ..wire.members import BAD_JSON
+from ..wire.members import BAD_JSON, NULL
 from .errors import item_not_found
 
 SPACE: Final = "responses"
 ITEMS: Final = "response items"
-_REFERENCE: Final = b"item_reference"
+_REFERENCE: Final = "item_reference"
 
 
 class Policy(Struct, frozen=True):
@@ -47,6 +47,7 @@ class _Outline(Struct):
 class _Item(Struct):
     id: str | None = None
     type: str | None = None
+    role: Raw = NULL
 
 
 _ITEM: Final = msgspec.json.Decoder(_Item)
@@ -92,6 +93,20 @@ def conversation(kept: Kept) -> tuple[Raw, ...]:
     return kept.input + _OUTLINE.decode(kept.response).output
 
 
+def refers(raw: Raw) -> bool:
+    """Whether an item of an input only refers to one of an earlier answer. It need not say so: an id alone does."""
+    return _referred(raw) is not None
+
+
+def _referred(raw: Raw) -> str | None:
+    data = bytes(raw)
+    if b'"item_reference"' not in data and (b'"type"' in data or b'"role"' in data):
+        return None  # what most items are is told without reading them
+    item = _item(raw)
+    refers = item.type == _REFERENCE or (item.type is None and item.role == NULL)
+    return item.id or None if refers else None
+
+
 async def dereferenced(store: Store, tenant: str, items: tuple[Raw, ...]) -> tuple[Raw, ...]:
     """Return ``items`` with each ``item_reference`` replaced by the item of that id.
 
@@ -99,10 +114,8 @@ async def dereferenced(store: Store, tenant: str, items: tuple[Raw, ...]) -> tup
     """
     wanted: dict[int, Key] = {}
     for position, raw in enumerate(items):
-        if _REFERENCE in bytes(raw):
-            item = _item(raw)
-            if item.type == "item_reference" and item.id:
-                wanted[position] = Key(ITEMS, tenant, item.id)
+        if id := _referred(raw):
+            wanted[position] = Key(ITEMS, tenant, id)
     if not wanted:
         return items
     whole = list(items)

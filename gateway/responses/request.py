@@ -10,6 +10,7 @@ from msgspec import Raw, Struct
 
 from ..errors import DecodeError
 from ..wire.members import ARRAY, BAD_JSON, NULL, OBJECT, encode_json, fault, is_string, why
+from ..wire.patch import set_member
 from .errors import not_served
 
 _CARRIED: Final = re.compile(rb'"encrypted_content"\s*:\s*"(?:signed|redacted):')
@@ -24,6 +25,8 @@ class Asked(Struct, frozen=True):
     background: bool | None = None
     conversation: Raw = NULL
     input: Raw = NULL
+    reasoning: Raw = NULL
+    include: Raw = NULL
 
     @property
     def stores(self) -> bool:
@@ -31,7 +34,14 @@ class Asked(Struct, frozen=True):
         return self.store is not False
 
 
+class _Reasoning(Struct):
+    effort: str | None = None
+
+
 _DECODER: Final = msgspec.json.Decoder(Asked)
+_REASONING: Final = msgspec.json.Decoder(_Reasoning)
+_INCLUDE: Final = msgspec.json.Decoder(list[str] | None)
+_ENCRYPTED: Final = "reasoning.encrypted_content"
 
 
 def read_asked(body: bytes) -> Asked:
@@ -63,11 +73,6 @@ def items_of(asked: Asked) -> tuple[Raw, ...]:
         raise DecodeError("input", why(error, "a string or an array of items")) from error
 
 
-def refers(asked: Asked) -> bool:
-    """Whether the input may refer to items of earlier answers."""
-    return b'"item_reference"' in bytes(asked.input)
-
-
 def write_out(body: bytes, items: tuple[Raw, ...]) -> bytes:
     """Return ``body`` with ``items`` as its input and without ``previous_response_id``; the rest as it came."""
     members = OBJECT.decode(body)
@@ -76,6 +81,22 @@ def write_out(body: bytes, items: tuple[Raw, ...]) -> bytes:
     return encode_json(members)
 
 
+def with_encrypted_reasoning(body: bytes, asked: Asked) -> bytes:
+    """Return ``body``, asking for encrypted reasoning besides if the provider is to store nothing, but to reason.
+
+    What nobody stored can be given back so alone. Models without reasoning refuse to be asked.
+    """
+    if asked.stores or asked.reasoning == NULL:
+        return body
+    try:
+        effort, include = _REASONING.decode(asked.reasoning).effort, _INCLUDE.decode(asked.include) or []
+    except BAD_JSON:  # which the provider, or the codec, says
+        return body
+    if effort == "none" or _ENCRYPTED in include:
+        return body
+    return set_member(body, "include", encode_json([*include, _ENCRYPTED]))
+
+
 def carries_foreign_reasoning(body: bytes) -> bool:
     """Whether ``body`` brings back what another format signed: no provider of this format may be sent it as it is."""
-    return _CARRIED.search(body) is not None
+    return b'"encrypted_content"' in body and _CARRIED.search(body) is not None

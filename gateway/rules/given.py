@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from .. import registry
-from ..codecs.base import Codec, RequestFacts, UpstreamFacts
+from ..codecs.base import Codec, Peek, RequestFacts, UpstreamFacts
 from ..doors import path_of
 from ..facts import ANONYMOUS, Principal, WireFacts
 from ..ir.message import Media, Message, Request, Text, Tool
+from ..passing.request import Passed
 from .plan import Plan
 from .schema import GivenRules
 
@@ -21,12 +23,19 @@ _METADATA: Final = {"gemini": "labels"}
 
 
 class Posed(NamedTuple):
-    """A request as the gateway would meet it."""
+    """A request as the gateway would meet it. ``counts``: it asks for its tokens alone; ``passed``: nobody translates it."""
 
     codec: Codec
     body: bytes
     facts: RequestFacts
     wire: WireFacts
+    counts: bool = False
+    passed: Passed | None = None
+
+    @property
+    def peek(self) -> Peek:
+        """What is read of it before a route is chosen. Raises DecodeError."""
+        return _peek(self.codec, self.body, self.facts, self.counts, self.passed)
 
 
 def pose(given: GivenRules, plan: Plan | None = None) -> Posed:
@@ -47,17 +56,28 @@ def pose_bytes(
     principal: Principal = ANONYMOUS,
     tokens: int | None = None,
     plan: Plan | None = None,
+    *,
+    counts: bool = False,
+    passed: Passed | None = None,
 ) -> Posed:
     """Return the request whose bytes are ``body``, as ``plan`` sees it; ``tokens`` stands in for its own. Raises
-    DecodeError."""
-    peek = codec.peek(body, facts)
+    DecodeError, CallerError."""
+    seen = body if passed is None else b""  # what nobody translates no rule reads
+    peek = _peek(codec, body, facts, counts, passed)
     if peek.stream:
         codec = codec.for_caller(facts)
-    wire = WireFacts(codec.format, peek, facts, body) if plan is None else plan.facts(codec, peek, facts, body)
-    if tokens is not None:
-        wire.tokens = tokens
+    wire = WireFacts(codec.format, peek, facts, seen) if plan is None else plan.facts(codec, peek, facts, seen)
+    if tokens is not None or passed is not None:
+        wire.tokens = len(body) // 4 if tokens is None else tokens
     wire.principal = principal
-    return Posed(codec, body, facts, wire)
+    return Posed(codec, body, facts, wire, counts, passed)
+
+
+def _peek(codec: Codec, body: bytes, facts: RequestFacts, counts: bool, passed: Passed | None) -> Peek:
+    if passed is not None:
+        return Peek(passed.model)
+    peek = codec.peek(body, facts)
+    return replace(peek, stream=False) if counts else peek
 
 
 def _body(codec: Codec, given: GivenRules) -> bytes:

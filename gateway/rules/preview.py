@@ -14,9 +14,11 @@ from msgspec import Struct
 
 from ..call import Call, Decision
 from ..chain import Preview, Previews
+from ..counting import Counts
 from ..errors import ErrorKind, GatewayError, NotFound, upstream_error
 from ..ir.loss import Ledger, Loss
 from ..operations import cannot
+from ..passing.paths import Place, unserved
 from ..relay.scope import Clock, Scope
 from .decide import Verdict
 from .given import Posed
@@ -52,6 +54,8 @@ def outgoing(verdict: Verdict, posed: Posed, failures: Sequence[ErrorKind] = ())
     """Return what would be sent for a request about which ``verdict`` was reached, after ``failures``."""
     route, leaf, wire = verdict.route, verdict.leaf, posed.wire
     if route is None:
+        if posed.passed is not None:
+            return Outgoing(Decision(REQUEST_ID), refusal=unserved(Place(posed.codec.format, wire.path, True)))
         said = f"no route serves the model {wire.model!r} in the format {posed.codec.format}"
         return Outgoing(Decision(REQUEST_ID), refusal=NotFound(said, param="model"))
     last = leaf or (
@@ -71,7 +75,7 @@ def outgoing(verdict: Verdict, posed: Posed, failures: Sequence[ErrorKind] = ())
     call = Call(
         posed.codec,
         posed.body,
-        posed.codec.peek(posed.body, posed.facts),
+        posed.peek,
         posed.facts,
         Scope(_NoClock()),
         REQUEST_ID,
@@ -85,15 +89,18 @@ def outgoing(verdict: Verdict, posed: Posed, failures: Sequence[ErrorKind] = ())
         refuse_loss=route.loss == "refuse",
         show_loss=route.loss != "ignore",
         wire=wire,
+        counts=posed.counts,
+        passed=posed.passed,
     )
     adapter = leaf.upstream.adapter
     preview: Preview | None = None
     refusal: GatewayError | None = None
     previews = isinstance(adapter, Previews)
+    counted_here = call.counts and not (isinstance(adapter, Counts) and call.format in adapter.counts)
     try:
         if not leaf.upstream.serves(call.format):
             raise cannot(leaf.upstream.name, call.format)
-        if isinstance(adapter, Previews):
+        if isinstance(adapter, Previews) and not counted_here:
             preview = adapter.preview(call if leaf.upstream.ask is None else leaf.upstream.ask(call))
     except GatewayError as error:
         refusal = error

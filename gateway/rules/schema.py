@@ -92,7 +92,7 @@ class ServerOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     drain: Duration = Duration(30)
     """How long running calls may go on after the signal to stop."""
     trusted_proxies: tuple[str, ...] = ()
-    """Networks whose X-Forwarded-For is believed, such as ``10.0.0.0/8``."""
+    """Networks whose X-Forwarded-For and X-Forwarded-Proto are believed, such as ``10.0.0.0/8``."""
     cors: Cors | None = None
     """Off unless given."""
     tls: Tls | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -11,8 +11,10 @@ from aiohttp import web
 from aiohttp.http_exceptions import ContentEncodingError
 
 from ..errors import CallerError, TooLarge
+from ..passing.model import boundary_of
 from ..passing.paths import Place, check_plain
 from ..passing.request import HEAD_BYTES, Passed, Socket, Upload
+from .intake import Network, scheme_of
 
 
 class Body:
@@ -85,7 +87,12 @@ class Body:
 
 
 def passed_of(
-    request: web.BaseRequest, path: str, place: Place, headers: Mapping[str, str], socket: Socket | None = None
+    request: web.BaseRequest,
+    path: str,
+    place: Place,
+    headers: Mapping[str, str],
+    trusted: Sequence[Network],
+    socket: Socket | None = None,
 ) -> Passed:
     """Return the request without its body. Raises CallerError for a path that is not plain."""
     raw, _, query = request.raw_path.partition("?")
@@ -95,6 +102,14 @@ def passed_of(
     check_plain(raw)
     if place.path.endswith(path) and place.path != path:
         raw = place.path.removesuffix(path) + raw
-    base = f"{request.scheme}://{request.host}{prefix}"
-    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-    return Passed(request.method, raw, query.partition("#")[0], socket=socket, base=base, media_type=media_type)
+    base = f"{scheme_of(request, headers, trusted)}://{request.host}{prefix}"
+    content_type = headers.get("content-type", "")
+    return Passed(
+        request.method,
+        raw,
+        query.partition("#")[0],
+        socket=socket,
+        base=base,
+        media_type=content_type.partition(";")[0].strip().lower(),
+        boundary=boundary_of(content_type),
+    )

@@ -97,7 +97,7 @@ class Surface:
         self.sockets = Sockets(gateway, views, self.calls, pages)
         self._served: dict[str, Handler] = {"/healthz": pages.healthz, "/readyz": pages.readyz, "/": pages.root}
         self._served.update((path, partial(pages.models, path=path)) for path in (*_MODELS, _TAGS))
-        self._served["/api/version"] = pages.version
+        self._served |= {"/api/version": pages.version, "/api/ps": pages.running}
 
     async def mounted(self, request: web.Request) -> web.StreamResponse:
         """Serve a request that an Application has routed to us."""

@@ -15,11 +15,18 @@ from aiohttp.http_exceptions import ContentEncodingError
 from msgspec import Struct
 
 from ..codecs.base import Peek
+from ..doors import format_below
 from ..errors import CallerError, TooLarge, Unsupported
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:\-]{0,127}")
 _ENCODINGS: Final = frozenset({"", "identity", "gzip", "deflate", "br", "zstd"})
+_MAYBE_JSON: Final = frozenset({"application/json", "application/octet-stream"})
+"""Types that a body is read under. Bytes of whatever kind are what HTTP clients say that know no better: no page may
+post them unasked either."""
+_FORM: Final = "application/x-www-form-urlencoded"
+_BROWSERS: Final = frozenset({"origin", "sec-fetch-site"})
+"""Headers by which a browser says for whose page it asks."""
 _SINGLE: Final = frozenset({"authorization", "x-api-key", "api-key", "x-goog-api-key", "content-type", "x-request-id"})
 """Headers whose meaning a repetition would leave to chance."""
 
@@ -115,7 +122,11 @@ async def read_body(request: web.BaseRequest, headers: dict[str, str], max_bytes
     # makes a browser ask first.
     content_type = headers.get("content-type", "application/json" if "origin" not in headers else "")
     media_type = content_type.partition(";")[0].strip().lower()
-    if media_type != "application/json" and not media_type.endswith("+json"):
+    if (
+        media_type not in _MAYBE_JSON
+        and not media_type.endswith("+json")
+        and not _is_curls(request, headers, media_type)
+    ):
         hint = " (curl -d says so by itself: add -H 'content-type: application/json')" if "form" in media_type else ""
         raise Unsupported(
             f"content-type {media_type[:80]!r} is not served here: send application/json{hint}", status=415
@@ -143,6 +154,15 @@ async def read_body(request: web.BaseRequest, headers: dict[str, str], max_bytes
     if len(body) > max_bytes:
         raise _too_large(max_bytes)
     return body
+
+
+def _is_curls(request: web.BaseRequest, headers: Mapping[str, str], media_type: str) -> bool:
+    """Whether this is how ``curl -d`` posts to Ollama, whose documentation says no type. A browser tells where it is."""
+    return (
+        media_type == _FORM
+        and _BROWSERS.isdisjoint(headers)
+        and ((format_below(request.path) or "").startswith("ollama.") or request.path.endswith("/api/show"))
+    )
 
 
 def abandon_body(request: web.BaseRequest) -> None:
@@ -174,6 +194,14 @@ def remote_of(request: web.BaseRequest | Arrived, headers: dict[str, str], trust
         if not _inside(hop, trusted):
             break
     return peer
+
+
+def scheme_of(request: web.BaseRequest, headers: Mapping[str, str], trusted: Sequence[Network]) -> str:
+    """Return ``https`` or ``http``, by which the caller came; X-Forwarded-Proto counts where a trusted proxy wrote it."""
+    told = headers.get("x-forwarded-proto", "").partition(",")[0].strip().lower()
+    peer = request.remote
+    believed = told in ("http", "https") and peer is not None and bool(trusted) and _inside(peer, trusted)
+    return told if believed else request.scheme
 
 
 def _is_address(text: str) -> bool:

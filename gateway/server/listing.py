@@ -6,31 +6,84 @@ Sources: the "list models" and "get model" pages of OpenAI, Anthropic and Gemini
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 import msgspec
+
+from ..errors import CallerError
 
 _OWNER: Final = "headgate"
 OLLAMA_VERSION: Final = "0.40.0"
 """The version of Ollama whose API this is: its clients ask, and refuse an old one."""
-_METHODS: Final = ("generateContent", "streamGenerateContent")
+_METHODS: Final = ("generateContent", "streamGenerateContent", "countTokens")
 _CAPABILITIES: Final = ("completion", "tools", "vision")
 """What a request may have in it. Whether the model can do with it is for its provider to say."""
 
 
-def list_body(format: str, names: Sequence[str], loaded_at: float) -> bytes:
-    """Return the list of ``names`` for a client of ``format``; ``loaded_at`` (Unix seconds) stands in for their age."""
-    entries = [_entry(format, name, loaded_at) for name in names]
+class _Page(NamedTuple):
+    """A piece of the list; ``more`` is whether it goes on in the direction that was asked for."""
+
+    names: Sequence[str]
+    more: bool
+
+
+def list_body(format: str, names: Sequence[str], loaded_at: float, query: Mapping[str, str]) -> bytes:
+    """Return the list of ``names`` for a client of ``format``; ``loaded_at`` (Unix seconds) stands in for their age.
+
+    It is all of them, unless ``query`` asks for pages as the format's API has them. Raises CallerError for pages that
+    there are not.
+    """
+    page = _page(format, names, query)
+    entries = [_entry(format, name, loaded_at) for name in page.names]
     body: dict[str, Any]
     if format == "anthropic.messages":
-        ends = {"first_id": names[0] if names else None, "last_id": names[-1] if names else None}
-        body = {"data": entries, "has_more": False, **ends}
+        ends = (
+            {"first_id": page.names[0], "last_id": page.names[-1]} if entries else {"first_id": None, "last_id": None}
+        )
+        body = {"data": entries, "has_more": page.more, **ends}
     elif format in ("gemini", "ollama.chat"):
         body = {"models": entries}
+        if page.more:
+            body["nextPageToken"] = page.names[-1]
     else:
         body = {"object": "list", "data": entries}
     return msgspec.json.encode(body)
+
+
+def _page(format: str, names: Sequence[str], query: Mapping[str, str]) -> _Page:
+    """Cut the page that ``query`` asks for out of the list. The name it ends with is where the next one goes on."""
+    if format == "gemini":
+        size = _size(query, "pageSize" if "pageSize" in query else "page_size")
+        start = _place(names, query, "pageToken" if "pageToken" in query else "page_token")
+        stop = len(names) if not size else start + size  # 0 is how proto3 says nothing
+        return _Page(names[start:stop], stop < len(names))
+    if format != "anthropic.messages":
+        return _Page(names, False)
+    size = _size(query, "limit") or len(names)
+    if "before_id" in query and "after_id" not in query:
+        stop = _place(names, query, "before_id") - 1
+        start = max(0, stop - size)
+        return _Page(names[start:stop], start > 0)
+    start = _place(names, query, "after_id")
+    return _Page(names[start : start + size], start + size < len(names))
+
+
+def _size(query: Mapping[str, str], name: str) -> int:
+    text = query.get(name, "0")
+    if not (text.isascii() and text.isdigit()):
+        raise CallerError(f"{name}: expected a number of models", param=name)
+    return int(text[:9])
+
+
+def _place(names: Sequence[str], query: Mapping[str, str], name: str) -> int:
+    """Return the place behind the model that ``query`` names, 0 if it names none."""
+    wanted = query.get(name)
+    if not wanted:
+        return 0
+    if wanted not in names:
+        raise CallerError(f"{name}: no model {wanted[:100]!r} is listed here", param=name)
+    return names.index(wanted) + 1
 
 
 def model_body(format: str, name: str, loaded_at: float) -> bytes:

@@ -7,6 +7,7 @@ stream, the lane, an error's status, is written here.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -27,7 +28,7 @@ DONE: Final[Mapping[str, bytes]] = {
     "openai.completions": b'{"object":"text_completion.done"}',
 }
 """What stands for ``[DONE]``, so that every message is a JSON object."""
-_FAILURES: Final = (b"error", b"response.failed")
+_NUMBER: Final = re.compile(rb'("sequence_number"\s*:\s*)(\d+)')
 
 
 class Line:
@@ -124,6 +125,7 @@ class SocketOutlet:
 
     def _messages(self, frames: list[bytes]) -> list[bytes]:
         messages = []
+        left_out = 0
         events = isinstance(self._framer, SseFramer)
         for frame in frames:
             name, data = parse_frame(frame) if events else (b"", frame)
@@ -132,28 +134,27 @@ class SocketOutlet:
             if data == b"[DONE]":
                 data = DONE.get(self._format, data)
             elif self._format == RESPONSES:
-                if name in _FAILURES:
+                if name == b"error":
+                    # The failed response comes behind it and says the same. A client that took this for the end of the
+                    # turn would take that for the beginning of the next.
+                    left_out += 1
+                    continue
+                if name == b"response.failed":
                     self.failed = True
-                data = _event(data, self._stream_id) if name == b"error" else in_lane(data, self._stream_id)
+                    data = _earlier(data, left_out)
+                data = in_lane(data, self._stream_id)
             messages.append(data)
         return messages
+
+
+def _earlier(event: bytes, by: int) -> bytes:
+    """Return ``event`` numbered lower, ``by`` as many events as were left out before it."""
+    return _NUMBER.sub(lambda found: b"%b%d" % (found[1], int(found[2]) - by), event, count=1) if by else event
 
 
 def in_lane(event: bytes, stream_id: Raw | None) -> bytes:
     """Return ``event``, a JSON object with members, with the lane in it from which the turn came."""
     return event if stream_id is None else b'{"stream_id":%b,%b' % (bytes(stream_id), event.lstrip()[1:])
-
-
-def _event(error: bytes, stream_id: Raw | None) -> bytes:
-    """Return the event ``error`` as a socket tells it: its members in an object of their own (ResponseWsError)."""
-    try:
-        members = OBJECT.decode(error)
-    except BAD_JSON:
-        return error
-    if "error" not in members:
-        outer = {name: members.pop(name) for name in ("type", "sequence_number") if name in members}
-        error = encode_json({**outer, "error": {"type": "server_error", **members}})
-    return in_lane(error, stream_id)
 
 
 def refusal(format: str, status: int, headers: Mapping[str, str], body: bytes, stream_id: Raw | None = None) -> bytes:

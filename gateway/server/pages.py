@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import msgspec
@@ -9,7 +10,7 @@ from aiohttp import web
 
 from .. import registry
 from ..codecs.base import Codec, RequestFacts
-from ..doors import format_at, format_below
+from ..doors import counted_at, format_at, format_below
 from ..errors import CallerError, GatewayError, NotFound, Unsupported
 from ..relay.scope import as_gateway_error
 from ..wire.members import BAD_JSON
@@ -27,6 +28,8 @@ class _Show(msgspec.Struct):
     name: str = ""
 
 
+_OLLAMA: Final = re.compile(r"/api/[a-z]+|/api/blobs/.*", re.DOTALL)
+"""Where Ollama's clients knock, served or not. Its ``/api/embeddings`` ends like OpenAI's path."""
 _SHOW: Final = msgspec.json.Decoder(_Show)
 
 
@@ -55,7 +58,7 @@ class Pages:
             facts = RequestFacts(request.path, dict(request.query), headers)
             names = await models_for(plan, codec, facts, scope, request_id)
             if wanted is None:
-                body = list_body(codec.format, names, self.gateway.loaded_at)
+                body = list_body(codec.format, names, self.gateway.loaded_at, facts.query)
             elif (name := bare_name(codec.format, wanted)) in names:
                 body = model_body(codec.format, name, self.gateway.loaded_at)
             else:
@@ -72,6 +75,10 @@ class Pages:
     async def version(self, request: web.BaseRequest) -> web.StreamResponse:
         """Say which version of Ollama's API this is; its clients ask before they do anything."""
         return web.json_response({"version": OLLAMA_VERSION})
+
+    async def running(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Say which models Ollama's clients would find in memory here: none, since they run elsewhere."""
+        return web.json_response({"models": []})
 
     async def healthz(self, request: web.BaseRequest) -> web.StreamResponse:
         """Say how the gateway is; answers 200 as long as it runs."""
@@ -93,7 +100,7 @@ class Pages:
         abandon_body(request)
         codec = self._codec_for(request, path)
         request_id = request_id_of(request.headers.get("x-request-id"))
-        if format_at(path) is not None:
+        if (format_at(path) or counted_at(path)) is not None:
             error: GatewayError = CallerError(f"{request.method} is not served at {path}: send POST", status=405)
             error.headers = {"Allow": "POST"}
         elif path == "/v2" or path.startswith("/v2/"):
@@ -113,13 +120,17 @@ class Pages:
     def _codec_for(self, request: web.BaseRequest, path: str) -> Codec:
         """Return the format in which to talk to a caller whose ``path`` is no door, or is not served by this method."""
         headers = request.headers
-        if (format := format_below(path)) is not None:
+        if _OLLAMA.fullmatch(path):
+            return registry.codec("ollama.chat")
+        if (format := counted_at(path) or format_below(path)) is not None:
             return registry.codec(format)
+        if path.startswith(("/v1beta", "/v1alpha")):
+            return registry.codec("gemini")
         if "anthropic-version" in headers:
             return registry.codec("anthropic.messages")
-        if path.startswith(("/v1beta", "/v1alpha")) or "x-goog-api-key" in headers or "key" in request.query:
+        if "x-goog-api-key" in headers or "key" in request.query:
             return registry.codec("gemini")
-        return registry.codec("ollama.chat" if path.startswith("/api/") else "openai.chat")
+        return registry.codec("openai.chat")
 
 
 def _shown(body: bytes) -> str:

@@ -20,7 +20,7 @@ from ..call import Call, Decision, presented_key
 from ..codecs.base import Codec, Peek, RequestFacts
 from ..errors import CallerError, GatewayError, Unsupported, UpstreamTimeout
 from ..ir.loss import Ledger
-from ..passing.paths import GEMINI, Place, api_of, is_never_passed, place_of
+from ..passing.paths import GEMINI, Place, api_of, is_never_passed, place_of, unserved
 from ..passing.request import Passed
 from ..relay.reply import Reply
 from ..relay.scope import Scope, as_gateway_error
@@ -36,6 +36,10 @@ from .visible import Views
 
 _log = logging.getLogger("headgate.server")
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
+_DOUBLED: Final = "//ws/"
+"""Google's SDK joins its base URL, which ends with a slash, and the path of its socket, which begins with one."""
+_UNHELD: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+"""What keeps a proxy before us from holding events back."""
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
@@ -70,6 +74,8 @@ class Passing:
 
     def handler(self, path: str, method: str) -> Handler | None:
         """Return what serves ``method`` at ``path``; None where nothing of this kind is asked for."""
+        if path.startswith(_DOUBLED):
+            path = path[1:]
         if method not in METHODS or (place_of(path) is None and not is_never_passed(path)):
             return None
         return partial(self._serve, path=path)
@@ -97,7 +103,7 @@ class Passing:
             self.check(request)
             if place.format == GEMINI and presented_key(headers, request.query.get("key")) is None:
                 self._uploads.vouch(path, request.query, headers, began)
-            passed = passed_of(request, path, place, headers)
+            passed = passed_of(request, path, place, headers, plan.server.networks)
             passed = replace(passed, upload=await body.begin(headers))
             call, route = self.prepare(plan, codec, passed, place, request, headers, scope, request_id, began)
             presence.deadline = call.deadline
@@ -106,6 +112,8 @@ class Passing:
                 self._uploads.note(request.query, reply.headers, call.presented_key(), began)
             scope.committed = True
             response = web.StreamResponse(status=reply.status, headers=visible.headers(call, reply.headers))
+            if response.headers.get("content-type", "").startswith("text/event-stream"):
+                response.headers.update(_UNHELD)
             if self.gateway.draining:
                 response.force_close()
             await response.prepare(request)
@@ -203,17 +211,6 @@ class Passing:
             passed=passed,
         )
         return call, route
-
-
-def unserved(place: Place) -> Unsupported:
-    """Return the error for a path that is known, and that no route leads to who serves it."""
-    root = "/".join(place.path.split("/")[:3])
-    vendor = place.format.partition(".")[0]
-    return Unsupported(
-        f"no route serves {place.path[:200]}: it is passed on as it comes, by a route such as "
-        f'{{name: passing, match: {{path: "{root}*"}}, to: {vendor}}}, to an upstream with adapter: {vendor}',
-        status=501,
-    )
 
 
 def _overdue(call: Call | None, plan: Plan) -> GatewayError:

@@ -58,7 +58,7 @@ async def serve_socket(passing: Passing, request: web.BaseRequest, path: str, pl
             error = CallerError("this is no WebSocket handshake of version 13", status=426)
             error.headers = {"Sec-WebSocket-Version": "13", "Upgrade": "websocket"}
             raise error
-        passed = passed_of(request, path, place, headers, socket)
+        passed = passed_of(request, path, place, headers, plan.server.networks, socket)
         call, route = passing.prepare(plan, codec, passed, place, request, headers, scope, request_id, began)
         reply = await route.entry(call)
         line = socket.line

@@ -7,21 +7,25 @@ state it is says the ``auth`` of the route's chain, which is asked here first an
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Final
 
 from msgspec import Raw, Struct
 
 from ..call import Call
-from ..errors import AuthError, CallerError, TooLarge
+from ..errors import AuthError, CallerError, GatewayError, TooLarge
 from ..facts import ANONYMOUS, Principal
 from ..responses import errors
-from ..responses.kept import Kept, Policy, conversation, dereferenced, keep, key_of, read
+from ..responses.kept import Kept, Policy, conversation, dereferenced, keep, key_of, read, refers
 from ..responses.memory import Lane
-from ..responses.request import carries_foreign_reasoning, items_of, read_asked, refers, write_out
+from ..responses.request import carries_foreign_reasoning, items_of, read_asked, with_encrypted_reasoning, write_out
 from ..rules.plan import Plan, Route
 from ..stores.base import Store, get_one
 
+_log: Final = logging.getLogger("headgate.server")
 FORMAT: Final = errors.FORMAT
+_SERVED: Final = frozenset({"store"})
+"""What of a request is done here, once its answer is kept: a provider that is not told misses nothing."""
 _SECOND_LOOK_S: Final = 0.05
 """When another process may be about to write what is not there yet: the last event of a stream is out before its write."""
 
@@ -48,6 +52,21 @@ async def begin(call: Call, route: Route, plan: Plan, lane: Lane | None = None) 
     ``lane`` remembers on behalf of the call's connection. Where the provider keeps the state, that is what it does not keep.
     Raises DecodeError, Unsupported, AuthError, TooLarge, and the API's own errors for a response or an item that is not there.
     """
+    try:
+        call, state = await _begin(call, route, plan, lane)
+        if call.body is not None and carries_foreign_reasoning(call.body):
+            # A provider of this format would be sent the body as it is, and refuse what another one signed.
+            call = call.with_request(call.request)
+        if state is not None and state.policy is not None:
+            call.ledger.served = _SERVED
+    except GatewayError as error:
+        # No chain has seen the call, and none of its logs tells of it.
+        _log.info("POST %s refused: %s (%s)", call.facts.path, error.kind, call.request_id)
+        raise
+    return call, state
+
+
+async def _begin(call: Call, route: Route, plan: Plan, lane: Lane | None) -> tuple[Call, State | None]:
     policy = route.responses
     if policy is None or call.body is None:
         return call, None
@@ -65,10 +84,15 @@ async def begin(call: Call, route: Route, plan: Plan, lane: Lane | None = None) 
             remembers = None
     previous = asked.previous_response_id
     keeps = policy.state == "gateway" and asked.stores and not call.counts
-    goes_on = previous is not None or (policy.state == "gateway" and refers(asked))
-    if not goes_on and not keeps and remembers is None:
+    may_refer = policy.state == "gateway" and b'"id"' in bytes(asked.input)
+    if previous is None and not may_refer and not keeps and remembers is None:
         return call, None
     items = items_of(asked)
+    if remembers is not None and not remembers.warms:
+        call = _with_body(call, with_encrypted_reasoning(call.body, asked), plan)
+    goes_on = previous is not None or (may_refer and any(map(refers, items)))
+    if not goes_on and not keeps and remembers is None:
+        return call, None
     if not goes_on:
         try:
             principal = await principal_of(route, call)
@@ -114,7 +138,10 @@ def _written_out(call: Call, items: tuple[Raw, ...], plan: Plan) -> Call:
     if len(body) > plan.server.max_body:
         limit = f"{plan.server.max_body} bytes, the limit of this gateway (server.max_body)"
         raise TooLarge(f"with the conversation before it the request is larger than {limit}")
-    wire = plan.facts(call.codec, call.peek, call.facts, body)
-    call = call.replace(body=body, wire=wire, _request=None)
-    # A provider of this format would be sent the body as it is, and refuse what another one signed.
-    return call.with_request(call.request) if carries_foreign_reasoning(body) else call
+    return _with_body(call, body, plan)
+
+
+def _with_body(call: Call, body: bytes, plan: Plan) -> Call:
+    if body is call.body:
+        return call
+    return call.replace(body=body, wire=plan.facts(call.codec, call.peek, call.facts, body), _request=None)

@@ -4,6 +4,9 @@ A completion goes on where the prompt ended, after ``<|start|>assistant``. What 
 so is a text without any token; a message that was not closed ends where the next begins; a header that never comes to its
 ``<|message|>`` gives its words back.
 
+After ``<|return|>`` and ``<|call|>``, and where somebody else has the word, the completion is over: servers stop there, and
+what a model writes on regardless are results and questions that it makes up.
+
 Source: OpenAI's description of the format; tokens in the middle of a header, a recipient before or after the channel, and
 content types as bare words (``code``, ``json``) are all seen from the model.
 """
@@ -13,6 +16,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from ..ir.loss import Loss
 from .markers import Markers
 from .reader import NotThis, Reader, Steps
 from .voice import Voice
@@ -20,7 +24,8 @@ from .voice import Voice
 _START: Final = "<|start|>"
 _CHANNEL: Final = "<|channel|>"
 _MESSAGE: Final = "<|message|>"
-_ENDS: Final = ("<|end|>", "<|return|>", "<|call|>")
+_LAST: Final = ("<|return|>", "<|call|>")
+_ENDS: Final = ("<|end|>", *_LAST)
 _MAX_HEADER: Final = 1024
 """Characters of a header. The longest that make sense have two names in them."""
 
@@ -30,34 +35,36 @@ _CONTENT_END: Final = Markers(_START, _CHANNEL, *_ENDS)
 _RECIPIENT: Final = re.compile(r"to=([^\s<]+)")
 _NAMED: Final = re.compile(r"<\|channel\|>\s*(\w+)")
 _PEOPLE: Final = frozenset({"user", "assistant", "system", "developer", "all"})
+_OTHERS: Final = re.compile(r"\s*(?:user|system|developer|tool|functions\.\S*)(?:\s|<|$)")
+"""How a header begins whose message is not the model's to write."""
 
 
 def harmony(it: Reader, voice: Voice) -> Steps[None]:
     """Read a completion."""
     voice.trims = False
     header = yield from it.attempt(_recipient(it))
-    if header is not None:
-        yield from _message(it, voice, header)
-    while True:
+    over = header is not None and (yield from _message(it, voice, header))
+    while not over:
         between = _Between(voice)
         marker = yield from it.words(_OPENINGS, between.say)
         between.end(last=not marker)
         if not marker:
             return
+        header = None
         if marker == _MESSAGE:
-            yield from _message(it, voice, "")
+            header = ""
         elif marker == _START:
             header = yield from it.attempt(_header(it))
-            if header is not None:
-                yield from _message(it, voice, header)
+            over = header is not None and _OTHERS.match(header) is not None
         elif marker == _CHANNEL:
             it.back(marker)
             header = yield from it.attempt(_header(it))
             if header is None:
                 it.at += len(marker)
                 header = yield from it.attempt(_bare_channel(it))
-            if header is not None:
-                yield from _message(it, voice, header)
+        if header is not None and not over:
+            over = yield from _message(it, voice, header)
+    yield from _made_up(it, voice)
 
 
 class _Between:
@@ -106,8 +113,8 @@ def _bare_channel(it: Reader) -> Steps[str]:
     return _CHANNEL + (yield from it.either("analysis", "commentary", "final"))
 
 
-def _message(it: Reader, voice: Voice, header: str) -> Steps[None]:
-    """Say the content of a message, up to its end."""
+def _message(it: Reader, voice: Voice, header: str) -> Steps[bool]:
+    """Say the content of a message, up to its end. Return whether that was the end of all."""
     recipient, channel = _RECIPIENT.search(header), _NAMED.search(header)
     if recipient is not None and recipient[1] not in _PEOPLE:
         voice.call("", recipient[1].removeprefix("functions."))
@@ -119,3 +126,18 @@ def _message(it: Reader, voice: Voice, header: str) -> Steps[None]:
         voice.shut()
     if found not in _ENDS:
         it.back(found)
+    return found in _LAST
+
+
+def _made_up(it: Reader, voice: Voice) -> Steps[None]:
+    """Read what comes after the end, and say only that there was something."""
+    noted = False
+
+    def note(words: str) -> None:
+        nonlocal noted
+        if not noted and words and not words.isspace():
+            noted = True
+            path = f"choices[{voice.choice}].text"
+            voice.lose(Loss("lost", path, "text", "the model wrote on after the end of its answer"))
+
+    yield from it.rest(note)

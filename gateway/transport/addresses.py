@@ -8,7 +8,18 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
-_NAT64: Final = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))
+_TRANSLATED: Final = (
+    IPv6Network("64:ff9b::/96"),
+    IPv6Network("64:ff9b:1::/48"),
+    IPv6Network("::ffff:0:0:0/96"),  # not ::ffff:0:0/96, which is the mapped one
+)
+_SPECIAL: Final = (
+    ip_network("fec0::/10"),  # of a site, from before fc00::/7
+    ip_network("5f00::/16"),
+    ip_network("3fff::/20"),
+    ip_network("192.0.0.0/24"),
+)
+"""Not public either, though some versions of Python call them global. Source: IANA's registries of special addresses."""
 _NEVER: Final = (
     ip_network("169.254.0.0/16"),  # of the link, and where most clouds hand out credentials
     ip_network("fe80::/10"),
@@ -39,7 +50,7 @@ def _is_allowed(address: IPv4Address | IPv6Address, private: bool) -> bool:
         return False
     if isinstance(address, IPv4Address) and (address.is_reserved or address in ip_network("0.0.0.0/8")):
         return False
-    return private or address.is_global
+    return private or (address.is_global and not any(address in network for network in _SPECIAL))
 
 
 def _inner(address: IPv6Address) -> IPv4Address | None:
@@ -48,6 +59,6 @@ def _inner(address: IPv6Address) -> IPv4Address | None:
         return address.ipv4_mapped
     if address.sixtofour is not None:
         return address.sixtofour
-    if any(address in network for network in _NAT64) or (0 < int(address) >> 1 < 1 << 31):
+    if any(address in network for network in _TRANSLATED) or (0 < int(address) >> 1 < 1 << 31):
         return IPv4Address(int(address) & 0xFFFFFFFF)
     return None

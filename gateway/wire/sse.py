@@ -7,10 +7,14 @@ with a colon are comments, several data lines are joined by LF. It does not inte
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
+
+import msgspec
 
 _BLANK_LINE: Final = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
+_encode: Final = msgspec.json.Encoder().encode
 _BOM: Final = b"\xef\xbb\xbf"
 PING: Final = b": ping\n\n"
 
@@ -66,12 +70,15 @@ class SseFramer:
         return bool(self.tail) and _BLANK_LINE.search(b"".join(self.tail)) is None
 
     def close(self) -> tuple[bytes, list[bytes]]:
-        """Return the last frame if the bytes ended without its blank line, closed off as if it had come."""
+        """Return the last frame if the bytes ended without its blank line, closed off as if it had come.
+
+        White space that nothing followed is no frame; its bytes are returned without one.
+        """
         rest = b"".join(self.tail)
         self.tail.clear()
         self._size = 0
         if not rest.strip():
-            return b"", []
+            return rest, []
         if (blank := _BLANK_LINE.search(rest)) is not None:  # it waited for an LF
             return rest, [rest[: blank.start()]]
         end = b"\r\n\r\n" if b"\r\n" in rest else b"\n\n"
@@ -103,6 +110,29 @@ def _ends_inside(data: bytes) -> bool:
     if b"\r" in data:
         return _BLANK_LINE.search(data) is not None
     return b"\n\n" in data
+
+
+def spans(raw: bytes, frames: Sequence[bytes]) -> list[tuple[int, int]]:
+    """Return where each of ``frames`` stands in the bytes ``raw`` they were cut from, its blank line included."""
+    found, start = [], 0
+    for frame in frames:
+        end = start + len(frame)
+        if blank := _BLANK_LINE.match(raw, end):
+            end = blank.end()
+        found.append((start, end))
+        start = end
+    return found
+
+
+def one_line(value: object) -> bytes:
+    """Return ``value`` as JSON without line ends: what was kept of a pretty-printed answer would break the frame.
+
+    A line end in JSON is white space; within a string it is escaped.
+    """
+    text = _encode(value)
+    if b"\n" in text or b"\r" in text:
+        return text.replace(b"\n", b" ").replace(b"\r", b" ")
+    return text
 
 
 def parse_frame(frame: bytes) -> tuple[bytes, bytes | None]:

@@ -292,6 +292,90 @@ def test_no_route(explained):
     assert "refused   no route serves the model 'nobody' in the format openai.chat  (not_found, HTTP 404)" in out
 
 
+# -- what is no conversation
+
+APART = """\
+version: 1
+server: {anonymous: allow, max_body: 1KiB, max_upload: 4KiB}
+upstreams:
+  sim: {adapter: simulator}
+  openai: {adapter: openai, key: env:HEADGATE_TEST_KEY}
+  claude: {adapter: anthropic, key: env:HEADGATE_TEST_KEY}
+routes:
+  - {name: sim, match: {model: sim}, to: sim}
+  - {name: claude, match: {format: "anthropic.*"}, to: claude}
+  - {name: files, match: {path: "/v1/files*"}, to: openai}
+  - {name: renamed, match: {model: whisper}, to: openai/other}
+  - {name: rest, to: openai}
+"""
+IN_FORM = '--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper\r\n--b--\r\n'
+FORM_TYPE = {"content-type": "multipart/form-data; boundary=b"}
+
+
+@pytest.fixture
+def apart(here):
+    """Say what would become of a recorded request."""
+    (here / "apart.yaml").write_text(APART)
+
+    def explained(capsys, request):
+        (here / "recorded.json").write_text(json.dumps({"body": "", **request}))
+        code = main(["explain", "--json", "apart.yaml", "recorded.json"])
+        return code, json.loads(capsys.readouterr().out)
+
+    return explained
+
+
+@pytest.mark.parametrize(
+    ("request_", "route", "sent"),
+    [
+        ({"method": "GET", "path": "/v1/files?a=b"}, "files", "GET https://api.openai.com/v1/files?a=b"),
+        ({"method": "DELETE", "path": "/v1/files/f"}, "files", "DELETE https://api.openai.com/v1/files/f"),
+        ({"path": "/v1/files", "body": "x" * 2000}, "files", "POST https://api.openai.com/v1/files"),
+        (
+            {"method": "POST", "path": "/audio/transcriptions", "headers": FORM_TYPE, "body": IN_FORM},
+            "renamed",
+            "POST https://api.openai.com/v1/audio/transcriptions",
+        ),
+        (
+            {"method": "GET", "path": "/v1/realtime?model=whisper", "headers": {"upgrade": "websocket"}},
+            "renamed",
+            "GET https://api.openai.com/v1/realtime?model=other",
+        ),
+        (
+            {"path": "/v1/messages/count_tokens", "body": {"model": "m", "messages": MESSAGES}},
+            "claude",
+            "POST https://api.anthropic.com/v1/messages/count_tokens",
+        ),
+        ({"path": "/v1/messages/count_tokens", "body": {"model": "sim", "messages": MESSAGES}}, "sim", None),
+        (
+            {"path": "/v1/embeddings?v=1", "body": {"model": "m", "input": "a"}},
+            "rest",
+            "POST https://api.openai.com/v1/embeddings?v=1",
+        ),
+    ],
+)
+def test_what_is_no_conversation(apart, capsys, request_, route, sent):
+    code, told = apart(capsys, request_)
+    assert (code, told["route"]["name"]) == (0, route)
+    upstream = told["sends"]
+    assert (None if upstream is None else f"{upstream['method']} {upstream['url']}") == sent
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        ({"method": "GET", "path": "/v1/batches"}, "no route serves /v1/batches: it is passed on as it comes"),
+        ({"method": "GET", "path": "/v1/organization/users"}, "administration of an account"),
+        ({"path": "/v1/files", "body": "x" * 5000}, "larger than 4096 bytes (server.max_upload)"),
+        ({"path": "/v1/files//a"}, "empty, relative or encoded"),
+        ({"method": "GET", "path": "/v1/embeddings"}, "calls are sent with POST"),
+    ],
+)
+def test_what_is_no_conversation_and_refused(apart, capsys, request_, said):
+    code, told = apart(capsys, request_)
+    assert code == 1 and said in (told.get("error") or told["refusal"]["message"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

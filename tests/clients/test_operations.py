@@ -35,6 +35,7 @@ RULES = """
       local: {{adapter: ollama, base_url: "{base}", key: env:TEST_PROVIDER_KEY}}
       cohere: {{adapter: cohere, base_url: "{base}", key: env:TEST_PROVIDER_KEY}}
       claude: {{adapter: anthropic, base_url: "{base}", key: env:TEST_PROVIDER_KEY}}
+      other: {{adapter: anthropic, base_url: "{base}", key: env:TEST_PROVIDER_KEY}}
       own: {{adapter: simulator}}
     chains:
       again: [{{retry: {{tries: 2, backoff: 10ms}}}}]
@@ -43,7 +44,7 @@ RULES = """
       passing: {{select: [{{use: claude}}], on_failure: [{{kinds: [overloaded], use: cohere/embed-v4.0}}]}}
       either: {{select: [{{split: [{{use: claude, weight: 9}}, {{use: local, weight: 1}}]}}]}}
       down: {{select: [{{use: gone}}], on_failure: [{{kinds: [connect], use: local/nomic}}]}}
-      none: {{select: [{{match: {{model: x}}, use: claude}}, {{use: own}}]}}
+      none: {{select: [{{match: {{model: x}}, use: claude}}, {{use: other}}]}}
     routes:
       - {{name: renamed, match: {{model: small, format: openai.embeddings}}, chain: base, to: openai/text-embedding-3-small}}
       - {{name: strict, match: {{model: "strict-*"}}, chain: base, to: google, loss: refuse}}
@@ -57,6 +58,7 @@ RULES = """
       - {{name: either, match: {{model: either}}, chain: base, to: either}}
       - {{name: down, match: {{model: down}}, chain: base, to: down}}
       - {{name: none, match: {{model: none}}, chain: base, to: none}}
+      - {{name: own, match: {{model: "sim*"}}, chain: base, to: own}}
       - {{name: rest, chain: base, to: openai}}
 """
 
@@ -169,6 +171,7 @@ async def test_a_server_that_knows_no_base64(client: openai.AsyncOpenAI, house: 
     house.provider.floats_only = True
     status, body, _ = await house.post("/v1/embeddings", {"model": "m", "input": "abc", "encoding_format": "base64"})
     assert (status, body["data"][0]["embedding"]) == (200, packed(vector("abc")))
+    assert body["usage"] == {"prompt_tokens": 3, "total_tokens": 4, "cost": 0.5}
     assert (await client.embeddings.create(model="m", input="abc")).data[0].embedding == vector("abc")
 
 
@@ -181,6 +184,27 @@ async def test_tokens(client: openai.AsyncOpenAI, house: House) -> None:
         with pytest.raises(openai.BadRequestError, match="send the texts themselves") as caught:
             await client.embeddings.create(model=model, input=[[1, 2], [3]])
         assert (caught.value.code, caught.value.param) == ("unsupported", "input")
+
+
+async def test_the_simulator_answers_without_a_provider(client: openai.AsyncOpenAI, house: House) -> None:
+    first = await client.embeddings.create(model="sim", input=["a", "b c"])
+    again = await client.embeddings.create(model="sim", input="b c", encoding_format="float")
+    assert first.data[1].embedding == pytest.approx(again.data[0].embedding)
+    assert len(first.data[0].embedding) == 16 and sum(x * x for x in again.data[0].embedding) == pytest.approx(1, 1e-3)
+    assert (first.model, first.usage.prompt_tokens) == ("sim", 3)
+    assert len((await client.embeddings.create(model="sim", input=[[1, 2]], dimensions=3)).data[0].embedding) == 3
+    assert (await house.line())["attempts"][0]["status"] == 200
+    with pytest.raises(openai.BadRequestError, match="4096"):
+        await client.embeddings.create(model="sim", input="a", dimensions=1_000_000_000)
+    with pytest.raises(openai.RateLimitError, match="slow"):
+        await client.embeddings.create(model="sim", input="/sim error 429 slow down")
+    documents = ["no word", "Big red dog", {"text": "a dog"}]
+    body = {"model": "sim", "query": "red dog", "documents": documents, "top_n": 2, "return_documents": True}
+    status, answer, _ = await house.post("/v1/rerank", body)
+    assert (status, [each["index"] for each in answer["results"]]) == (200, [1, 2])
+    assert [each["document"] for each in answer["results"]] == [{"text": "Big red dog"}, {"text": "a dog"}]
+    status, _, _ = await house.post("/v1/moderations", {"model": "sim", "input": "a"})
+    assert (status, house.provider.paths) == (501, [])
 
 
 # -- bytes and losses
@@ -321,8 +345,8 @@ async def test_a_target_goes_on_elsewhere(house: House) -> None:
 @pytest.mark.parametrize(
     ("path", "body", "can"),
     [
-        ("/v1/embeddings", {"input": "a"}, "openai, retried, badkey, gone, google, local, cohere"),
-        ("/v1/rerank", {"query": "q", "documents": ["a"]}, "openai, retried, badkey, gone, cohere"),
+        ("/v1/embeddings", {"input": "a"}, "openai, retried, badkey, gone, google, local, cohere, own"),
+        ("/v1/rerank", {"query": "q", "documents": ["a"]}, "openai, retried, badkey, gone, cohere, own"),
         ("/v1/moderations", {"input": "a"}, "openai, retried, badkey, gone"),
     ],
 )
@@ -367,6 +391,8 @@ BAD = [
     ("/v1/rerank", {"model": "m", "query": "q", "documents": []}, "documents", "at least one"),
     ("/v1/rerank", {"model": "m", "query": "q", "documents": ["a", 1]}, "documents[1]", "string or an object"),
     ("/v1/rerank", {"model": "m", "documents": ["a"]}, "query", "missing"),
+    ("/v1/rerank", b'{"model": "rerank-x", "query": "q", "documents": [{"a": "\xff"}]}', "documents[0]", "UTF-8"),
+    ("/v1/rerank", b'{"model": "rerank-x", "query": "q", "documents": [{"text": "\xff"}]}', "documents[0]", "UTF-8"),
     ("/v1/rerank", {"model": "m", "query": "q", "documents": ["a"], "top_n": 0}, "top_n", "at least 1"),
     ("/v1/moderations", {}, "input", "missing"),
     ("/v1/moderations", {"input": []}, "input", "at least one"),
@@ -403,6 +429,19 @@ async def test_a_providers_error_comes_in_the_callers_format(client: openai.Asyn
     assert (failed.value.status_code, failed.value.code) == (502, "malformed")
 
 
+@pytest.mark.parametrize(
+    ("model", "target"),
+    [
+        ("m", "/v1/embeddings?api-version=2026-01-01&x=a+b"),
+        ("gemini-embedding-001", "/v1beta/models/gemini-embedding-001:batchEmbedContents"),
+    ],
+)
+async def test_a_query_goes_to_who_speaks_the_format(house: House, model: str, target: str) -> None:
+    query = f"api-version=2026-01-01&api_key={CALLER_KEY}&key={CALLER_KEY}&x=a%20b"
+    status, _, _ = await house.post(f"/v1/embeddings?{query}", {"model": model, "input": ["a"] * 6})
+    assert (status, {*house.provider.targets}) == (200, {target})
+
+
 # -- rerank
 
 
@@ -422,6 +461,17 @@ async def test_rerank(house: House, model: str) -> None:
         assert (await house.line())["input_tokens"] == 15
     else:
         assert answer["meta"] == {"billed_units": {"search_units": 1}}
+
+
+async def test_rerank_of_who_calls_the_results_otherwise(house: House) -> None:
+    """As Fireworks does."""
+    house.provider.ranked_as = "data"
+    status, answer, _ = await house.post("/v1/rerank", {"model": "jina", "query": "which?", "documents": DOCUMENTS})
+    assert (status, [each["index"] for each in answer["results"]]) == (200, [1, 2, 0])
+    assert (answer["usage"], "data" in answer) == ({"total_tokens": 15, "prompt_tokens": 15}, False)
+    house.provider.ranked_as = "ranking"
+    status, answer, _ = await house.post("/v1/rerank", {"model": "jina", "query": "which?", "documents": DOCUMENTS})
+    assert (status, answer["error"]["code"]) == (502, "malformed")
 
 
 async def test_rerank_of_documents_that_come_back_and_are_no_texts(house: House) -> None:

@@ -32,7 +32,12 @@ from .voices import gemini_client
 
 RULES = """
     version: 1
-    server: {{anonymous: allow, max_body: 1MiB, receive: {receive}, max_upload: {most}}}
+    server:
+      anonymous: allow
+      max_body: 1MiB
+      receive: {receive}
+      max_upload: {most}
+      trusted_proxies: {trusted}
     upstreams:
       openai: {{adapter: openai, base_url: "{base}/v1", key: env:TEST_PROVIDER_KEY, passthrough: true}}
       retried: {{adapter: openai, base_url: "{base}/v1", key: env:TEST_PROVIDER_KEY, passthrough: true, chain: again}}
@@ -106,11 +111,11 @@ async def until(claim: Callable[[], bool], within_s: float = 5.0) -> None:
 
 @asynccontextmanager
 async def serving(
-    directory: Path, mode: str = "standalone", receive: str = "5s", most: str = "16MiB"
+    directory: Path, mode: str = "standalone", receive: str = "5s", most: str = "16MiB", trusted: str = "[]"
 ) -> AsyncIterator[House]:
     async with FilesProvider() as provider, aiohttp.ClientSession() as http:
         path, log = directory / "routes.yaml", directory / "access.jsonl"
-        rules = RULES.format(base=provider.base, log=log, receive=receive, most=most)
+        rules = RULES.format(base=provider.base, log=log, receive=receive, most=most, trusted=trusted)
         path.write_text(textwrap.dedent(rules))
         gateway = Gateway.load(path)
         runner: web.BaseRunner[Any]
@@ -229,6 +234,39 @@ async def test_anthropic_batches_and_files(house: House, tls: ssl.SSLContext) ->
         assert (await house.line())["format"] == "anthropic.passthrough"
 
 
+@pytest.mark.parametrize("root", ["{provider}", "https://api.anthropic.com"])
+async def test_anthropic_finds_its_results_at_the_gateway(either: House, tls: ssl.SSLContext, root: str) -> None:
+    """The SDK goes where the batch says they are, with the key that it has."""
+    root = root.format(provider=either.provider.base)
+    either.provider.results_at = f"{root}/v1/messages/batches/msgbatch_1/results"
+    http = anthropic.DefaultAsyncHttpxClient(verify=tls)
+    async with anthropic.AsyncAnthropic(
+        api_key=CALLER_KEY, base_url=either.base, max_retries=0, http_client=http
+    ) as it:
+        batch = await it.messages.batches.retrieve("msgbatch_1")
+        assert batch.results_url == f"{either.base}/v1/messages/batches/msgbatch_1/results"
+        results = [each async for each in await it.messages.batches.results("msgbatch_1")]
+    assert [each.custom_id for each in results] == ["a"]
+    assert either.provider.last.target == "/v1/messages/batches/msgbatch_1/results"
+    assert either.provider.last.headers["x-api-key"] == KEY
+
+
+async def test_a_new_call_says_where_it_is(either: House) -> None:
+    status, body, headers = await either.ask(
+        "POST", "/v1/realtime/calls", data=b"v=0", headers={"content-type": "application/sdp", "x-way": "again"}
+    )
+    prefix = URL(either.base).path.rstrip("/")
+    assert (status, body, headers["location"]) == (201, b"v=0 answer", f"{prefix}/v1/realtime/calls/rtc_1")
+    assert either.provider.last.headers["content-type"] == "application/sdp"
+
+
+async def test_events_are_held_back_by_nobody(house: House) -> None:
+    _, _, headers = await house.ask("POST", "/v1/audio/transcriptions?stream=1")
+    assert (headers["cache-control"], headers["x-accel-buffering"]) == ("no-cache", "no")
+    _, _, headers = await house.ask("POST", "/v1/audio/transcriptions")
+    assert "x-accel-buffering" not in headers
+
+
 async def test_gemini_uploads_and_embeds(either: House, tls: ssl.SSLContext) -> None:
     sent = bytes(range(256)) * 2000
     async with gemini_client(either.base, CALLER_KEY, tls) as client:
@@ -249,6 +287,14 @@ async def test_an_upload_url_leads_back_to_the_gateway(either: House) -> None:
     status, _, headers = await either.ask("POST", "/upload/v1beta/files", data=b"{}")
     assert status == 200
     assert headers["x-goog-upload-url"] == (f"{either.base}/upload/v1beta/files?upload_id=42&upload_protocol=resumable")
+
+
+@pytest.mark.parametrize(("trusted", "scheme"), [("[127.0.0.0/8]", "https"), ("[10.0.0.0/8]", "http"), ("[]", "http")])
+async def test_behind_a_proxy_it_leads_back_to_that(tmp_path: Path, trusted: str, scheme: str) -> None:
+    async with serving(tmp_path, trusted=trusted) as house:
+        told = {"x-forwarded-proto": "https", "host": "gateway.example"}
+        _, _, headers = await house.ask("POST", "/upload/v1beta/files", data=b"{}", headers=told)
+        assert headers["x-goog-upload-url"].startswith(f"{scheme}://gateway.example/upload/")
 
 
 # -- what passes
@@ -468,6 +514,10 @@ async def test_each_api_says_it_in_its_own_shape(house: House) -> None:
     assert status == 501 and json.loads(body)["type"] == "error"
     status, body, _ = await house.ask("GET", "/v2/x", headers={"anthropic-version": "2023-06-01"})
     assert status == 501 and json.loads(body)["type"] == "error"
+    status, body, _ = await house.ask("POST", "/api/embeddings")
+    assert (status, list(json.loads(body))) == (404, ["error"]) and isinstance(json.loads(body)["error"], str)
+    status, body, headers = await house.ask("GET", "/v1/messages/count_tokens")
+    assert (status, headers["allow"], json.loads(body)["type"]) == (405, "POST", "error")
     for path in ("/v1/nonsense", "/v3/files", "/nonsense"):
         status, body, headers = await house.ask("GET", path)
         assert (status, headers["headgate-error"]) == (404, "not_found")
@@ -558,6 +608,27 @@ async def test_openai_talks_in_realtime(either: House, tls: ssl.SSLContext) -> N
     line = await either.line()
     assert (line["model"], line["route"], line["outcome"], line["stream"]) == ("gpt-realtime", "rest", "ok", False)
     assert line["sent_bytes"] > 30 and line["received_bytes"] > 20
+
+
+async def test_gemini_talks_live(either: House, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SDK puts two slashes before the path, to Google's own server, too."""
+    async with gemini_client(either.base, CALLER_KEY, tls) as client:
+        api: Any = client._api_client
+        with_tls = api._websocket_base_url  # it insists on that
+        monkeypatch.setattr(api, "_websocket_ssl_ctx", {})
+        monkeypatch.setattr(api, "_websocket_base_url", lambda *given: with_tls(*given).replace("wss:", "ws:", 1))
+        config: Any = {"response_modalities": ["TEXT"]}
+        turn: Any = {"role": "user", "parts": [{"text": "Hi"}]}
+        async with client.live.connect(model="gemini-live", config=config) as talk:
+            await talk.send_client_content(turns=turn, turn_complete=True)
+            heard = [message async for message in talk.receive()]
+    assert [each.text for each in heard] == ["Hello."]
+    seen = either.provider.last
+    assert seen.target.startswith("/ws/google.ai.generativelanguage.v1.GenerativeService.BidiGenerateContent")
+    assert seen.headers["x-goog-api-key"] == KEY and CALLER_KEY not in str(seen.headers) + seen.target
+    assert b"models/gemini-live" in seen.body
+    line = await either.line()
+    assert (line["format"], line["route"], line["outcome"]) == ("gemini.passthrough", "google", "ok")
 
 
 async def test_a_browser_shows_its_key_as_a_subprotocol(house: House) -> None:

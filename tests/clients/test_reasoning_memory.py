@@ -265,13 +265,16 @@ async def test_three_turns_over_gemini(provider: FakeProvider, house: House, str
         assert later[: len(earlier)] == earlier
 
 
-async def test_encrypted_reasoning_of_openai(provider: FakeProvider, house: House) -> None:
-    thought = {
-        "id": "rs_1",
-        "type": "reasoning",
-        "summary": [{"type": "summary_text", "text": "One."}, {"type": "summary_text", "text": "Two."}],
-        "encrypted_content": "gAAAA-secret",
-    }
+THOUGHT: Final[dict[str, Any]] = {
+    "id": "rs_1",
+    "type": "reasoning",
+    "summary": [{"type": "summary_text", "text": "One."}, {"type": "summary_text", "text": "Two."}],
+    "encrypted_content": "gAAAA-secret",
+}
+
+
+def thinks_and_calls(*thoughts: dict[str, Any]) -> Script:
+    """An answer of openai.responses that calls a tool."""
     called = {"id": "fc_1", "type": "function_call", "status": "completed", "call_id": "call_1", "name": "look"}
     answer = {
         "id": "resp_1",
@@ -279,12 +282,16 @@ async def test_encrypted_reasoning_of_openai(provider: FakeProvider, house: Hous
         "created_at": 5,
         "status": "completed",
         "model": "gpt-x",
-        "output": [thought, {**called, "arguments": "{}"}],
+        "output": [*thoughts, {**called, "arguments": "{}"}],
         "parallel_tool_calls": True,
         "tool_choice": "auto",
         "tools": [],
     }
-    provider.answer(Script(wire=json.dumps(answer).encode()), script("Rain."))
+    return Script(wire=json.dumps(answer).encode())
+
+
+async def test_encrypted_reasoning_of_openai(provider: FakeProvider, house: House) -> None:
+    provider.answer(thinks_and_calls(THOUGHT), script("Rain."))
     async with client(house) as sdk:
         conversation = talk(sdk, "gpt-x")
         conversation.say("How is it?")
@@ -294,7 +301,35 @@ async def test_encrypted_reasoning_of_openai(provider: FakeProvider, house: Hous
     kinds_sent = [item.get("type", "message") for item in provider.last.json["input"]]
     assert kinds_sent[-3:] == ["reasoning", "function_call", "function_call_output"]
     back = provider.last.json["input"][-3]
-    assert (back["encrypted_content"], back["summary"]) == (thought["encrypted_content"], thought["summary"])
+    assert (back["encrypted_content"], back["summary"]) == (THOUGHT["encrypted_content"], THOUGHT["summary"])
+    for received in provider.requests:  # else there would be nothing to put back, and the answer would be stored
+        assert received.json["include"] == ["reasoning.encrypted_content"]
+        assert received.json["store"] is False
+
+
+@pytest.mark.parametrize("summary", [[], THOUGHT["summary"][:1], THOUGHT["summary"]], ids=["none", "one", "two"])
+async def test_encrypted_reasoning_of_openai_for_callers_of_anthropic(
+    provider: FakeProvider, house: House, summary: list[Any]
+) -> None:
+    thought = THOUGHT | {"summary": summary}
+    provider.answer(thinks_and_calls(thought), script("Rain."), script("Bye."))
+    look = {"name": "look", "input_schema": {"type": "object"}}
+    thinking = {"type": "enabled", "budget_tokens": 2000}
+    asked: dict[str, Any] = {"model": "gpt-x", "max_tokens": 8000, "tools": [look], "thinking": thinking}
+    messages: list[Any] = [{"role": "user", "content": "How is it?"}]
+    result = [{"type": "tool_result", "tool_use_id": "call_1", "content": "rain"}]
+    async with aiohttp.ClientSession(headers={"x-api-key": "secret-one-000000"}) as http:
+        for said in (result, "Thanks.", None):
+            async with http.post(house.base + "/v1/messages", json=asked | {"messages": messages}) as response:
+                assert response.status == 200
+                content = (await response.json())["content"]
+            assert "gAAAA-secret" not in json.dumps(content)  # a field of Anthropic's is for what Anthropic signed
+            messages += [{"role": "assistant", "content": content}, {"role": "user", "content": said}]
+    bodies = [received.json["input"] for received in provider.requests]
+    back = [item for item in bodies[2] if item.get("type") == "reasoning"]
+    assert back == [{name: thought[name] for name in ("type", "summary", "encrypted_content")}]
+    for earlier, later in pairwise(bodies):
+        assert later[: len(earlier)] == earlier
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])

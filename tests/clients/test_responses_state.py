@@ -30,6 +30,7 @@ chains:
 %(more)s
 routes:
   - {name: theirs, match: {model: theirs}, chain: base, to: native, responses: {state: upstream}}
+  - {name: none-claude, match: {model: none-claude}, chain: base, to: claude, responses: {state: none}}
   - {name: none, match: {model: none}, chain: base, to: native, responses: {state: none}}
   - {name: native, match: {model: "gpt-*"}, chain: base, to: native}
   - {name: chat, match: {model: "chat-*"}, chain: base, to: chat}
@@ -166,6 +167,21 @@ async def test_items_by_reference(provider: FakeProvider, house: House) -> None:
         assert [item.id for item in listed][1:4] == [item.id for item in first.output]
 
 
+async def test_an_id_alone_refers_to_an_item(provider: FakeProvider, house: House) -> None:
+    provider.answer(script("One."), script("Two."))
+    async with client(house) as sdk:
+        first = await ask(sdk, False, model=CLAUDE, input="1")
+        said: list[Any] = [
+            {"role": "user", "content": "1"},
+            {"id": first.output[0].id},
+            {"role": "user", "content": "2"},
+        ]
+        await ask(sdk, False, model=CLAUDE, input=said)
+        assert [message["role"] for message in provider.last.json["messages"]] == ["user", "assistant", "user"]
+        with pytest.raises(openai.NotFoundError):
+            await ask(sdk, False, model=CLAUDE, input=[{"id": "msg_of_nobody"}, *said])
+
+
 async def test_tokens_are_counted_of_the_whole_conversation(provider: FakeProvider, house: House) -> None:
     async with client(house) as sdk:
         first = await ask(sdk, False, model="chat-x", input="How is it? " * 50)
@@ -250,6 +266,32 @@ async def test_an_unknown_id_in_the_words_of_the_api(provider: FakeProvider, hou
                 }
             }
     assert provider.requests == []
+
+
+@pytest.mark.parametrize(
+    "members", [{"previous_response_id": "resp_nope"}, {"background": True}, {"input": [{"id": "msg_nope"}]}]
+)
+async def test_what_is_refused_before_the_chain_is_logged(
+    house: House, caplog: pytest.LogCaptureFixture, members: dict[str, Any]
+) -> None:
+    async with client(house) as sdk:
+        with pytest.raises(openai.APIStatusError) as refused:
+            await ask(sdk, False, **{"model": CLAUDE, "input": "Hi."} | members)
+    request_id = refused.value.response.headers["x-request-id"]
+    lines = [record.getMessage() for record in caplog.records if request_id in record.getMessage()]
+    assert len(lines) == 1
+    assert lines[0].startswith("POST /v1/responses refused: ")
+
+
+@pytest.mark.parametrize(
+    ("model", "store", "lost"), [(CLAUDE, True, None), ("none-claude", True, "store"), (CLAUDE, False, None)]
+)
+async def test_what_is_kept_here_is_not_lost(
+    provider: FakeProvider, house: House, model: str, store: bool, lost: str | None
+) -> None:
+    async with client(house) as sdk:
+        told = await sdk.responses.with_raw_response.create(model=model, input="Hi.", store=store)
+    assert told.headers.get("headgate-loss") == lost
 
 
 async def test_what_is_not_to_be_kept_is_not(provider: FakeProvider, house: House) -> None:
@@ -412,6 +454,19 @@ async def test_another_providers_reasoning_is_left_out_where_it_is_of_no_use(
         assert "signed:" in json.dumps(first.model_dump(mode="json"))
         for model in ("gpt-x", "chat-x"):
             await ask(sdk, False, model=model, input="More.", previous_response_id=first.id)
+            assert "signed:" not in json.dumps(provider.last.json)
+            assert "Hello." in json.dumps(provider.last.json)
+
+
+async def test_another_providers_reasoning_that_a_client_brings_itself(provider: FakeProvider, house: House) -> None:
+    provider.answer(script(Think("Hm."), "Hello."), script("Hi."), script("Hi."))
+    async with client(house) as sdk:
+        first = await ask(sdk, False, model=CLAUDE, input="Hi.", store=False)
+        told = [item.model_dump(mode="json", exclude_none=True) for item in first.output]
+        assert "signed:" in json.dumps(told)
+        said = [{"role": "user", "content": "Hi."}, *told, {"role": "user", "content": "More."}]
+        for model in ("gpt-x", "theirs"):
+            await ask(sdk, False, model=model, input=said, store=False)
             assert "signed:" not in json.dumps(provider.last.json)
             assert "Hello." in json.dumps(provider.last.json)
 

@@ -155,6 +155,20 @@ async def test_the_connection_remembers_the_last_response_alone(
     assert len(provider.requests) == 2
 
 
+@pytest.mark.parametrize("model", ["gpt-x", "theirs", "none"])
+@pytest.mark.parametrize("store", [False, True])
+async def test_reasoning_that_only_the_connection_remembers_is_asked_for(
+    provider: FakeProvider, house: House, model: str, store: bool
+) -> None:
+    async with client(house) as sdk, sdk.responses.connect() as connection:
+        first = await turn(connection, model=model, input="1", store=store, reasoning={"effort": "low"})
+        asked = {"previous_response_id": first.id, "include": ["message.output_text.logprobs"]}
+        await turn(connection, model=model, input="2", store=store, reasoning={"effort": "low"}, **asked)
+    told = [received.json.get("include") for received in provider.requests]
+    both = ["message.output_text.logprobs", "reasoning.encrypted_content"]
+    assert told == ([None, both[:1]] if store else [both[1:], both])
+
+
 async def test_what_is_stored_is_found_from_anywhere(provider: FakeProvider, house: House) -> None:
     provider.answer(script("I am Max."), script("Max."), script("Still."), script("Max!"))
     async with client(house) as sdk:
@@ -224,13 +238,17 @@ async def test_an_answer_that_breaks_off_fails(provider: FakeProvider, house: Ho
         assert text_of(await turn(connection, model=CLAUDE, input="Hello")) == "Here."
 
 
-async def test_a_native_error_event_is_told_as_the_socket_tells_it(provider: FakeProvider, house: House) -> None:
-    provider.answer(script("One two three", error_after=4))
+@pytest.mark.parametrize("error_after", [0, 4], ids=["at once", "midway"])
+async def test_a_native_error_event_ends_its_turn_alone(provider: FakeProvider, house: House, error_after: int) -> None:
+    provider.answer(script("One two three", error_after=error_after), script("Well."))
     async with client(house) as sdk, sdk.responses.connect() as connection:
         told = await turn(connection, model="gpt-x", input="Hello")
-        assert (told.error.code, told.error.message) == ("server_error", "The server had an error.")
-        assert (told.error.type, told.sequence_number, told.status) == ("server_error", 99, None)
-        assert (await heard(connection)).status == "failed"
+        assert (told.status, told.error.code, told.error.message) == (
+            "failed",
+            "server_error",
+            "The server had an error.",
+        )
+        assert (await turn(connection, model="gpt-x", input="Hello")).output_text == "Well."
 
 
 async def test_a_stranger_is_refused_at_the_handshake(provider: FakeProvider, house: House) -> None:

@@ -128,6 +128,21 @@ def test_words_of_the_ir() -> None:
     assert set(request.extra) == {"context_management", "betas_unknown"}
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}],
+        [{"type": "text", "text": "x", "citations": []}],
+    ],
+)
+def test_a_search_result_that_says_more_than_a_document_is_kept_whole(content: list[object]) -> None:
+    block = {"type": "search_result", "source": "https://e.com", "title": "t", "content": content}
+    body = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": [block]}]}
+    request = decode(json.dumps(body).encode())
+    assert [type(part) for part in request.messages[0].parts] == [Opaque]
+    assert encode(request)[0]["messages"] == body["messages"]
+
+
 def test_documents_in_the_ir() -> None:
     request = decode(read("documents"))
     parts = request.messages[1].parts
@@ -139,13 +154,9 @@ def test_documents_in_the_ir() -> None:
         ("document", "text/plain", None, None, None, "plain"),
         ("document", None, None, "https://example.com/a.pdf", None, None),
         ("document", None, None, None, "file_2", None),
+        ("document", "text/plain", None, None, None, "t\nhttps://e.com\nx"),
     ]
-    assert [p.kind for p in parts if isinstance(p, Opaque)] == [
-        "image",
-        "document",
-        "search_result",
-        "container_upload",
-    ]
+    assert [p.kind for p in parts if isinstance(p, Opaque)] == ["image", "document", "container_upload"]
     answer = request.messages[2].parts
     assert isinstance(answer[0], Text)
     assert (answer[0].citations[0].kind, answer[0].citations[0].title) == ("page_location", "Paper")
@@ -439,7 +450,7 @@ def test_foreign_media(part: Media, block: dict[str, object] | None, loss: str |
             [],
         ),
         (
-            {"reasoning": ReasoningOptions(budget_tokens=100)},
+            {"reasoning": ReasoningOptions(budget_tokens=100), "max_output_tokens": 2000},
             {"thinking": {"type": "enabled", "budget_tokens": 1024}},
             ["emulated budget_tokens"],
         ),
@@ -556,7 +567,7 @@ def test_broken_arguments_are_never_an_empty_object(arguments: str) -> None:
     request = foreign(user("a"), Message("assistant", (ToolCall("a", "f", arguments),)))
     with pytest.raises(CallerError) as caught:
         encode(request)
-    assert caught.value.param == "messages[1].content[0].arguments"
+    assert caught.value.param == "messages[1].tool_calls[0].function.arguments"
 
 
 def test_nothing_left_to_send() -> None:

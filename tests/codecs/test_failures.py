@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from headgate.gateway import registry
+from headgate.gateway.codecs.headers import retry_after_s
 
 FORMATS = ("openai.chat", "openai.responses", "openai.completions", "anthropic.messages", "gemini", "ollama.chat")
 OPENAI = FORMATS[:3]
@@ -70,3 +72,16 @@ def test_openais_formats_know_the_same_words(
 ) -> None:
     body = json.dumps({"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}})
     assert registry.codec(format).decode_error(status, {}, body.encode()).kind == kind
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="Windows keeps its time zone")
+@pytest.mark.parametrize("zone", ["GMT", "-0000", ""])
+def test_a_date_is_one_of_utc_wherever_we_are(monkeypatch: pytest.MonkeyPatch, zone: str) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        date = f"Sat, 21 Nov 2026 10:00:10 {zone}".strip()
+        assert retry_after_s({"retry-after": date}, 1795255200.0) == 10.0
+    finally:
+        monkeypatch.undo()
+        time.tzset()

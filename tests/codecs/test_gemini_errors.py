@@ -131,6 +131,8 @@ def test_errors_of_the_caller() -> None:
     assert "retry-after" not in headers
     assert json.loads(body)["error"]["status"] == "INVALID_ARGUMENT"
     assert json.loads(CODEC.encode_error(CallerError("x", status=0), "r")[2])["error"]["code"] == 502
+    told = json.loads(CODEC.encode_error(CallerError("x", kind="unsupported", status=501), "r")[2])["error"]
+    assert (told["code"], told["status"]) == (501, "UNIMPLEMENTED")
 
 
 def test_what_we_write_we_read() -> None:

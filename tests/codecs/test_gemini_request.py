@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -131,6 +132,8 @@ def test_the_framing_that_a_caller_asked_for() -> None:
     assert CODEC.for_caller(STREAM) is CODEC
     assert CODEC.for_caller(WHOLE) is ARRAY_CODEC
     assert ARRAY_CODEC.for_caller(STREAM) is CODEC
+    assert CODEC.for_caller(RequestFacts(STREAM.path, {"$alt": "sse"})) is CODEC
+    assert CODEC.for_caller(RequestFacts(STREAM.path, {"alt": "json"})) is ARRAY_CODEC
 
 
 # -- the same format
@@ -302,6 +305,12 @@ def test_schemas_of_googles_own() -> None:
         ({"mode": "ANY", "allowedFunctionNames": ["a"]}, ToolChoice("tool", ("a",))),
         ({"mode": "ANY", "allowedFunctionNames": ["a", "b"]}, ToolChoice("allowed", ("a", "b"), required=True)),
         ({"mode": "VALIDATED"}, ToolChoice("auto", extra={"mode": Raw(b'"VALIDATED"')})),
+        ({"mode": "validated"}, ToolChoice("auto", extra={"mode": Raw(b'"validated"')})),
+        ({"mode": "auto"}, ToolChoice("auto", extra={"mode": Raw(b"null")})),
+        (
+            {"mode": "any", "allowedFunctionNames": ["a"]},
+            ToolChoice("tool", ("a",), extra={"mode": Raw(b"null")}),
+        ),
         (
             {"mode": "VALIDATED", "allowedFunctionNames": ["a", "b"]},
             ToolChoice("allowed", ("a", "b"), extra={"mode": Raw(b'"VALIDATED"')}),
@@ -397,6 +406,75 @@ def test_odd_requests_come_out_again(body: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("data", "meant"),
+    [
+        ("iVBORw0KGgo=", "iVBORw0KGgo="),
+        ("iVBORw0KGgo", "iVBORw0KGgo="),
+        ("__7-_w==", "//7+/w=="),
+        ("__7-_w", "//7+/w=="),
+        ("__7-", "//7+"),
+        ("", ""),
+        ("AAAAA", "AAAAA"),
+    ],
+)
+def test_files_in_letters_for_urls(data: str, meant: str) -> None:
+    """How Google's Python SDK writes the bytes of a file; no other API reads them."""
+    file = {"inlineData": {"mimeType": "image/png", "data": data}}
+    response = {"name": "f", "response": {"output": "x"}, "parts": [file]}
+    body = {**HI, "contents": [{"role": "user", "parts": [file, {"functionResponse": response}]}]}
+    request = decode(body)
+    read, result = request.messages[0].parts
+    assert isinstance(read, Media)
+    assert read.data == meant
+    assert isinstance(result, ToolResult)
+    assert result.content[1] == read
+    assert json.loads(CODEC.encode_request(request, FACTS).body) == body
+    encoded = registry.codec("openai.chat").encode_request(decode({"contents": [{"parts": [file]}]}), FACTS)
+    assert json.loads(encoded.body)["messages"][0]["content"][0]["image_url"]["url"] == f"data:image/png;base64,{meant}"
+    assert encoded.losses == ()
+
+
+def test_bytes_as_the_sdk_sends_them() -> None:
+    data, sent = b"\x89PNG\xff\xfe\xfb\xff>>>???", []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(request.content)
+        return httpx.Response(200, json={"candidates": []})
+
+    part = types.Part.from_bytes(data=data, mime_type="image/png")
+    client(answer).models.generate_content(model="m", contents=[part, "what?"])
+    assert b"_" in sent[0].partition(b'"data"')[2]
+    file = decode(sent[0]).messages[0].parts[0]
+    assert isinstance(file, Media)
+    assert base64.b64decode(file.data or "", validate=True) == data
+
+
+def test_a_sketch_is_no_image_of_the_answer() -> None:
+    sketch = {"inlineData": {"mimeType": "image/png", "data": "/w=="}, "thought": True}
+    body = {"contents": [{"role": "model", "parts": [sketch]}]}
+    request = decode(body)
+    assert isinstance(request.messages[0].parts[0], Opaque)
+    assert json.loads(CODEC.encode_request(request, FACTS).body) == body
+
+
+@pytest.mark.parametrize(("spelled", "value"), [('"0.5"', 0.5), ('"1"', 1.0), ("0.25", 0.25)])
+def test_numbers_as_strings(spelled: str, value: float) -> None:
+    body = b'{"contents":[],"generationConfig":{"temperature":%b,"maxOutputTokens":"12"}}' % spelled.encode()
+    request = decode(body)
+    assert (request.temperature, request.max_output_tokens) == (value, 12)
+
+
+def test_an_instruction_with_a_role_loses_nothing() -> None:
+    """Google's SDKs give the instruction the role of a user, which means nothing."""
+    body = {"systemInstruction": {"role": "user", "parts": [{"text": "Be terse."}]}, **HI}
+    request = decode(body)
+    assert json.loads(CODEC.encode_request(request, FACTS).body) == body
+    for format in ("openai.chat", "openai.responses", "anthropic.messages", "ollama.chat"):
+        losses = registry.codec(format).encode_request(request, FACTS).losses
+        assert [loss.path for loss in losses if loss.kind == "lost"] == [], format
+
+
+@pytest.mark.parametrize(
     ("body", "path"),
     [
         ({}, "contents"),
@@ -417,6 +495,7 @@ def test_odd_requests_come_out_again(body: dict[str, Any]) -> None:
         (HI | {"tools": [{"functionDeclarations": [{"name": "f", "parameters": 7}]}]},
          "tools[0].functionDeclarations[0].parameters"),
         (HI | {"generationConfig": {"temperature": "hot"}}, "generationConfig.temperature"),
+        (HI | {"generationConfig": {"temperature": "NaN"}}, "generationConfig.temperature"),
         (HI | {"generationConfig": {"topK": 1.5}}, "generationConfig.topK"),
         (HI | {"generationConfig": {"seed": "x"}}, "generationConfig.seed"),
         (HI | {"generationConfig": {"stopSequences": "x"}}, "generationConfig.stopSequences"),
@@ -799,3 +878,10 @@ def test_the_sdks_requests_are_read() -> None:
     assert isinstance(call, ToolCall) and isinstance(result, ToolResult)
     assert call.id == result.id
     assert json.loads(bytes(call.extra["thoughtSignature"])) == "AP8="
+
+
+@pytest.mark.parametrize("name", ["generationConfig", "toolConfig"])
+def test_an_empty_object_of_settings_is_no_loss(name: str) -> None:
+    request = decode({"contents": [{"role": "user", "parts": [{"text": "a"}]}], name: {}})
+    encoded = registry.codec("openai.chat").encode_request(request, FACTS)
+    assert [loss.path for loss in encoded.losses] == []

@@ -257,6 +257,40 @@ def test_a_frame_that_lacks_its_blank_line() -> None:
     assert isinstance(decode(CODEC, [whole.rstrip()[:-3]])[1], Cut)
 
 
+@pytest.mark.parametrize("rest", [b"\n", b"\r\n", b"\r", b" \n", b"\n\n\n"])
+@pytest.mark.parametrize("size", [1, 1000])
+def test_line_ends_after_the_last_frame(rest: bytes, size: int) -> None:
+    data = frame({"text": "a"}) + frame({"text": "b"}, finish="STOP") + rest
+    chunks, error = decode(CODEC, pieces(data, size))
+    assert error is None
+    assert b"".join(chunk.raw or b"" for chunk in chunks) == data
+    assert isinstance(events_of(chunks)[-1], Terminator)
+    assert encode(CODEC, *chunks) == data
+    assert payloads(encode(ARRAY_CODEC, *chunks)) == payloads(data)
+
+
+@framed
+def test_a_call_told_in_fragments(framing: str) -> None:
+    """As Vertex AI documents ``streamFunctionCallArguments``: the last fragment has no member at all."""
+    fragments: list[dict[str, Any]] = [
+        {"name": "dim", "willContinue": True},
+        {"partialArgs": [{"jsonPath": "$.level", "numberValue": 50}], "willContinue": True},
+        {"partialArgs": [{"jsonPath": "$.colour", "stringValue": "wa", "willContinue": True}], "willContinue": True},
+        {"partialArgs": [{"jsonPath": "$.colour", "stringValue": "rm"}], "willContinue": True},
+        {"id": "fc1"},
+        {},
+    ]
+    data = b"".join(frame({"functionCall": it}) for it in fragments) + frame(finish="STOP")
+    codec, data = FRAMINGS[framing], data if framing == "sse" else as_array(data)
+    chunks, error = decode(codec, pieces(data, 50))
+    assert error is None
+    assert encode(codec, *chunks) == data
+    told = fold(events_of(chunks)).choices[0].parts
+    assert [json.loads(part.data)["functionCall"] for part in told if isinstance(part, Opaque)] == fragments
+    bad = b'data: {"candidates":[{"content":{"parts":[{"functionCall":{"args":{}}}]}}]}\n\n'
+    assert isinstance(decode(CODEC, [bad])[1], Malformed)
+
+
 @framed
 @pytest.mark.parametrize(
     "bad",

@@ -224,6 +224,42 @@ def test_results_without_ids_find_their_calls(names: list[str], answers: list[tu
 
 
 @pytest.mark.parametrize(
+    ("calls", "results", "expected"),
+    [
+        ([("a", None)], [("a", "x")], ["x"]),
+        ([("a", None)], [(None, "x")], ["x"]),
+        ([("a", None), ("b", None)], [("b", "y"), ("a", "x")], ["x", "y"]),
+        ([("a", None), ("a", None)], [(None, "x"), (None, "y")], ["x", "y"]),
+        ([("a", "own"), ("b", None)], [(None, "own"), (None, "y")], ["own", "y"]),
+        ([("a", None), ("b", None)], [("b", "y"), ("a", None)], ["call_0", "y"]),
+        ([("a", "own")], [("a", "x")], ["own"]),
+    ],
+)
+def test_a_call_without_an_id_takes_that_of_its_result(
+    calls: list[tuple[str, str | None]], results: list[tuple[str | None, str | None]], expected: list[str]
+) -> None:
+    """Clients that keep the ids of results and drop those of calls, which Ollama itself does not ask for."""
+    turn: list[dict[str, Any]] = [
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [
+                {"function": {"name": name, "arguments": {}}, **({"id": id} if id else {})} for name, id in calls
+            ],
+        }
+    ]
+    for name, id in results:
+        given = {"tool_name": name, "tool_call_id": id}
+        turn.append({"role": "tool", "content": "x", **{key: value for key, value in given.items() if value}})
+    body = {"model": "m", "messages": [*HI, *turn]}
+    request = decode(body)
+    assert [part.id for part in request.messages[1].parts if isinstance(part, ToolCall)] == expected
+    found = [part.id for message in request.messages[2:] for part in message.parts if isinstance(part, ToolResult)]
+    assert found == [id or "call_0" for _, id in results]
+    assert encode(request)[0]["messages"] == body["messages"]
+
+
+@pytest.mark.parametrize(
     ("value", "path"),
     [
         ({}, "model"),

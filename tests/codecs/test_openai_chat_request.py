@@ -16,11 +16,13 @@ from headgate.gateway.ir.message import (
     Media,
     Message,
     Opaque,
+    Part,
     Reasoning,
     ReasoningOptions,
     Refusal,
     Request,
     ResponseFormat,
+    Role,
     Text,
     Tool,
     ToolCall,
@@ -619,6 +621,14 @@ SAID: list[tuple[Request, dict[str, Any], list[tuple[str, str]]]] = [
     ),
     (Request(OTHER, "m", reasoning=ReasoningOptions("adaptive")), {}, [("emulated", "thinking.type")]),
     (Request(OTHER, "m", reasoning=ReasoningOptions("disabled")), {}, [("lost", "thinking.type")]),
+    *(
+        (Request(OTHER, model, reasoning=ReasoningOptions("disabled")), {"reasoning_effort": "none"}, [])
+        for model in ("gpt-5.1", "gpt-5.4-mini", "openai/gpt-5.2-2025-12-11")
+    ),
+    *(
+        (Request(OTHER, model, reasoning=ReasoningOptions("disabled")), {}, [("lost", "thinking.type")])
+        for model in ("gpt-5", "gpt-5-mini", "gpt-5.1-codex", "gpt-5.2-pro", "gpt-5.1-chat-latest", "gpt-4.1", "o3")
+    ),
     (Request(OTHER, "m", service_tier="standard_only"), {"service_tier": "default"}, [("emulated", "service_tier")]),
     (Request(OTHER, "m", service_tier="fancy"), {}, [("lost", "service_tier")]),
     (Request(OTHER, "m", user="u", metadata={"a": "b"}), {"user": "u", "metadata": {"a": "b"}}, []),
@@ -640,7 +650,7 @@ SAID: list[tuple[Request, dict[str, Any], list[tuple[str, str]]]] = [
 @pytest.mark.parametrize(("request_", "expected", "kinds"), SAID)
 def test_settings_of_another_format(request_: Request, expected: dict[str, Any], kinds: list[tuple[str, str]]) -> None:
     body, losses = encode(request_)
-    assert body == {"model": "m", "messages": [], **expected}
+    assert body == {"model": request_.model, "messages": [], **expected}
     assert [(loss.kind, loss.path) for loss in losses] == kinds
 
 
@@ -696,6 +706,49 @@ def test_a_message_of_which_nothing_is_left_is_not_sent() -> None:
     messages = (Message("assistant", (Reasoning("x"),)), Message("user", (Refusal("no"), Opaque("x", "y", b"{}"))))
     body, losses = encode(Request(OTHER, "m", messages))
     assert [m["role"] for m in body["messages"]] == ["user"] and len(losses) == 2
+
+
+@pytest.mark.parametrize(
+    ("after", "content", "calls"),
+    [
+        ([("assistant", (Text(""),))], None, ["c1"]),
+        ([("assistant", (Text("Wait."),))], "Wait.", ["c1"]),
+        ([("assistant", (ToolCall("c2", "b", "{}"),))], None, ["c1", "c2"]),
+        (
+            [("assistant", (Text("Wait."),)), ("assistant", (ToolCall("c2", "b", "{}"), Text("So.")))],
+            None,
+            ["c1", "c2"],
+        ),
+    ],
+)
+def test_nothing_stands_between_calls_and_their_results(
+    after: list[tuple[Role, tuple[Part, ...]]], content: str | None, calls: list[str]
+) -> None:
+    """Other formats take several messages of the model in a row: a client that keeps each chunk of a stream sends them."""
+    turns = [Message("assistant", (ToolCall("c1", "a", "{}"),)), *(Message(role, parts) for role, parts in after)]
+    results = [Message("tool", (ToolResult(id, (Text("x"),)),)) for id in calls]
+    body, losses = encode(Request("gemini", "m", (Message("user", (Text("hi"),)), *turns, *results)))
+    said, *told = body["messages"][1:]
+    assert said["role"] == "assistant"
+    assert [call["id"] for call in said["tool_calls"]] == calls
+    assert [(each["role"], each["tool_call_id"]) for each in told] == [("tool", id) for id in calls]
+    words = said["content"]
+    if len(after) == 2:
+        assert [block["text"] for block in words] == ["Wait.", "So."]
+    else:
+        assert words == content
+    assert not losses
+
+
+def test_a_message_after_the_results_is_one_of_its_own() -> None:
+    turns = (
+        Message("assistant", (ToolCall("c1", "a", "{}"),)),
+        Message("tool", (ToolResult("c1", (Text("x"),)),)),
+        Message("assistant", (Text("So."),)),
+        Message("assistant", (Text("Well."),)),
+    )
+    body, _ = encode(Request("gemini", "m", (Message("user", (Text("hi"),)), *turns)))
+    assert [each["role"] for each in body["messages"]] == ["user", "assistant", "tool", "assistant", "assistant"]
 
 
 def test_the_media_of_several_results_follow_them_all() -> None:

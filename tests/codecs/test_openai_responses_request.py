@@ -256,7 +256,7 @@ def test_a_conversation_of_another_format() -> None:
         Message("user", (Text("again"),)),
         tools=(Tool("look", b'{"type":"object"}'), Tool("run", kind="custom")),
         tool_choice=ToolChoice("tool", ("look",)),
-        max_output_tokens=9,
+        max_output_tokens=90,
         response_format=ResponseFormat("json_schema", None, b"{}"),
         stream=True,
     )
@@ -292,8 +292,9 @@ def test_a_conversation_of_another_format() -> None:
             {"type": "custom_tool_call_output", "call_id": "c2", "output": "b"},
             {"role": "user", "content": "again"},
         ],
-        "max_output_tokens": 9,
+        "max_output_tokens": 90,
         "text": {"format": {"type": "json_schema", "name": "response", "schema": {}}},
+        "store": False,
         "stream": True,
     }
     assert losses(request) == [("minted", "response_format.name")]
@@ -350,6 +351,8 @@ def test_what_of_a_user_is_lost(part: Any, noted: list[tuple[str, str]]) -> None
         ({"parallel_tool_calls": True}, [("lost", "parallel_tool_calls")]),
         ({"reasoning": ReasoningOptions("enabled", budget_tokens=5000)}, [("emulated", "reasoning.budget_tokens")]),
         ({"reasoning": ReasoningOptions("disabled")}, [("lost", "reasoning.mode")]),
+        ({"max_output_tokens": 1}, [("emulated", "max_output_tokens")]),
+        ({"max_output_tokens": 16}, []),
         ({"service_tier": "standard_only"}, [("emulated", "service_tier")]),
         ({"service_tier": "x"}, [("lost", "service_tier")]),
         ({"cache": CacheMark()}, [("lost", "cache")]),
@@ -368,6 +371,50 @@ def test_what_an_upstream_wants_otherwise() -> None:
     assert body["input"][2]["content"][0]["prompt_cache_breakpoint"] == {"mode": "explicit", "ttl": "30m"}
     assert body["store"] is False
     assert "instructions" not in body
+
+
+def test_a_limit_that_is_too_low_here() -> None:
+    request = foreign(Message("user", (Text("x"),)), max_output_tokens=1)
+    assert written(request)["max_output_tokens"] == 16
+    assert written(request, min_output_tokens=1)["max_output_tokens"] == 1
+    assert written(decode({"max_output_tokens": 1}))["max_output_tokens"] == 1
+
+
+SIGNED = Message("assistant", (Reasoning(redacted="gAAAA", origin=OWN), Text("x")))
+SEVERAL = Message("assistant", (Opaque(OWN, "reasoning", b'{"type":"reasoning","summary":[]}'), Text("x")))
+LOGPROBS = "message.output_text.logprobs"
+ENCRYPTED = "reasoning.encrypted_content"
+
+
+@pytest.mark.parametrize(
+    ("request_", "options", "wanted"),
+    [
+        (foreign(Message("user", (Text("x"),))), {}, (False, None)),
+        (foreign(Message("user", (Text("x"),))), {"store": None}, (None, None)),
+        (foreign(SIGNED), {}, (False, [ENCRYPTED])),
+        (foreign(SEVERAL), {}, (False, [ENCRYPTED])),
+        (foreign(SEVERAL), {"encrypted_reasoning": False}, (False, None)),
+        (foreign(reasoning=ReasoningOptions(effort="low"), logprobs=True), {}, (False, [LOGPROBS, ENCRYPTED])),
+        (foreign(reasoning=ReasoningOptions(summary="auto")), {}, (False, [ENCRYPTED])),
+        (foreign(reasoning=ReasoningOptions("enabled", budget_tokens=2000)), {}, (False, [ENCRYPTED])),
+        (foreign(reasoning=ReasoningOptions("disabled", "none")), {}, (False, None)),
+        (foreign(reasoning=ReasoningOptions("disabled")), {}, (False, None)),
+        (foreign(reasoning=ReasoningOptions("adaptive")), {}, (False, None)),
+        (decode({"reasoning": {"effort": "low"}}), {}, (None, None)),
+        (decode({"reasoning": {"effort": "low"}, "store": True, "include": [LOGPROBS]}), {}, (True, [LOGPROBS])),
+    ],
+)
+def test_nothing_is_stored_and_reasoning_comes_back(
+    request_: Request, options: dict[str, Any], wanted: tuple[Any, Any]
+) -> None:
+    body = written(request_, **options)
+    assert (body.get("store"), body.get("include")) == wanted
+
+
+def test_a_caller_of_chat_may_have_its_answer_stored() -> None:
+    asked = {"model": "m", "messages": [{"role": "user", "content": "x"}], "store": True}
+    request = CHAT.decode_request(json.dumps(asked).encode(), RequestFacts())
+    assert written(request)["store"] is True
 
 
 def test_a_result_that_answers_no_call() -> None:

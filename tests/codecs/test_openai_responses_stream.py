@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from headgate.gateway.codecs.base import AnswerContext
+from headgate.gateway.codecs.openai_chat import CODEC as CHAT
 from headgate.gateway.codecs.openai_responses import CODEC
 from headgate.gateway.errors import Cancelled, Cut, Malformed, Overloaded, RateLimited, UpstreamError
 from headgate.gateway.ir.event import (
@@ -21,6 +22,7 @@ from headgate.gateway.ir.event import (
     PartPatch,
     PartStart,
     PartStop,
+    ResponsePatch,
     ResponseStart,
     ResponseStop,
     Terminator,
@@ -135,8 +137,8 @@ def test_words_and_their_order() -> None:
     events, error = decode(read("text"))
     assert error is None
     assert [type(event) for event in events] == [
-        *(ResponseStart, PartStart, PartDelta, PartDelta, PartDelta, PartStop, ChoiceStop, UsageReport),
-        *(type(events[-3]), ResponseStop, Terminator),
+        *(ResponseStart, PartStart, PartDelta, PartDelta, PartDelta, PartStop),
+        *(ResponsePatch, ChoiceStop, UsageReport, ResponseStop, Terminator),
     ]
     assert (
         "".join(event.text for event in events if isinstance(event, PartDelta))
@@ -549,3 +551,62 @@ def test_the_providers_own_error_goes_through(name: str) -> None:
     # An error event alone is not the end of a response.
     assert (b"response.failed" in rest) is (name == "error")
     frames(out)
+
+
+def test_an_error_before_anything_else_is_numbered_behind_the_beginning() -> None:
+    decoder, encoder = CODEC.stream_decoder(), CODEC.stream_encoder(CONTEXT)
+    assert decoder.feed(event("error", sequence_number=0, code="server_error", message="No.", param=None)) is None
+    values = frames(encoder.close(decoder.error))
+    assert [value["type"] for value in values] == [
+        *("response.created", "response.in_progress", "error", "response.failed"),
+    ]
+
+
+def test_words_of_content_that_nobody_knows_are_left_out() -> None:
+    message = {"id": "m", "type": "message", "role": "assistant", "status": "in_progress", "content": []}
+    data = (
+        event("response.created", response={"id": "r", "model": "m", "created_at": 7, "output": []})
+        + event("response.output_item.added", output_index=0, item=message)
+        + event("response.output_text.delta", output_index=0, content_index=0, delta="a")
+        + event("response.content_part.done", output_index=0, content_index=1, part={"type": "hologram"})
+        + event("response.output_text.delta", output_index=0, content_index=1, delta="b")
+    )
+    events, _ = decode(data)
+    assert [each.text for each in events if isinstance(each, PartDelta)] == ["a"]
+    assert b'"b"' not in encode([*events, PartDelta(1, "b")], size=1)
+
+
+# -- the tier, which Chat Completions spells the same
+
+
+def test_the_tier_is_told_to_callers_of_chat() -> None:
+    response = {"id": "r", "model": "m", "created_at": 7, "output": [], "status": "in_progress", "service_tier": "auto"}
+    done = response | {"status": "completed", "service_tier": "flex", "usage": {"input_tokens": 1, "output_tokens": 1}}
+    events, error = decode(
+        event("response.created", response=response)
+        + event("response.output_text.delta", output_index=0, content_index=0, delta="a")
+        + event("response.completed", response=done)
+    )
+    assert error is None
+    encoder = CHAT.stream_encoder(AnswerContext("r1", stream_usage=True))
+    data = encoder.encode(Chunk(tuple(events))) + encoder.close(None)
+    chunks = [json.loads(frame.removeprefix(b"data: ")) for frame in data.split(b"\n\n") if frame[6:7] == b"{"]
+    assert [chunk["service_tier"] for chunk in chunks] == ["auto", "auto", "flex", "flex"]
+    whole = CHAT.encode_response(events, CONTEXT)
+    assert json.loads(whole.body)["service_tier"] == "flex"
+    of_one = CHAT.encode_response(CODEC.decode_response(json.dumps(done).encode()), CONTEXT)
+    assert json.loads(of_one.body)["service_tier"] == "flex"
+    assert [loss.path for loss in (*encoder.losses, *whole.losses, *of_one.losses) if "tier" in loss.path] == []
+
+
+def test_the_tier_of_chat_is_told_here() -> None:
+    start = ResponseStart("id_1", "m", 7, "auto", format="openai.chat")
+    text = told(Text(""), PartDelta(0, "a"))
+    patch = ResponsePatch({"service_tier": Raw(b'"flex"'), "system_fingerprint": Raw(b'"fp"')})
+    events = [start, *text, patch, ChoiceStop("stop"), ResponseStop(), Terminator()]
+    encoder = CODEC.stream_encoder(CONTEXT)
+    values = frames(encoder.encode(Chunk(tuple(events))) + encoder.close(None))
+    assert values[0]["response"]["service_tier"] == "auto"
+    assert values[-1]["response"]["service_tier"] == "flex"
+    assert json.loads(CODEC.encode_response(events, CONTEXT).body)["service_tier"] == "flex"
+    assert [loss.path for loss in encoder.losses if loss.kind == "lost"] == ["system_fingerprint"]

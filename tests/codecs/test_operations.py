@@ -16,6 +16,7 @@ from headgate.gateway.codecs.operations.gemini import WIRE as GEMINI
 from headgate.gateway.codecs.operations.moderations import Moderations
 from headgate.gateway.codecs.operations.ollama import WIRE as OLLAMA
 from headgate.gateway.codecs.operations.rerank import Rerank, SameRerank
+from headgate.gateway.codecs.operations.voyage import VoyageRerank
 from headgate.gateway.doors import OPERATIONS, format_at, path_of
 from headgate.gateway.errors import Malformed
 from headgate.gateway.ir.message import Message, Text
@@ -89,7 +90,9 @@ ANSWERS: list[tuple[Service, bytes, bytes]] = [
     (Rerank(CohereRerank()), RERANK, b'{"results": [{"index": 2, "relevance_score": 1}]}'),
     (Rerank(CohereRerank()), RERANK, b'{"results": [{"index": 0}]}'),
     (SameRerank(), RERANK, b'{"results": [{"index": -1, "relevance_score": 1}]}'),
-    (SameRerank(), RERANK, b'{"data": []}'),
+    (SameRerank(), RERANK, b'{"ranking": []}'),
+    (SameRerank(), RERANK, b'{"data": [{"index": 2, "relevance_score": 1}]}'),
+    (Rerank(VoyageRerank()), RERANK, b'{"results": []}'),
     (Moderations(), b'{"input": "a"}', b'{"id": "x"}'),
 ]
 
@@ -114,3 +117,26 @@ def test_vectors_are_in_the_order_of_their_indexes() -> None:
         "y": 2,
     }
     assert [(loss.kind, loss.path) for loss in finished.losses] == [("minted", "usage")]
+
+
+@pytest.mark.parametrize(
+    ("more", "sent", "lost"),
+    [
+        ({}, {"truncation": False}, []),
+        ({"top_n": 1, "return_documents": True}, {"top_k": 1, "truncation": False}, ["return_documents"]),
+        ({"top_n": 9}, {"top_k": 2, "truncation": False}, []),
+        ({"top_k": 1, "truncation": True}, {"top_k": 1, "truncation": True}, []),
+        ({"max_tokens_per_doc": 9, "odd": 1}, {"truncation": False}, ["odd", "max_tokens_per_doc"]),
+    ],
+)
+def test_voyage_has_words_of_its_own(more: dict[str, Any], sent: dict[str, Any], lost: list[str]) -> None:
+    asked = {"model": "m", "query": "q", "documents": ["a", {"text": "b"}]}
+    errand = Rerank(VoyageRerank()).errand(json.dumps({**asked, **more}).encode(), "rerank-2.5")
+    (request,) = errand.requests
+    assert request.path == "/rerank"
+    assert json.loads(request.body) == {"model": "rerank-2.5", "query": "q", "documents": ["a", "b"], **sent}
+    assert [loss.path for loss in errand.losses] == lost
+    answer = b'{"object": "list", "data": [{"index": 1, "relevance_score": 0.5}], "model": "m", "usage": {"total_tokens": 7}}'
+    told = json.loads(errand.finish([answer]).body)
+    assert told["usage"] == {"prompt_tokens": 7, "total_tokens": 7}
+    assert [(each["index"], each["relevance_score"]) for each in told["results"]] == [(1, 0.5)]

@@ -28,6 +28,8 @@ upstreams:
   messages-instruction:
     {{adapter: anthropic, base_url: "{base}", key: env:TEST_PROVIDER_KEY, emulate: {{structured_output: instruction}}}}
   ollama-tool: {{adapter: ollama, base_url: "{base}", key: env:TEST_PROVIDER_KEY, emulate: {{structured_output: tool}}}}
+  ollama-instruction:
+    {{adapter: ollama, base_url: "{base}", key: env:TEST_PROVIDER_KEY, emulate: {{structured_output: instruction}}}}
   fanned: {{<<: *chat, emulate: {{n: 4}}, chain: [{{retry: {{tries: 2, backoff: 1ms}}}}]}}
   tells: {{<<: *chat, emulate: {{stream: tell}}}}
   gathers: {{<<: *chat, emulate: {{stream: gather}}}}
@@ -42,6 +44,7 @@ routes:
   - {{name: messages-tool, match: {{model: messages-tool}}, to: messages-tool}}
   - {{name: messages-instruction, match: {{model: messages-instruction}}, to: messages-instruction}}
   - {{name: ollama-tool, match: {{model: ollama-tool}}, to: ollama-tool}}
+  - {{name: ollama-instruction, match: {{model: ollama-instruction}}, to: ollama-instruction}}
   - {{name: fanned, match: {{model: fanned}}, to: fanned}}
   - {{name: tells, match: {{model: tells}}, to: tells}}
   - {{name: gathers, match: {{model: gathers}}, to: gathers}}

@@ -299,6 +299,17 @@ async def test_whole_and_stream_agree(provider: FakeProvider, house: House, stre
 
 
 @both
+async def test_a_format_without_turns_has_no_mending(provider: FakeProvider, house: House, stream: bool) -> None:
+    """A prompt of Ollama's cannot tell the model what it answered: the answer is wrong, and not the caller."""
+    provider.answer(script(Say('{"n":"x"}')))
+    call = {"model": "ollama-instruction", "prompt": "Number?", "format": SCHEMA, "stream": stream}
+    async with httpx.AsyncClient() as client:
+        response = await client.post(house.base + "/api/generate", json=call)
+    assert response.status_code == 502
+    assert response.json()["error"].startswith("the model did not keep to the schema: $.n")
+
+
+@both
 @pytest.mark.parametrize("model", ["messages-tool", "chat-instruction"])
 async def test_a_pydantic_model_by_responses(
     provider: FakeProvider, chat: openai.AsyncOpenAI, model: str, stream: bool

@@ -37,7 +37,8 @@ class Seen:
 class FilesProvider:
     """OpenAI, Anthropic and Gemini at one address. ``failing`` are numbers of requests, from 1, and the status they get.
 
-    ``early`` refuses uploads before they are read; ``cut_after`` breaks an answer off after so many bytes.
+    ``early`` refuses uploads before they are read; ``cut_after`` breaks an answer off after so many bytes. ``results_at`` is
+    where a batch that has ended says its results are.
     """
 
     base: str = ""
@@ -47,6 +48,7 @@ class FilesProvider:
     pause_s: float = 0.0
     cut_after: int | None = None
     redirect: str = ""
+    results_at: str = ""
     download: int = 3 * len(PIECE)
     socket_close: tuple[int, bytes] = (1000, b"bye")
     handshake: int = 0
@@ -131,7 +133,18 @@ class FilesProvider:
             return web.json_response(
                 {"id": path.rpartition("/")[2], "deleted": True, "object": "file"}, headers=headers
             )
-        return web.json_response(self._object(path), headers=headers)
+        if path.endswith("/results"):
+            result = {"custom_id": "a", "result": {"type": "expired"}}
+            return web.Response(body=json.dumps(result).encode(), headers={"content-type": "application/x-jsonl"})
+        if path.endswith("/realtime/calls"):
+            headers |= {"location": "/v1/realtime/calls/rtc_1", "content-type": "application/sdp"}
+            return web.Response(status=201, body=b"v=0 answer", headers=headers)
+        if "stream" in request.query:
+            return web.Response(body=b"data: {}\n\n", headers={**headers, "content-type": "text/event-stream"})
+        told = self._object(path)
+        if self.results_at and "messages/batches" in path:
+            told |= {"processing_status": "ended", "ended_at": "2026-11-21T01:00:00Z", "results_url": self.results_at}
+        return web.json_response(told, headers=headers)
 
     @staticmethod
     def _object(path: str) -> dict[str, Any]:
@@ -189,6 +202,8 @@ class FilesProvider:
         socket = web.WebSocketResponse(protocols=("realtime",), max_msg_size=1 << 26)
         await socket.prepare(request)
         self.sockets.append(socket)
+        if "/ws/google" in request.path:
+            return await self._live(socket)
         await socket.send_str(
             json.dumps({"type": "session.created", "event_id": "e1", "session": {"type": "realtime"}})
         )
@@ -203,6 +218,19 @@ class FilesProvider:
                 request.transport.abort()
             else:
                 await socket.send_str(message.data)
+        return socket
+
+    async def _live(self, socket: web.WebSocketResponse) -> web.StreamResponse:
+        """Gemini's, whose messages are binary."""
+        async for message in socket:
+            told = json.loads(message.data)
+            self.last.body += message.data.encode()
+            if "setup" in told:
+                answer: dict[str, Any] = {"setupComplete": {}}
+            else:
+                turn = {"role": "model", "parts": [{"text": "Hello."}]}
+                answer = {"serverContent": {"modelTurn": turn, "turnComplete": True}}
+            await socket.send_bytes(json.dumps(answer).encode())
         return socket
 
 

@@ -47,7 +47,7 @@ class OperationsProvider:
     """All of these providers at one address. ``failing`` are the numbers of the requests, from 1, that fail, with a status.
 
     ``slow_s`` is how long an answer takes; ``most_inputs`` what OpenAI's endpoint takes. ``floats_only``: as servers do that do
-    not know ``encoding_format``.
+    not know ``encoding_format``. ``ranked_as`` is what the likes of Jina call the results.
     """
 
     base: str = ""
@@ -62,10 +62,13 @@ class OperationsProvider:
     most_under_way: int = 0
     cut_off: int = 0
     short: bool = False
+    ranked_as: str = "results"
+    targets: list[str] = field(default_factory=list)
 
     async def serve(self, request: web.Request) -> web.Response:
         """Answer one request."""
         self.paths.append(request.path)
+        self.targets.append(request.raw_path)
         self.raw.append(await request.read())
         body = json.loads(self.raw[-1])
         self.bodies.append(body)
@@ -134,11 +137,12 @@ class OperationsProvider:
         if self.short:
             vectors.pop()
         tokens = sum(map(len, given))
+        more = {"total_tokens": tokens + 1, "cost": 0.5} if self.floats_only else {"total_tokens": tokens}
         return {
             "object": "list",
             "data": [{"object": "embedding", "index": at, "embedding": each} for at, each in enumerate(vectors)],
             "model": body["model"],
-            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+            "usage": {"prompt_tokens": tokens, **more},
         }
 
     def _gemini(self, path: str, body: Any) -> Any:
@@ -211,7 +215,7 @@ class OperationsProvider:
         return {
             "model": body["model"],
             "usage": {"total_tokens": 15, "prompt_tokens": 15},
-            "results": self._ranked(body["documents"], body.get("top_n")),
+            self.ranked_as: self._ranked(body["documents"], body.get("top_n")),
         }
 
     @staticmethod

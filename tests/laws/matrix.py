@@ -32,6 +32,7 @@ Verdict = Literal["lossless", "ledgered", "refused", "unsaid", "silent"]
 UNSAID: Final = {
     "date": "when an answer was made: where a format has no date, none is missed",
     "durations": "how long a server took stands among what it counts, and is told in its own format alone",
+    "usage: what else is counted": "predictions, searches, prices and the like are each provider's own, as durations are",
 }
 """Features of answers that a format may lack without a word in the ledger, and why."""
 FEATURES: Final = (*CONTENT, *SETTINGS)
@@ -179,7 +180,7 @@ def _verdict(
     held = answer.read(fold(told.events)) == answer.read(fold(events))
     if held and not losses:
         return Cell(here, there, answer.name, "lossless", held)
-    if not losses:
+    if not losses and not answer.bodies[here]:
         # What is lost of every answer, its id among them, may be what is asked here.
         losses = tuple(loss for loss in told.losses if loss.kind != "minted")
     silent: Verdict = "unsaid" if answer.name in UNSAID else "silent"

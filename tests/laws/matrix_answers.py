@@ -224,6 +224,12 @@ def usage(*fields: str) -> Callable[[Response], object]:
     return lambda it: None if it.usage is None else tuple(getattr(it.usage, name) for name in fields)
 
 
+def counted(response: Response) -> object:
+    """Whether usage tells what only its provider counts, of which each example has 77."""
+    usage = response.usage
+    return usage is not None and any(b"77" in bytes(raw) for raw in usage.raw.values())
+
+
 def stops(response: Response) -> object:
     return [(it.reason, it.stop_sequence) for it in response.choices]
 
@@ -560,6 +566,28 @@ ANSWERS: Final = (
                 }
             },
             ANTHROPIC: {"usage": {"input_tokens": 3, "cache_creation_input_tokens": 2, "output_tokens": 3}},
+        },
+    ),
+    Answer(
+        "usage: what else is counted",
+        counted,
+        True,
+        {
+            OPENAI: {
+                "usage": {
+                    "prompt_tokens": 5,
+                    "completion_tokens": 3,
+                    "total_tokens": 8,
+                    "completion_tokens_details": {"accepted_prediction_tokens": 77},
+                }
+            },
+            ANTHROPIC: {
+                "usage": {
+                    "input_tokens": 5,
+                    "output_tokens": 3,
+                    "server_tool_use": {"web_search_requests": 77, "web_fetch_requests": 0},
+                }
+            },
         },
     ),
     Answer(

@@ -285,6 +285,22 @@ MEDIA: Final = (
         },
     ),
     Feature(
+        "search result",
+        plain_documents,
+        ["Then\nhttps://a.example/\nlong ago"],
+        {
+            ANTHROPIC: user(
+                {"type": "text", "text": "hi"},
+                {
+                    "type": "search_result",
+                    "source": "https://a.example/",
+                    "title": "Then",
+                    "content": [{"type": "text", "text": "long ago"}],
+                },
+            ),
+        },
+    ),
+    Feature(
         "file of a provider",
         media("file_id"),
         [("file_1",)],

@@ -92,6 +92,7 @@ THINKING: Final = (
         "auto",
         {
             RESPONSES: {"reasoning": {"summary": "auto"}},
+            ANTHROPIC: {"thinking": {"type": "adaptive", "display": "summarized"}},
             GEMINI: config(thinkingConfig={"includeThoughts": True}),
         },
     ),

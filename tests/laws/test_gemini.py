@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -231,6 +231,7 @@ MEANT: Final[tuple[tuple[str, object, bytes], ...]] = (
 ELSEWHERE: Final[tuple[tuple[str, object, bytes], ...]] = (
     ("logprobs", True, b'"responseLogprobs":true'),
     ("think", True, b'"includeThoughts":true'),
+    (r"thinking\.display", "summarized", b'"includeThoughts":true'),
     (r"tool_choice\.allowed_tools\.mode", "required", b'"ANY"'),
     (r".*\.is_error", True, b'{"error":'),
     (r".*\.input_audio\.format", "mp3", b"audio/mpeg"),
@@ -247,6 +248,24 @@ def camel(name: str | int) -> str | int:
     return re.sub(r"(?<=[a-z])_([a-z])", lambda it: it[1].upper(), name) if isinstance(name, str) else name
 
 
+def blobs(value: object) -> Iterator[dict[str, str]]:
+    """Yield the files in a body."""
+    if isinstance(value, list):
+        for each in value:
+            yield from blobs(each)
+    if isinstance(value, dict):
+        for name, each in value.items():
+            yield from (each,) if name == "inlineData" else blobs(each)
+
+
+def plain(data: str) -> bytes:
+    """The bytes of base64, none if it is nothing of the kind."""
+    try:
+        return base64.b64decode(data, validate=True)
+    except ValueError:
+        return b""
+
+
 def unnamed(here: str, body: dict[str, Any], encoded: Encoded, there: str = "") -> list[Leaf]:
     """Return what is neither in the translated request nor in the ledger."""
     out = encoded.body + (encoded.path or "").encode()
@@ -254,12 +273,14 @@ def unnamed(here: str, body: dict[str, Any], encoded: Encoded, there: str = "") 
         missing = other_unnamed(here, body, encoded.body, encoded.losses)
         missing = [leaf for leaf in missing if leaf.path != ("model",) or str(leaf.value) not in out.decode()]
         missing = [it for it in missing if not is_meant(ELSEWHERE, it, ".".join(map(str, it.path)), encoded.body)]
-        # The words of enums are capitals there; a document of plain text is one in base64.
+        # The words of enums are capitals there; what a document of plain text says stands in base64.
+        words = set(re.findall(rb"[\w+/=]+", out))
+        files = b"\n".join(plain(it["data"]) for it in blobs(json.loads(encoded.body)))
         return [
             it
             for it in missing
             if not isinstance(it.value, str)
-            or not {it.value.upper().encode(), base64.b64encode(it.value.encode())} & set(re.findall(rb"[\w+/=]+", out))
+            or (it.value.upper().encode() not in words and it.value.encode() not in files)
         ]
     told = list(leaves(json.loads(encoded.body)))
     missing = []

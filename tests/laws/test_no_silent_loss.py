@@ -72,6 +72,7 @@ MEANT: Final[dict[str, tuple[tuple[str, object, str], ...]]] = {
 
 ELSEWHERE: Final[dict[tuple[str, str], tuple[tuple[str, object, str], ...]]] = {
     (OPENAI, RESPONSES): ((r"logprobs", True, "asked for by include: tested below"),),
+    (ANTHROPIC, RESPONSES): ((r"thinking\.display", "summarized", "reasoning.summary is auto: thinking, shown"),),
     (RESPONSES, OPENAI): ((r"include\.\d+", "message.output_text.logprobs", "asked for by logprobs: tested below"),),
 }
 """The same, of two formats alone."""
@@ -151,7 +152,7 @@ def test_the_page_lists_every_setting(format: str) -> None:
 
 def noted(here: str, there: str, body: dict[str, Any]) -> list[tuple[str, str]]:
     """Return kind and path of the losses of a request with these members."""
-    said: dict[str, Any] = {"max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+    said: dict[str, Any] = {"max_tokens": 90, "messages": [{"role": "user", "content": "hi"}]}
     least = {"model": "m"} | ({"input": "hi"} if here == RESPONSES else said)
     request = CODECS[here].decode_request(json.dumps(least | body).encode(), RequestFacts())
     return [(loss.kind, loss.path) for loss in CODECS[there].encode_request(request, UpstreamFacts()).losses]
@@ -363,6 +364,9 @@ RESPONSES_PLACES: Final[list[tuple[str, str, dict[str, Any], list[tuple[str, str
         },
         [("lost", "messages[0].content[0]"), ("lost", "messages[1].content[0].is_error")],
     ),
+    (ANTHROPIC, RESPONSES, {"max_tokens": 1}, [("emulated", "max_tokens")]),
+    (OPENAI, RESPONSES, {"max_tokens": 1}, [("emulated", "max_tokens")]),
+    (OPENAI, RESPONSES, {"max_tokens": None, "max_completion_tokens": 1}, [("emulated", "max_completion_tokens")]),
 ]
 
 

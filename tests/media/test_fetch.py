@@ -173,6 +173,7 @@ async def test_nobody_there() -> None:
         ("data:image/png;base64,AAAA", ["*"], False),
         ("https://", ["*"], False),
         ("https://images.example:nonsense/a", ["*"], False),
+        ("https://images.example:0/a", ["*"], False),
         ("", ["*"], False),
     ],
 )

@@ -56,6 +56,13 @@ def test_the_formats_are_those_that_rules_know() -> None:
         ("/v1beta/models/m:embedContent", "", GEMINI, "/v1beta/models/m:embedContent", False),
         ("/v1/models/m:predictLongRunning", "", GEMINI, "/v1/models/m:predictLongRunning", True),
         ("/v1beta/models/m/operations/o1", "", GEMINI, "/v1beta/models/m/operations/o1", True),
+        ("/v1beta/environments/e/files/a", "", GEMINI, "/v1beta/environments/e/files/a", True),
+        ("/v1/environments", "", ANTHROPIC, "/v1/environments", True),
+        ("/v1/environments", "gemini", GEMINI, "/v1/environments", True),
+        ("/v1/agents", "", OPENAI, "/v1/agents", True),
+        ("/v1/agents", "anthropic", ANTHROPIC, "/v1/agents", True),
+        ("/v1/decisions", "", OPENAI, "/v1/decisions", False),
+        ("/v1/tunnels/t/reveal_token", "", ANTHROPIC, "/v1/tunnels/t/reveal_token", True),
     ],
 )
 def test_what_is_passed_on(path: str, api: Api, format: str, spelled: str, kept: bool) -> None:
@@ -142,3 +149,42 @@ def test_paths_that_could_be_read_in_two_ways(path: str) -> None:
 def test_models_in_paths() -> None:
     assert model_at("/v1beta/models/gemini-x:embedContent") == "gemini-x"
     assert model_at("/v1/files/gemini-x") == ""
+
+
+# -- what official SDKs ask for
+
+
+RESOURCES: dict[str, tuple[str, ...]] = {
+    "": (
+        *("agents", "assistants", "audio/speech", "batches", "chat/completions/x/messages", "chatkit/sessions"),
+        *(
+            "containers",
+            "content_provenance_checks",
+            "conversations",
+            "decisions",
+            "evals",
+            "files",
+            "fine_tuning/jobs",
+        ),
+        *("images/edits", "live/calls", "models/x", "realtime/calls", "responses/compact", "safety/alerts/x"),
+        *("safety/cases/x", "skills", "threads/runs", "uploads/x/parts", "vaults", "vector_stores", "videos"),
+    ),
+    "anthropic": (
+        *("agents", "complete", "deployment_runs", "deployments", "dreams", "environments", "files", "memory_stores"),
+        *("messages/batches", "sessions", "skills", "tunnels", "tunnels/x/certificates", "user_profiles", "vaults"),
+    ),
+    "gemini": (
+        *("agents", "auth_tokens", "batches", "cachedContents", "credentials", "decisions", "environments"),
+        *("environments/x/files/y", "fileSearchStores", "files", "interactions", "operations", "triggers/x/executions"),
+        *("tunedModels", "tuningJobs", "voices", "webhooks", "webhooks/x:rotateSigningSecret"),
+    ),
+}
+"""What openai 3.52, anthropic 2.11 and google-genai 3.4 ask for, and no door serves."""
+ASKED = [(api, path) for api, paths in RESOURCES.items() for path in paths]
+
+
+@pytest.mark.parametrize(("api", "path"), ASKED)
+def test_what_an_official_sdk_asks_for_is_known(api: Api, path: str) -> None:
+    """It is passed on or a typed 501, never a 404, as if there were no such thing."""
+    place = place_of(("/v1beta/" if api == "gemini" else "/v1/") + path, api)
+    assert place is not None and place.format == f"{api or 'openai'}.passthrough"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from headgate.gateway.errors import CallerError
 from headgate.gateway.passing.request import Passed, Socket, Upload
 from headgate.gateway.server.uploads import Uploads
 
@@ -22,7 +23,17 @@ class Rest:
 
 def held(body: bytes, media_type: str, *, rest: bool = False) -> Passed:
     upload = Upload(body, Rest() if rest else None, None if rest else len(body))
-    return Passed("POST", "/v1/audio/x", upload=upload, media_type=media_type)
+    return Passed("POST", "/v1/audio/x", upload=upload, media_type=media_type, boundary="b")
+
+
+def form(*parts: tuple[str, str]) -> bytes:
+    """A form: what stands after ``form-data;`` of each part, and its value."""
+    written = [f"--b\r\nContent-Disposition: form-data; {name}\r\n\r\n{value}\r\n" for name, value in parts]
+    return "".join([*written, "--b--\r\n"]).encode()
+
+
+EMBEDDED = form(('name="model"', "cheap")).decode().replace("--b", "--c")
+LONG = b'{"prompt": "\\"model\\": \\"no\\" {[", "opts": {"model": "no"}, "list": ["model", {"model": 1}], '
 
 
 @pytest.mark.parametrize(
@@ -34,7 +45,19 @@ def held(body: bytes, media_type: str, *, rest: bool = False) -> Passed:
         (held(b'{"model": "tts-1"}', "application/json"), "tts-1"),
         (held(b'{"model": 5}', "application/json"), ""),
         (held(b"[]", "application/json"), ""),
-        (held(b'{"model": "tts-1", "input": "', "application/json", rest=True), ""),
+        (held(form(('name="model_options"', "x"), ('name="model"', "w")), "multipart/form-data"), "w"),
+        (held(form(("name=model", "w")), "multipart/form-data"), "w"),
+        (held(form(('name="file"; filename="a"', EMBEDDED), ('name="model"', "w")), "multipart/form-data"), "w"),
+        (held(form(('name="file"; filename="; name=model"', "x")), "multipart/form-data"), ""),
+        (held(form(('name="model"', "a\r\nb")), "multipart/form-data"), ""),
+        (held(form(('name="model"', "whis"))[:-12], "multipart/form-data", rest=True), ""),
+        (held(b'{"model": "tts-1", "input": "', "application/json", rest=True), "tts-1"),
+        (held(LONG + b'"model" : "a\\u002db", "x": "', "application/json", rest=True), "a-b"),
+        (held(LONG + b'"mod\\u0065l":"a", "x": "', "application/json", rest=True), "a"),
+        (held(LONG + b'"x": "\\"model\\": \\"no', "application/json", rest=True), ""),
+        (held(LONG + b'"model": "cut', "application/json", rest=True), ""),
+        (held(b'{"a": {}} "model": "x"', "application/json", rest=True), ""),
+        (held(b'["model", "x", {"model": "y"}, ', "application/json", rest=True), ""),
         (held(b'{"model": "tts-1"}', "text/plain"), ""),
         (Passed("POST", "/v1beta/models/a%20b:embedContent"), "a b"),
         (Passed("GET", "/v1/realtime", "x=1&model=gpt%2Dx", socket=Socket((), 1)), "gpt-x"),
@@ -51,7 +74,25 @@ def test_models(passed: Passed, model: str) -> None:
         assert (renamed.path, renamed.query, renamed.upload.head) == (passed.path, passed.query, passed.upload.head)
 
 
+@pytest.mark.parametrize(
+    "passed",
+    [
+        held(form(('name="model"', "cheap"), ('name="model"', "dear")), "multipart/form-data"),
+        held(form(('name="model"', "cheap"), ('name="model"', "cheap")), "multipart/form-data"),
+        held(b'{"model": "cheap", "model": "dear"}', "application/json"),
+    ],
+)
+def test_a_body_that_names_two_models_is_refused(passed: Passed) -> None:
+    """Rules would look at the one, and the provider take the other."""
+    with pytest.raises(CallerError):
+        _ = passed.model
+    with pytest.raises(CallerError):
+        passed.renamed("other")
+
+
 def test_renaming_touches_nothing_else() -> None:
+    body = LONG + b'"model" : "a", "x": "'
+    assert held(body, "application/json", rest=True).renamed("b").upload.head == body.replace(b'"a"', b'"b"')
     assert held(FORM, "multipart/form-data").renamed("w").upload.head == FORM.replace(b"whisper-1", b"w")
     socket = Socket(("realtime",), 1)
     talk = Passed("GET", "/v1/realtime", "a=%20&model=x&b=model", socket=socket).renamed("y z")

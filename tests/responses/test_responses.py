@@ -14,7 +14,13 @@ from headgate.gateway.ir.message import Text
 from headgate.gateway.responses import errors, pages
 from headgate.gateway.responses.kept import Kept, Policy, conversation, keep, key_of, read
 from headgate.gateway.responses.recorder import Recorder
-from headgate.gateway.responses.request import carries_foreign_reasoning, items_of, read_asked, write_out
+from headgate.gateway.responses.request import (
+    carries_foreign_reasoning,
+    items_of,
+    read_asked,
+    with_encrypted_reasoning,
+    write_out,
+)
 from headgate.gateway.stores.base import get_one
 from headgate.gateway.stores.memory import MemoryStore
 from hypothesis import given, settings
@@ -254,3 +260,27 @@ def test_a_page_that_nobody_can_mean(query: dict[str, str]) -> None:
 def test_a_long_id_is_not_repeated_whole() -> None:
     for error in (errors.not_found("x" * 5000), errors.previous_not_found("x" * 5000)):
         assert len(CODEC.encode_error(error, "req")[2]) < 400
+
+
+ENCRYPTED = "reasoning.encrypted_content"
+
+
+@pytest.mark.parametrize(
+    ("members", "include"),
+    [
+        ({"store": False, "reasoning": {"effort": "low"}}, [ENCRYPTED]),
+        ({"store": False, "reasoning": {"summary": "auto"}, "include": ["x"]}, ["x", ENCRYPTED]),
+        ({"store": False, "reasoning": {"effort": "low"}, "include": [ENCRYPTED]}, [ENCRYPTED]),
+        ({"store": False, "reasoning": {"effort": "none"}}, None),
+        ({"store": False, "reasoning": None, "include": None}, None),
+        ({"store": False}, None),
+        ({"reasoning": {"effort": "low"}}, None),
+        ({"store": False, "reasoning": {"effort": 5}}, None),
+        ({"store": False, "reasoning": {"effort": "low"}, "include": "x"}, "x"),
+    ],
+)
+def test_reasoning_is_asked_for_where_nobody_stores_it(members: dict[str, Any], include: Any) -> None:
+    body = json.dumps({"model": "m", "input": "hi"} | members).encode()
+    told = with_encrypted_reasoning(body, read_asked(body))
+    assert json.loads(told).get("include") == include
+    assert (told is body) is (include == members.get("include"))

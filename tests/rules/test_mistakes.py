@@ -250,8 +250,8 @@ MISTAKES = [
     ),
     (
         "E061",
-        f"{SIM}routes:\n  - {{name: e, match: {{§format: openai.embeddings}}, to: sim}}\n",
-        "is for openai.embeddings, which sim does not serve",
+        f"{SIM}routes:\n  - {{name: e, match: {{§format: openai.moderations}}, to: sim}}\n",
+        "is for openai.moderations, which sim does not serve",
         "adapter: openai",
     ),
     ("E045", "targets:\n  a:\n    select:\n      - use: sim\n      - §use: sim\n", "never reached", "move it up"),

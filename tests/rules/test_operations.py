@@ -18,15 +18,15 @@ version: 1
 server: {anonymous: allow}
 upstreams:
   claude: {adapter: anthropic}
-  sim: {adapter: simulator}
+  second: {adapter: anthropic}
   local: {adapter: ollama}
   cohere: {adapter: cohere}
   "off": {adapter: openai, key: "env:HEADGATE_NOT_SET?"}
 targets:
-  cases: {select: [{match: {request.tokens: {gt: 99}}, use: claude}, {use: inner}], on_failure: [{kinds: [quota], use: sim}]}
+  cases: {select: [{match: {request.tokens: {gt: 99}}, use: claude}, {use: inner}], on_failure: [{kinds: [quota], use: second}]}
   inner: {select: [{split: [{use: claude, weight: 9}, {use: local/x, weight: 1}]}]}
-  fallback: {select: [{use: claude}], on_failure: [{kinds: [quota], use: sim}, {kinds: [quota], use: cohere}]}
-  nobody: {select: [{match: {model: x}, use: claude}, {use: sim}]}
+  fallback: {select: [{use: claude}], on_failure: [{kinds: [quota], use: second}, {kinds: [quota], use: cohere}]}
+  nobody: {select: [{match: {model: x}, use: claude}, {use: second}]}
 routes:
   - {name: maybe, match: {format: openai.embeddings, model: maybe}, to: "off"}
   - {name: cases, match: {model: cases}, to: cases}
@@ -49,9 +49,9 @@ def plan() -> Any:
 CASES = [
     ("openai.embeddings", "cases", ["local"]),
     ("openai.embeddings", "fallback", ["cohere"]),
-    ("openai.embeddings", "nobody", ["sim"]),
-    ("openai.chat", "cases", ["claude", "sim"]),
-    ("openai.chat", "fallback", ["claude", "sim", "cohere"]),
+    ("openai.embeddings", "nobody", ["second"]),
+    ("openai.chat", "cases", ["claude", "second"]),
+    ("openai.chat", "fallback", ["claude", "second", "cohere"]),
     ("rerank", "other", ["cohere"]),
     ("openai.moderations", "other", ["claude"]),
 ]
@@ -95,7 +95,7 @@ def test_cohere_serves_conversations_too() -> None:
     ("route", "fault"),
     [
         ("match: {format: rerank}, to: local", "is for rerank, which local does not serve"),
-        ("match: {format: [openai.chat, openai.moderations]}, to: nobody", "which claude or sim does not serve"),
+        ("match: {format: [openai.chat, openai.moderations]}, to: nobody", "which claude or second does not serve"),
         ("match: {format: openai.embeddings}, to: fallback", None),
         ("match: {format: 'openai.*'}, to: claude", None),
         ("match: {format: {not: rerank}}, to: claude", None),

@@ -168,7 +168,7 @@ async def test_as_the_sdks_of_gemini_and_ollama_read_it(tmp_path: Path) -> None:
         async with gemini_client(house.base, "secret-a-000000", ssl.create_default_context()) as gemini:
             listed = [model async for model in await gemini.models.list()]
             assert [model.name for model in listed] == [f"models/{name}" for name in OF_ONE]
-            assert listed[0].supported_actions == ["generateContent", "streamGenerateContent"]
+            assert listed[0].supported_actions == ["generateContent", "streamGenerateContent", "countTokens"]
             for name in ("vendor/with-slash", "models/vendor/with-slash"):
                 assert (await gemini.models.get(model=name)).display_name == "vendor/with-slash"
             with pytest.raises(genai_errors.ClientError) as refused:
@@ -176,6 +176,7 @@ async def test_as_the_sdks_of_gemini_and_ollama_read_it(tmp_path: Path) -> None:
             assert refused.value.code == 404
         client = ollama.AsyncClient(house.base, headers={"authorization": "Bearer secret-b-000000"})
         assert [model.model for model in (await client.list()).models] == OF_TWO
+        assert (await client.ps()).models == []
         assert "completion" in ((await client.show("named-two")).capabilities or ())
         with pytest.raises(ollama.ResponseError) as unknown:
             await client.show("named-one")
@@ -194,6 +195,7 @@ async def test_the_shape_is_that_of_the_client(tmp_path: Path, http: aiohttp.Cli
         "/api/tags": {"models"},
         "/v1beta/models/named-one": {"name", "displayName", "supportedGenerationMethods"},
         "/api/version": {"version"},
+        "/api/ps": {"models"},
     }
     async with serving(tmp_path, RULES, host=web.Application() if mounted else None) as house:
         for path, members in shapes.items():
@@ -218,3 +220,47 @@ async def test_the_shape_is_that_of_the_client(tmp_path: Path, http: aiohttp.Cli
             assert isinstance(told, str) if format == "ollama" else told["status"] == "INVALID_ARGUMENT"
         response = await http.post(house.base + "/v1beta/models/m:invent", json={})
         assert (response.status, (await response.json())["error"]["status"]) == (404, "NOT_FOUND")
+
+
+async def test_the_list_in_pages(tmp_path: Path, http: aiohttp.ClientSession) -> None:
+    """Whole unless somebody asks for pages, as each vendor's clients do."""
+    key = {"Authorization": "Bearer secret-a-000000"}
+    async with serving(tmp_path, RULES) as house:
+        tls = ssl.create_default_context()
+        async with gemini_client(house.base, "secret-a-000000", tls) as gemini:
+            pager = await gemini.models.list(config={"page_size": 2})
+            assert len(pager.page) == 2
+            assert [model.name async for model in pager] == [f"models/{name}" for name in OF_ONE]
+        async with anthropic.AsyncAnthropic(api_key="secret-a-000000", base_url=house.base, max_retries=0) as claude:
+            first = await claude.models.list(limit=2)
+            assert ([model.id for model in first.data], first.has_more) == (OF_ONE[:2], True)
+            assert [model.id async for model in claude.models.list(limit=2)] == OF_ONE
+            back = await claude.models.list(limit=1, before_id=OF_ONE[-1])
+            assert ([model.id for model in back.data], back.has_more) == ([OF_ONE[-2]], len(OF_ONE) > 2)
+        for query, last in (("pageSize=1", OF_ONE[0]), ("page_size=1&page_token=" + OF_ONE[0], OF_ONE[1])):
+            listed = await (await http.get(f"{house.base}/v1beta/models?{query}", headers=key)).json()
+            assert (listed["models"][0]["displayName"], listed["nextPageToken"]) == (last, last)
+        listed = await (await http.get(f"{house.base}/v1beta/models?pageSize=0", headers=key)).json()
+        assert (len(listed["models"]), "nextPageToken" in listed) == (len(OF_ONE), False)
+        for path in ("/v1beta/models?pageSize=-1", "/v1beta/models?pageSize=x", "/v1beta/models?pageToken=nobody"):
+            response = await http.get(house.base + path, headers=key)
+            assert (response.status, (await response.json())["error"]["status"]) == (400, "INVALID_ARGUMENT")
+        version = {**key, "anthropic-version": "2023-06-01"}
+        for path in ("/v1/models?limit=many", "/v1/models?after_id=nobody"):
+            response = await http.get(house.base + path, headers=version)
+            assert (response.status, (await response.json())["type"]) == (400, "error")
+        response = await http.get(f"{house.base}/v1/models?limit=1", headers=key)
+        assert len((await response.json())["data"]) == len(OF_ONE)
+
+
+async def test_the_path_tells_the_format_before_headers_do(tmp_path: Path, http: aiohttp.ClientSession) -> None:
+    async with serving(tmp_path, RULES) as house:
+        for path in ("/api/embeddings", "/api/pull", "/api/blobs/sha256:0", "/api/embed"):
+            for headers in ({}, {"x-goog-api-key": "k"}, {"anthropic-version": "2023-06-01"}):
+                response = await http.post(house.base + path, json={}, headers=headers)
+                assert (response.status, isinstance((await response.json())["error"], str)) == (404, True), path
+        key = {"x-goog-api-key": "secret-a-000000"}
+        tags = await (await http.get(house.base + "/api/tags", headers=key)).json()
+        assert [model["model"] for model in tags["models"]] == OF_ONE
+        response = await http.get(house.base + "/v1beta/models", headers={**key, "anthropic-version": "2023-06-01"})
+        assert [model["displayName"] for model in (await response.json())["models"]] == OF_ONE

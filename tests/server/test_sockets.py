@@ -192,23 +192,17 @@ async def test_the_same_events_as_sse(
         more = {"reasoning": {"effort": "high"}} if model == CLAUDE else {}
     body = asking(path, model, **more)
     streamed = await sse_of(http, alone, path, body)
+    if path == RESPONSES and any(event["type"] == "error" for event in streamed):
+        # A socket tells a failure once: who takes the first of the two for the end would find the other in the next turn.
+        assert [event["type"] for event in streamed[-2:]] == ["error", "response.failed"]
+        streamed[-1]["sequence_number"] = streamed.pop(-2)["sequence_number"]
     async with connect(http, alone, path, max_msg_size=0) as ws:
         await ws.send_json(body)
         heard = [await message(ws) for _ in streamed]
         provider.answer(script("More."))
         assert len(await ask(ws, path, model)) > 1  # nothing else came, and the socket is good for more
-    if path == RESPONSES:  # the one event that the API tells differently on a socket
-        streamed = [as_on_a_socket(event) for event in streamed]
     assert alike(heard) == alike(streamed)
     assert provider.requests[0].json == provider.requests[1].json
-
-
-def as_on_a_socket(event: Any) -> Any:
-    if event["type"] != "error" or "error" in event:
-        return event
-    inner = {name: member for name, member in event.items() if name not in ("type", "sequence_number")}
-    outer = {name: event[name] for name in ("type", "sequence_number") if name in event}
-    return {**outer, "error": {"type": "server_error", **inner}}
 
 
 async def test_reasoning_and_signatures_pass(http: aiohttp.ClientSession, alone: House, provider: FakeProvider) -> None:

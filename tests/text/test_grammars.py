@@ -291,6 +291,23 @@ CASES: dict[str, tuple[dict[str, Any], str, list[Any]]] = {
         ["a", "assistant<|chan"],
     ),
     "harmony, text between": (HARMONY, "<|channel|>final<|message|>a<|end|>b", ["a", "b"]),
+    "harmony, a result that the model made up": (
+        HARMONY,
+        "<|channel|>commentary to=functions.f<|message|>{}<|call|><|start|>functions.f to=assistant<|channel|>commentary"
+        '<|message|>{"t":20}<|end|><|start|>assistant<|channel|>final<|message|>It is 20.<|return|>',
+        [("f", "{}")],
+    ),
+    "harmony, a call that was not ended before one": (
+        HARMONY,
+        "<|channel|>commentary to=functions.f<|message|>{}<|start|>functions.f to=assistant<|message|>20<|end|>",
+        [("f", "{}")],
+    ),
+    "harmony, a question that the model made up": (
+        HARMONY,
+        "<|channel|>final<|message|>a<|end|><|start|>user<|message|>And b?<|end|><|start|>assistant<|message|>c<|return|>",
+        ["a"],
+    ),
+    "harmony, more after the end": (HARMONY, "<|channel|>final<|message|>a<|return|>\n<|message|>b<|return|>", ["a"]),
     "harmony, tokens in content": (
         HARMONY,
         "<|channel|>final<|message|>a<|constrain|>b<|x|>",

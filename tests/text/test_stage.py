@@ -262,6 +262,16 @@ def test_the_losses_of_a_call_are_noted() -> None:
     assert [(loss.kind, loss.what) for loss in losses] == [("minted", "arguments"), ("lost", "x")]
 
 
+@pytest.mark.parametrize(("more", "losses"), [("\n", []), ("<|start|>user<|message|>And?<|end|>", ["text"])])
+def test_what_a_model_makes_up_after_its_answer_is_noted_once(more: str, losses: list[str]) -> None:
+    noted: list[Loss] = []
+    stage = make({"tools": "harmony"}, losses=noted)
+    assert stage is not None
+    said = told(stage, streamed(["<|channel|>final<|message|>a<|ret", "urn|>", *more, *more]))
+    assert parts(said) == ["a"]
+    assert [loss.what for loss in noted] == losses
+
+
 # -- bounds
 
 LONG = MAX_HELD + 1000

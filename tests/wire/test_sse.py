@@ -66,8 +66,8 @@ def test_frames(data: bytes, frames: list[bytes]) -> None:
     ("data", "rest", "frames"),
     [
         (b"", b"", []),
-        (b"\n", b"", []),
-        (b" \r\n", b"", []),
+        (b"\n", b"\n", []),
+        (b" \r\n", b" \r\n", []),
         (b"data: a", b"data: a\n\n", [b"data: a"]),
         (b"data: a\n", b"data: a\n\n", [b"data: a"]),
         (b"data: a\r\n", b"data: a\r\n\r\n", [b"data: a"]),

@@ -8,21 +8,19 @@ no signature is ever made up.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 from msgspec import Raw
 
 from ...errors import Malformed
 from ...ir.event import ResponseStart, StopReason, Usage
-from ...ir.loss import Loss, LossKind
-from ...ir.message import NO_EXTRA, Extra, Opaque, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
+from ...ir.message import Extra, Opaque, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
+from ..answer_losses import AnswerLosses
 from ..base import AnswerContext
-from ..ledger import MAX_LOSSES, says_something
 from .members import FORMAT, json_object
 from .usage import stop_word, write_usage
 
-NO_PLACE: Final = "has no place in this format"
 """Why an unknown member of another format's answer is lost."""
 Growth = Literal["text", "thinking", "input", "custom", ""]
 """What the deltas of a block are made of; ``custom`` is free text that becomes a JSON string, empty: nothing grows."""
@@ -36,38 +34,14 @@ class Opening(NamedTuple):
     growth: Growth
 
 
-class AnswerRenderer:
-    """Writes one answer. ``format`` is where its ``extra`` comes from.
+class AnswerRenderer(AnswerLosses):
+    """Writes one answer."""
 
-    ``losses`` holds each sort of loss once, no more than MAX_LOSSES.
-    """
-
-    __slots__ = ("_context", "_seen", "format", "losses")
+    __slots__ = ("_context",)
 
     def __init__(self, format: str, context: AnswerContext) -> None:
-        self.format = format
-        self.losses: list[Loss] = []
+        super().__init__(format, FORMAT)
         self._context = context
-        self._seen: set[tuple[str, str]] = set()
-
-    def lose(self, kind: LossKind, path: str, what: str, why: str) -> None:
-        """Note a loss; a stream loses the same thing many times and says so once."""
-        if len(self.losses) < MAX_LOSSES and (kind, what) not in self._seen:
-            self._seen.add((kind, what))
-            self.losses.append(Loss(kind, path, what, why))
-
-    def own_extra(self, extra: Extra, path: str) -> Extra:
-        """``extra`` if it is this format's; else each member that says something is lost."""
-        if self.format == FORMAT:
-            return extra
-        self.drop_extra(extra, path)
-        return NO_EXTRA
-
-    def drop_extra(self, extra: Extra, path: str) -> None:
-        """Note members that this format has no place for."""
-        for name, raw in extra.items():
-            if says_something(name, raw):
-                self.lose("lost", f"{path}.{name}" if path else name, name, NO_PLACE)
 
     def envelope(self, start: ResponseStart) -> dict[str, object]:
         """The first members of a Message object."""

@@ -10,11 +10,15 @@ from collections.abc import Callable, Mapping
 from typing import Final, Literal
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from ...errors import DecodeError
 from ...ir.message import CacheMark, Citation, Media, Opaque, Part, Reasoning, Text, ToolCall, ToolResult
+from ..ledger import KEPT
 from .members import BAD_JSON, FORMAT, Members, is_object, is_string, says
+
+KEPT_RESULT: Final = f"{KEPT}search_result"
+"""The member of ``extra`` that is a whole ``search_result``, verbatim."""
 
 
 def read_content(raw: Raw, path: str) -> tuple[tuple[Part, ...], bool]:
@@ -33,7 +37,7 @@ def read_block(raw: Raw | bytes, path: str) -> Part:
     read = _READERS.get(kind)
     if read is None and kind.endswith("_tool_use") and block.has("id") and block.has("name"):
         return _tool_call(block, kind)
-    part = read(block) if read is not None else None
+    part = read(block) if read is not None else _search_result(raw, block) if kind == "search_result" else None
     return part if part is not None else Opaque(FORMAT, kind, bytes(raw), take_cache(block))
 
 
@@ -149,6 +153,39 @@ def _media(media: Media, block: Members, source: Members) -> Media:
         block.rest["source"] = Raw(msgspec.json.encode(source.rest))
     return msgspec.structs.replace(media, cache=cache, extra=block.extra())
 
+
+class _Words(Struct, forbid_unknown_fields=True):
+    type: Literal["text"]
+    text: str
+
+
+class _Found(Struct):
+    content: list[_Words]
+    source: str
+    title: str
+
+
+def _search_result(raw: Raw | bytes, block: Members) -> Media | None:
+    """The block as what other formats can say of it, a document of text; None if it says more than that.
+
+    ``extra`` holds the whole block, for this format, and whether it is to be cited, which another loses.
+    """
+    try:
+        found = _FOUND.decode(raw)
+    except BAD_JSON:
+        return None
+    text = "\n".join((found.title, found.source, *(words.text for words in found.content)))
+    if not block.rest.keys() <= _FOUND_MEMBERS:
+        return None
+    extra = {KEPT_RESULT: Raw(bytes(raw))}
+    if "citations" in block.rest:
+        extra["citations"] = block.rest["citations"]
+    cache = take_cache(block)
+    return Media("document", "text/plain", text=text, cache=cache, extra=extra)
+
+
+_FOUND: Final = msgspec.json.Decoder(_Found)
+_FOUND_MEMBERS: Final = frozenset({"content", "source", "title", "citations", "cache_control"})
 
 _READERS: Final[Mapping[str, Callable[[Members], Part | None]]] = {
     "text": _text,

@@ -20,24 +20,31 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
-from ...errors import DecodeError, Unsupported
+from ...errors import DecodeError
+from ...ir.loss import Loss
 from ...ir.message import Media, Message, Request, ResponseFormat, Text, Tool, plain_text
 from ...ir.words import words_of
 from ..base import Encoded, UpstreamFacts
-from ..ledger import in_the_callers_words, refused, says_something
+from ..ledger import in_place, in_the_callers_words, refused, says_something
 from .members import FORMAT, is_object
 from .render import Block, Renderer
+from .schemas import closed
+from .thinking import foreign_reasoning
 from .version import OLD_VERSION, version_for
 from .wording import PATH, WORDING
 
 _SPEAKERS: Final = frozenset({"user", "assistant"})
-_EFFORTS: Final = frozenset({"low", "medium", "high", "xhigh", "max"})
-_MIN_BUDGET: Final = 1024
-"""Source: ``thinking.budget_tokens`` "of at least 1,024"."""
 
 
 def encode_request(request: Request, facts: UpstreamFacts) -> Encoded:
     """Write ``request``. Raises CallerError for what cannot be said at all: broken arguments, a turn of audio alone."""
+    try:
+        return _encoded(request, facts)
+    except DecodeError as fault:
+        raise in_place(request, fault) from fault
+
+
+def _encoded(request: Request, facts: UpstreamFacts) -> Encoded:
     if request.format != FORMAT and (short := _in_words(request, facts)) is not None:
         return short
     renderer = Renderer(own=request.format == FORMAT)
@@ -54,7 +61,7 @@ def encode_request(request: Request, facts: UpstreamFacts) -> Encoded:
         body["messages"] = [
             {"role": it.role, "content": text}
             if it.brief and it.role in _SPEAKERS and (text := plain_text(it)) is not None
-            else _own_message(it, i, renderer)
+            else _own_message(it, head + i, renderer)
             for i, it in enumerate(request.messages[head:])
         ]
     else:
@@ -135,7 +142,8 @@ def _own_message(message: Message, index: int, renderer: Renderer) -> dict[str, 
 def _note_message(message: Message, path: str, renderer: Renderer) -> None:
     if message.name is not None:
         renderer.lose("lost", f"{path}.name", "name", "messages have no name here")
-    renderer.add_extra(message.extra, path, {})
+    # A role is another format's word for the one that is written anyway.
+    renderer.add_extra({name: raw for name, raw in message.extra.items() if name != "role"}, path, {})
 
 
 class _Turns:
@@ -158,7 +166,7 @@ class _Turns:
             else:
                 self._add(message, f"messages[{i}]")
         if not self._turns:
-            raise Unsupported("messages: nothing is left to send to this format", param="messages")
+            raise refused(self._request, Loss("lost", "messages", "", "nothing is left to send to this format"))
         return [{"role": role, "content": blocks} for role, blocks in self._ordered()]
 
     def _add(self, message: Message, path: str) -> None:
@@ -339,7 +347,7 @@ def _output(request: Request, facts: UpstreamFacts, renderer: Renderer, body: di
         if renderer.own:
             _own_reasoning(request, renderer, body, config)
         else:
-            _foreign_reasoning(request, facts, renderer, body, config)
+            foreign_reasoning(request, facts, renderer, body, config)
     if request.response_format is not None:
         spec = _format(request.response_format, renderer)
         if spec is not None and renderer.own and "output_format" in request.extra:
@@ -357,48 +365,11 @@ def _own_reasoning(request: Request, renderer: Renderer, body: dict[str, object]
         thinking: dict[str, object] = {"type": options.mode}
         if options.budget_tokens is not None:
             thinking["budget_tokens"] = options.budget_tokens
+        if options.summary is not None:
+            thinking["display"] = "summarized"
         body["thinking"] = renderer.add_extra(options.extra, "thinking", thinking)
     if options.effort is not None:
         config["effort"] = options.effort
-
-
-def _foreign_reasoning(
-    request: Request, facts: UpstreamFacts, renderer: Renderer, body: dict[str, object], config: dict[str, object]
-) -> None:
-    options = request.reasoning
-    assert options is not None
-    effort, mode = options.effort, options.mode
-    if effort == "none" or mode == "disabled":
-        body["thinking"] = {"type": "disabled"}
-        if effort not in (None, "none"):
-            renderer.lose("lost", "reasoning.effort", effort or "", "thinking is switched off")
-        effort = None
-    elif effort == "minimal":
-        renderer.lose("emulated", "reasoning.effort", "minimal", "the least effort here is low")
-        effort = "low"
-    if effort is not None and (effort not in _EFFORTS or facts.options.get("effort") is False):
-        renderer.lose("lost", "reasoning.effort", effort, "this model knows no such effort")
-    elif effort is not None:
-        config["effort"] = effort
-    adaptive = facts.options.get("thinking") == "adaptive"
-    if "thinking" not in body:
-        if options.budget_tokens is not None and not adaptive:
-            budget = max(options.budget_tokens, _MIN_BUDGET)
-            if budget != options.budget_tokens:
-                renderer.lose("emulated", "reasoning.budget_tokens", "budget_tokens", f"the least is {_MIN_BUDGET}")
-            body["thinking"] = {"type": "enabled", "budget_tokens": budget}
-        elif adaptive or mode == "adaptive":
-            body["thinking"] = {"type": "adaptive"}
-            if options.budget_tokens is not None:
-                renderer.lose("lost", "reasoning.budget_tokens", "budget_tokens", "adaptive thinking has no budget")
-        elif mode is not None:
-            renderer.lose("lost", "reasoning.mode", mode, "needs a budget here, and none was given")
-    if options.summary is not None:
-        if body.get("thinking") == {"type": "adaptive"}:
-            body["thinking"] = {"type": "adaptive", "display": "summarized"}
-        else:
-            renderer.lose("lost", "reasoning.summary", "summary", "thinking is shown as the model's default says")
-    renderer.add_extra(options.extra, "reasoning", {})
 
 
 def _format(spec: ResponseFormat, renderer: Renderer) -> dict[str, object] | None:
@@ -408,7 +379,7 @@ def _format(spec: ResponseFormat, renderer: Renderer) -> dict[str, object] | Non
         renderer.lose("lost", "response_format", "json_object", "JSON is promised for a schema only")
         return None
     if spec.schema is None:
-        raise DecodeError("response_format.json_schema.schema", "expected an object, but it is missing")
+        raise DecodeError("response_format.schema", "expected an object, but it is missing")
     if not renderer.own:
         if spec.name is not None:
             renderer.lose("emulated", "response_format.name", "name", "the schema stands without it")
@@ -416,7 +387,8 @@ def _format(spec: ResponseFormat, renderer: Renderer) -> dict[str, object] | Non
             renderer.lose("lost", "response_format.description", "description", "a format has none here")
         if spec.strict is False:
             renderer.lose("emulated", "response_format.strict", "strict", "a schema is always kept to")
-    written: dict[str, object] = {"type": "json_schema", "schema": Raw(spec.schema)}
+    schema = spec.schema if renderer.own else closed(spec.schema, renderer)
+    written: dict[str, object] = {"type": "json_schema", "schema": Raw(schema)}
     return renderer.add_extra(spec.extra, "response_format", written)
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from ...errors import ErrorKind, GatewayError, UpstreamError
+from ...errors import CallerError, ErrorKind, GatewayError, UpstreamError
 from ...wire.sse import parse_frame
 from ..failures import MAX_MESSAGE, STATUSES, Found, error_headers, told_by_response, told_in_band
 from .members import BAD_JSON, FORMAT
@@ -107,7 +107,10 @@ def error_body(error: GatewayError, request_id: str) -> bytes:
         data = parse_frame(error.raw.strip())[1]
         if data is not None:
             return data.strip()
-    inner = {"type": _WORDS.get(error.kind, "api_error"), "message": error.message, "code": error.kind}
+    inner: dict[str, object] = {"type": _WORDS.get(error.kind, "api_error"), "message": error.message}
+    if error.details is not None and isinstance(error, CallerError):
+        inner["details"] = error.details
+    inner["code"] = error.kind
     body: dict[str, object] = {"type": "error", "error": inner}
     if error.request_id or request_id:
         body["request_id"] = error.request_id or request_id

@@ -17,20 +17,20 @@ import msgspec
 from msgspec import Raw
 
 from ...errors import DecodeError
-from ...ir.loss import Loss, LossKind
+from ...ir.loss import LossKind
 from ...ir.message import (
     CacheMark,
     Extra,
     Media,
     Opaque,
-    Part,
     Reasoning,
-    Refusal,
     Text,
     ToolCall,
     ToolResult,
 )
 from ..ledger import says_something
+from ..part_writer import PartWriter
+from .blocks import KEPT_RESULT
 from .members import FORMAT, json_object
 
 Block = dict[str, object] | Raw
@@ -48,36 +48,15 @@ _MAGIC: Final[tuple[tuple[str, str], ...]] = (
 """How the base64 of a file begins, for those who do not say what it is."""
 
 
-class Renderer:
-    """Writes the parts of one request; ``own`` says that they came from this format. Collects ``losses``."""
+class Renderer(PartWriter[Block]):
+    """Writes the parts of one request."""
 
-    __slots__ = ("_called", "losses", "own")
+    __slots__ = ("_called",)
 
     def __init__(self, own: bool) -> None:
-        self.own = own
-        self.losses: list[Loss] = []
+        super().__init__(own)
         self._called: dict[str, str] = {}
         """What the calls so far called, by their ids."""
-
-    def lose(self, kind: LossKind, path: str, what: str, why: str) -> None:
-        self.losses.append(Loss(kind, path, what, why))
-
-    def block(self, part: Part, path: str) -> Block | None:
-        """Return the block for ``part``; None, with a loss noted, where there is none. Raises DecodeError."""
-        if isinstance(part, Text):
-            return self._text(part, path)
-        if isinstance(part, ToolCall):
-            return self._tool_call(part, path)
-        if isinstance(part, ToolResult):
-            return self._tool_result(part, path)
-        if isinstance(part, Reasoning):
-            return self._reasoning(part, path)
-        if isinstance(part, Media):
-            return self._media(part, path)
-        if isinstance(part, Refusal):
-            self.lose("emulated", path, "refusal", "stands as text")
-            return self._text(Text(part.text, extra=part.extra), path)
-        return self._opaque(part, path)
 
     def add_extra(self, extra: Extra, path: str, block: dict[str, object]) -> dict[str, object]:
         """Put the members of ``extra`` that are this format's into ``block``, or note each as lost."""
@@ -185,6 +164,8 @@ class Renderer:
         if part.kind not in ("image", "document"):
             self.lose("lost", path, part.kind, "this format carries images and documents only")
             return None
+        if self.own and (found := part.extra.get(KEPT_RESULT)) is not None:
+            return found
         source = self._source(part, path)
         if source is None:
             return None

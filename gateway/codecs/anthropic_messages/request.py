@@ -33,6 +33,8 @@ _CHOICES: dict[str, ToolChoice] = {
     "any": ToolChoice("required"),
     "none": ToolChoice("none"),
 }
+_SUMMARIZED = b'"summarized"'
+"""A ``display`` that other formats have a word for. They have none for ``omitted``, which hides thinking that is there."""
 IN_PLACE = Raw(b'"system"')
 """Marks, as its extra member ``role``, a first message that was no ``system`` parameter but stood in ``messages``."""
 
@@ -146,11 +148,14 @@ def _output(it: Members) -> tuple[ReasoningOptions | None, ResponseFormat | None
 
     That spelling is remembered as an extra member ``output_format: null``.
     """
-    mode = budget = effort = response_format = None
+    mode = budget = effort = summary = response_format = None
     extra = NO_EXTRA
     if (thinking := it.take_object("thinking")) is not None:
         mode = thinking.need_string("type")
         budget = thinking.take_integer("budget_tokens")
+        if bytes(thinking.rest.get("display", b"")) == _SUMMARIZED:
+            del thinking.rest["display"]
+            summary = "auto"
         extra = thinking.extra()
     raw = it.rest.get("output_config")
     if (config := it.take_object("output_config")) is not None:
@@ -163,7 +168,7 @@ def _output(it: Members) -> tuple[ReasoningOptions | None, ResponseFormat | None
         it.rest["output_format"] = Raw(NULL)
     if mode is None and effort is None:
         return None, response_format
-    return ReasoningOptions(mode, effort, budget, extra=extra), response_format
+    return ReasoningOptions(mode, effort, budget, summary, extra=extra), response_format
 
 
 def _format(it: Members, name: str) -> ResponseFormat | None:

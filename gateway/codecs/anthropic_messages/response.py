@@ -16,9 +16,10 @@ from ...ir.fold import Choice, fold, plain_answer, unfold_parts
 from ...ir.loss import Loss
 from ...ir.message import NO_EXTRA, Part, Text
 from ...wire.surrogates import mend_halves
+from ..answer_losses import NO_PLACE
 from ..base import AnswerContext, Encoded
 from ..ledger import MAX_LOSSES, says_something
-from .answer import NO_PLACE, AnswerRenderer
+from .answer import AnswerRenderer
 from .blocks import read_block
 from .errors import in_band_error
 from .members import FORMAT, NULL, Members

@@ -10,7 +10,6 @@ frame is read member by member, and what nobody knows is kept.
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 import msgspec
@@ -35,7 +34,7 @@ from ...ir.event import (
     Wire,
 )
 from ...ir.message import NO_EXTRA, Extra, Opaque, ToolCall
-from ...wire.sse import FrameTooLarge, SseFramer, parse_frame
+from ...wire.sse import FrameTooLarge, SseFramer, parse_frame, spans
 from ...wire.surrogates import mend_halves
 from ..base import MAX_FRAME_BYTES
 from .blocks import read_citation
@@ -202,7 +201,7 @@ class MessagesStreamDecoder:
             before = len(events)
             self._try_frame(frame, events)
             if self.error is not None:
-                start, end = _span(raw, frames, number)
+                start, end = spans(raw, frames)[number]
                 if self.error.format == FORMAT:
                     self.error.raw = raw[start:end]
                 return self._release(raw[:start], events) if start or self._kept_raw else None
@@ -212,7 +211,7 @@ class MessagesStreamDecoder:
                 mark = number, before
         if mark is None:
             return self._release(raw, events)
-        start = _span(raw, frames, mark[0])[0]
+        start = spans(raw, frames)[mark[0]][0]
         head = self._release(raw[:start], events[: mark[1]]) if start else None
         self._kept += events[mark[1] :]
         self._kept_raw.append(raw[start:])
@@ -358,7 +357,6 @@ class MessagesStreamDecoder:
 
 
 _WORDS: Final = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
-_BLANK_LINE: Final = re.compile(rb"(?:\r\n|\n|\r)(?:\r\n|\n|\r)")
 
 
 def _index(it: Members) -> int:
@@ -378,13 +376,3 @@ def _patch(it: Members, events: list[Event]) -> None:
     told = {name: raw for name, raw in it.rest.items() if bytes(raw) != b"null"}
     if told:
         events.append(ResponsePatch(told))
-
-
-def _span(raw: bytes, frames: list[bytes], number: int) -> tuple[int, int]:
-    """Where frame ``number`` stands in ``raw``, its blank line included."""
-    start = end = 0
-    for frame in frames[: number + 1]:
-        start = end
-        blank = _BLANK_LINE.match(raw, start + len(frame))
-        end = blank.end() if blank else len(raw)
-    return start, end

@@ -13,15 +13,14 @@ from msgspec import Raw
 
 from ...errors import Malformed
 from ...ir.event import ChoiceStop, ResponseStart, StopReason, Usage
-from ...ir.loss import Loss, LossKind
 from ...ir.message import NO_EXTRA, Extra, Media, Opaque, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
 from ...wire.members import json_object, put_extra
+from ..answer_losses import NO_PLACE, AnswerLosses
 from ..base import AnswerContext
-from ..ledger import MAX_LOSSES, says_something
 from .logprobs import write_logprobs
 from .members import FORMAT, ID, SIGNATURE
 from .reader import write_time
-from .render import NO_PLACE, Renderer
+from .render import Renderer
 from .usage import EXACT, finish_word, write_usage
 
 Block = dict[str, Any] | Raw
@@ -29,34 +28,14 @@ FEEDBACK: Final = "promptFeedback"
 """In the extra of a ChoiceStop of this format: the prompt was blocked, and there is no candidate."""
 
 
-class AnswerRenderer:
-    """Writes one answer. ``format`` is where its ``extra`` comes from.
+class AnswerRenderer(AnswerLosses):
+    """Writes one answer."""
 
-    ``losses`` holds each sort of loss once, no more than MAX_LOSSES.
-    """
-
-    __slots__ = ("_context", "_seen", "format", "losses")
+    __slots__ = ("_context",)
 
     def __init__(self, format: str, context: AnswerContext) -> None:
-        self.format = format
-        self.losses: list[Loss] = []
+        super().__init__(format, FORMAT)
         self._context = context
-        self._seen: set[tuple[str, str]] = set()
-
-    def lose(self, kind: LossKind, path: str, what: str, why: str) -> None:
-        """Note a loss; a stream loses the same thing many times and says so once."""
-        if len(self.losses) < MAX_LOSSES and (kind, what) not in self._seen:
-            self._seen.add((kind, what))
-            self.losses.append(Loss(kind, path, what, why))
-
-    def own_extra(self, extra: Extra, path: str) -> Extra:
-        """``extra`` if it is this format's; else each member that says something is lost."""
-        if self.format == FORMAT:
-            return extra
-        for name, raw in extra.items():
-            if says_something(name, raw):
-                self.lose("lost", f"{path}.{name}" if path else name, name, NO_PLACE)
-        return NO_EXTRA
 
     def envelope(self, start: ResponseStart) -> dict[str, Any]:
         """The members that stand in every frame."""
@@ -172,7 +151,7 @@ class AnswerRenderer:
 
     def _media(self, part: Media, path: str) -> Block | None:
         renderer = Renderer(self.format == FORMAT)
-        value = renderer.media(part, path)
+        value = renderer.block(part, path)
         for loss in renderer.losses:
             self.lose(loss.kind, loss.path, loss.what, loss.why)
         return value

@@ -63,7 +63,8 @@ class Gemini:
 
     def for_caller(self, facts: RequestFacts) -> Gemini:
         """Return the codec in the framing that a caller asked for: an array unless the query says ``alt=sse``."""
-        return CODEC if facts.query.get("alt") == "sse" else ARRAY_CODEC
+        query = facts.query
+        return CODEC if query.get("alt", query.get("$alt")) == "sse" else ARRAY_CODEC
 
     def peek(self, body: bytes, facts: RequestFacts) -> Peek:
         target = read_path(facts.path)

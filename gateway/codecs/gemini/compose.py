@@ -21,11 +21,12 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
-from ...errors import DecodeError, Unsupported
+from ...errors import DecodeError
+from ...ir.loss import Loss
 from ...ir.message import Message, ReasoningOptions, Request, ResponseFormat, Text, Tool, plain_text
 from ...wire.members import NULL, put_extra
 from ..base import Encoded, UpstreamFacts
-from ..ledger import in_the_callers_words, refused
+from ..ledger import in_place, in_the_callers_words, refused
 from .members import FORMAT
 from .paths import write_path
 from .render import Block, Renderer
@@ -45,6 +46,13 @@ _MAX_STOPS: Final = 5
 
 def encode_request(request: Request, facts: UpstreamFacts) -> Encoded:
     """Write ``request``. Raises CallerError for what cannot be said at all: broken arguments, a turn of audio alone."""
+    try:
+        return _encoded(request, facts)
+    except DecodeError as fault:
+        raise in_place(request, fault) from fault
+
+
+def _encoded(request: Request, facts: UpstreamFacts) -> Encoded:
     own = request.format == FORMAT
     renderer = Renderer(own, skip=not own and facts.options.get("unsigned_calls") == "skip")
     body: dict[str, Any] = {}
@@ -94,7 +102,7 @@ def _texts(message: Message, path: str, renderer: Renderer) -> list[Block]:
         at = f"{path}.content[{j}]"
         if not isinstance(part, Text):
             renderer.lose("lost", at, type(part).__name__.lower(), "instructions are texts only")
-        elif (written := renderer.part(part, at)) is not None:
+        elif (written := renderer.block(part, at)) is not None:
             parts.append(written)
     return parts
 
@@ -110,7 +118,7 @@ def _own_content(message: Message, path: str, renderer: Renderer) -> dict[str, A
     elif role is not None or message.role == "tool":
         written["role"] = role or "function"
     if message.parts or not message.brief:
-        parts = (renderer.part(part, f"{path}.content[{j}]") for j, part in enumerate(message.parts))
+        parts = (renderer.block(part, f"{path}.content[{j}]") for j, part in enumerate(message.parts))
         written["parts"] = [part for part in parts if part is not None]
     return renderer.add_extra(extra, path, written)
 
@@ -142,7 +150,7 @@ class _Turns:
             else:
                 self._add(message, f"messages[{i}]")
         if not self._turns:
-            raise Unsupported("messages: nothing is left to send to this format", param="messages")
+            raise refused(self._request, Loss("lost", "messages", "", "nothing is left to send to this format"))
         return [{"role": role, "parts": parts} for role, parts in self._ordered()]
 
     def _add(self, message: Message, path: str) -> None:
@@ -157,7 +165,7 @@ class _Turns:
         if message.role == "assistant" and not (self._turns and self._turns[-1][0] == "model"):
             self._renderer.called = False
         noted = len(self._renderer.losses)
-        written = (self._renderer.part(part, f"{path}.content[{j}]") for j, part in enumerate(message.parts))
+        written = (self._renderer.block(part, f"{path}.content[{j}]") for j, part in enumerate(message.parts))
         if blocks := [block for block in written if block is not None]:
             self._extend("model" if message.role == "assistant" else "user", blocks)
         elif message.role != "assistant" and message.parts:
@@ -257,8 +265,8 @@ def _tool_choice(request: Request, renderer: Renderer, body: dict[str, Any]) -> 
             config["mode"] = "ANY"
     if choice.names:
         config["allowedFunctionNames"] = list(choice.names)
-    if renderer.own and "mode" in choice.extra:
-        config["mode"] = choice.extra["mode"]
+    if renderer.own and (spelled := choice.extra.get("mode")) is not None:
+        config["mode"] = config["mode"].lower() if spelled == NULL else spelled
     body["toolConfig"] = {"functionCallingConfig": renderer.add_extra(choice.extra, path, config)}
 
 
@@ -309,7 +317,7 @@ def _response_format(spec: ResponseFormat, renderer: Renderer, config: dict[str,
     if spec.kind == "json_object":
         return
     if spec.schema is None:
-        raise DecodeError("response_format.json_schema.schema", "expected an object, but it is missing")
+        raise DecodeError("response_format.schema", "expected an object, but it is missing")
     if renderer.own and (mark := spec.extra.get("responseSchema")) is not None:
         config["responseSchema"] = from_json_schema(spec.schema, mark)
         return

@@ -120,7 +120,7 @@ def error_body(error: GatewayError) -> bytes:
     if error.retry_after_s is not None:
         details.append({"@type": f"{_RPC}RetryInfo", "retryDelay": _duration(error.retry_after_s)})
     status = _status(error)
-    word = _WORDS.get(error.kind, "INTERNAL")
+    word = "UNIMPLEMENTED" if status == 501 else _WORDS.get(error.kind, "INTERNAL")
     return msgspec.json.encode(
         {"error": {"code": status, "message": error.message, "status": word, "details": details}}
     )

@@ -1,11 +1,12 @@
 """Members of Gemini's JSON objects: as Google reads them, in lowerCamelCase or in snake_case.
 
 Source: ProtoJSON, "parsers accept both the lowerCamelCase name and the original proto field name"; 64-bit integers may be
-spelled as strings. What is written is lowerCamelCase.
+spelled as strings, as may all numbers. What is written is lowerCamelCase.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from functools import lru_cache
 from typing import Final
@@ -84,6 +85,18 @@ class Fields(Members):
             raise DecodeError(self.at(name), why(error, "an integer")) from error
         except (ValueError, OverflowError) as error:
             raise DecodeError(self.at(name), "expected an integer") from error
+        return number
+
+    def number(self, name: str) -> float | None:
+        raw = self.raw(name)
+        if raw is None or first(raw) != b'"':
+            return super().number(name)
+        try:
+            number = float(self.need_string(name))
+        except ValueError as error:
+            raise DecodeError(self.at(name), "expected a number") from error
+        if not math.isfinite(number):
+            raise DecodeError(self.at(name), "expected a finite number")
         return number
 
 

@@ -15,6 +15,7 @@ from msgspec import Raw
 from ...errors import DecodeError
 from ...ir.message import Media, Opaque, Part, Reasoning, Text, ToolCall, ToolResult
 from ...wire.members import NULL
+from .blobs import standard
 from .members import FORMAT, SIGNATURE, Fields, is_object, text_of
 
 _KINDS: Final = (
@@ -37,13 +38,15 @@ NAMELESS: Final = "functionResponse.name"
 """With the value null in the extra of a result: it has no name, though its call has one."""
 
 
-def read_part(raw: Raw, path: str) -> Part:
-    """Return what one part says. Raises DecodeError with a path below ``path``."""
+def read_part(raw: Raw, path: str, *, answered: bool = False) -> Part:
+    """Return what one part says, ``answered`` by a provider. Raises DecodeError with a path below ``path``."""
     it = Fields(raw, path)
     kinds = [name for name in _KINDS if it.raw(name) is not None]
     if len(kinds) != 1:
         name = next((name for name in it.rest if name != SIGNATURE), SIGNATURE)
         return Opaque(FORMAT, kinds[0] if kinds else name, bytes(raw))
+    if answered and kinds[0] == "functionCall" and _is_last_fragment(it):
+        return Opaque(FORMAT, kinds[0], bytes(raw))
     read = _READERS.get(kinds[0])
     part = read(it) if read is not None else None
     if part is not None:
@@ -80,6 +83,12 @@ def _function_call(it: Fields) -> ToolCall | None:
     return ToolCall(id or "", name, arguments, extra=it.extra())
 
 
+def _is_last_fragment(it: Fields) -> bool:
+    """Whether a call says nothing but that it is whole now: how Vertex AI ends one that it told in fragments."""
+    call = it.raw("functionCall")
+    return call is not None and is_object(call) and not Fields(call, "").rest.keys() - {"id"}
+
+
 def _function_response(it: Fields) -> ToolResult:
     answer = it.need_object("functionResponse")
     id, name = answer.string("id"), answer.string("name")
@@ -112,11 +121,14 @@ def _words(response: Raw, answer: Fields) -> tuple[str | None, bool]:
     return None, False
 
 
-def _inline_data(it: Fields) -> Media:
+def _inline_data(it: Fields) -> Media | None:
+    if (thought := it.raw("thought")) is not None and bytes(thought) == b"true":
+        return None  # a sketch on the way to the answer
     blob = it.need_object("inlineData")
     media_type = blob.string("mimeType")
-    data, name = blob.need_string("data"), blob.string("displayName")
+    (data, spelling), name = standard(blob.need_string("data")), blob.string("displayName")
     it.adopt("inlineData", blob)
+    it.rest.update(spelling)
     _one_spelling(it)
     return Media(media_kind(media_type), media_type, data=data, name=name, extra=it.extra())
 

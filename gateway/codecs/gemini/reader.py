@@ -173,7 +173,7 @@ class AnswerReader:
         first = len(events)
         if (content := it.object("content")) is not None:
             for j, raw in enumerate(content.array("parts") or ()):
-                self._part(read_part(raw, f"{content.at('parts')}[{j}]"), candidate, choice, events)
+                self._part(read_part(raw, f"{content.at('parts')}[{j}]", answered=True), candidate, choice, events)
             content.take("role")
             it.adopt("content", content)
         if logprobs is not None and not self._add_logprobs(logprobs, candidate, choice, first, events):

@@ -15,17 +15,18 @@ import msgspec
 from msgspec import Raw
 
 from ...errors import DecodeError
-from ...ir.loss import Loss, LossKind
-from ...ir.message import CacheMark, Extra, Media, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
+from ...ir.message import CacheMark, Extra, Media, Opaque, Reasoning, Text, ToolCall, ToolResult
 from ...wire.members import BAD_JSON, NULL, json_object, put_extra
+from ..answer_losses import NO_PLACE
 from ..ledger import says_something
+from ..part_writer import PartWriter
+from .blobs import SPELLINGS, as_spelled
 from .members import FORMAT, ID, SIGNATURE
 from .parts import AS_IS, NAMELESS
 
 Block = dict[str, Any] | Raw
 SKIP_SIGNATURE: Final = "skip_thought_signature_validator"
 """What Google's documentation has written in the place of a signature on calls that another model made."""
-NO_PLACE: Final = "has no place in this format"
 
 _NAME: Final = re.compile(r"[^a-zA-Z0-9_.:-]")
 _MAGIC: Final[tuple[tuple[str, str], ...]] = (
@@ -57,45 +58,20 @@ _SUFFIXES: Final = {
 """How an address ends, for those who do not say what stands there."""
 
 
-class Renderer:
-    """Writes the parts of one request; ``own`` says that they came from this format. Collects ``losses``.
+class Renderer(PartWriter[Block]):
+    """Writes the parts of one request.
 
     ``names`` are those of the calls so far, by id. ``skip`` writes the documented stand-in for a signature on a call that
     has none, where ``called`` does not say that another stands before it in its turn: the first is the one that is signed.
     """
 
-    __slots__ = ("_skip", "called", "losses", "names", "own")
+    __slots__ = ("_skip", "called", "names")
 
     def __init__(self, own: bool, *, skip: bool = False) -> None:
-        self.own = own
-        self.losses: list[Loss] = []
+        super().__init__(own)
         self.names: dict[str, str] = {}
         self.called = False
         self._skip = skip
-
-    def lose(self, kind: LossKind, path: str, what: str, why: str) -> None:
-        self.losses.append(Loss(kind, path, what, why))
-
-    def part(self, part: Part, path: str) -> Block | None:
-        """Return ``part`` written; None, with a loss noted, where it has no place. Raises DecodeError."""
-        if isinstance(part, Text):
-            return self._text(part, path)
-        if isinstance(part, ToolCall):
-            return self._tool_call(part, path)
-        if isinstance(part, ToolResult):
-            return self._tool_result(part, path)
-        if isinstance(part, Reasoning):
-            return self._reasoning(part, path)
-        if isinstance(part, Media):
-            return self.media(part, path)
-        if isinstance(part, Refusal):
-            self.lose("emulated", path, "refusal", "stands as text")
-            return self._text(Text(part.text, extra=part.extra), path)
-        if part.format == FORMAT:
-            return Raw(part.data)
-        self.lose("lost", path, part.kind, f"a block of {part.format} with no word here")
-        self.cache(part.cache, path)
-        return None
 
     def add_extra(self, extra: Extra | Mapping[str, Raw], path: str, value: dict[str, Any]) -> dict[str, Any]:
         """Put the members of ``extra`` that are this format's into ``value``, or note each as lost."""
@@ -111,6 +87,13 @@ class Renderer:
         """Note a cache mark: caches are implicit here, or made by a call of their own."""
         if mark is not None:
             self.lose("lost", f"{path}.cache".lstrip("."), "cache mark", "caches are kept without marks here")
+
+    def _opaque(self, part: Opaque, path: str) -> Block | None:
+        if part.format == FORMAT:
+            return Raw(part.data)
+        self.lose("lost", path, part.kind, f"a block of {part.format} with no word here")
+        self.cache(part.cache, path)
+        return None
 
     def _text(self, part: Text, path: str) -> Block | None:
         if not self.own and not part.text:
@@ -182,7 +165,7 @@ class Renderer:
                 self.cache(item.cache, at)
                 texts.append(item.text)
                 self.add_extra({} if self.own else item.extra, at, {})
-            elif (file := self.part(item, at)) is not None:
+            elif (file := self.block(item, at)) is not None:
                 files.append(file)
         if len(texts) > 1:
             self.lose("emulated", f"{path}.content", "text", "a result is one text: joined by line ends")
@@ -206,8 +189,7 @@ class Renderer:
         elif part.id:
             value["id"] = part.id
 
-    def media(self, part: Media, path: str) -> Block | None:
-        """Return a file."""
+    def _media(self, part: Media, path: str) -> Block | None:
         value: dict[str, Any] | None
         if self.own:
             value = self._own_media(part)
@@ -218,7 +200,7 @@ class Renderer:
             if part.detail not in (None, "auto"):
                 self.lose("lost", f"{path}.detail", "detail", "images have no such setting here")
         self.cache(part.cache, path)
-        return self.add_extra(part.extra, path, value)
+        return self.add_extra(_without(part.extra, *SPELLINGS), path, value)
 
     def _own_media(self, part: Media) -> dict[str, Any]:
         blob: dict[str, Any] = {}
@@ -227,7 +209,7 @@ class Renderer:
         if part.name is not None:
             blob["displayName"] = part.name
         if part.data is not None:
-            return {"inlineData": {**blob, "data": part.data}}
+            return {"inlineData": {**blob, "data": as_spelled(part.data, part.extra)}}
         if part.text is not None:
             data = base64.b64encode(part.text.encode()).decode()
             return {"inlineData": {"mimeType": "text/plain", **blob, "data": data}}

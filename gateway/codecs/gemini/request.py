@@ -199,10 +199,12 @@ def _tool_choice(it: Fields) -> ToolChoice | None:
 
 def _calling(it: Fields) -> ToolChoice | None:
     """The choice of a functionCallingConfig; None for one that has no word here, which is kept whole."""
-    mode, listed = it.string("mode"), it.raw("allowedFunctionNames")
+    mode, listed = it.string("mode") or "", it.raw("allowedFunctionNames")
     names = tuple(it.strings("allowedFunctionNames") or ())
     choice: ToolChoice
-    match mode:
+    if mode and mode == mode.lower():
+        it.rest["mode"] = NULL  # Google reads words of a list in small letters, too
+    match mode.upper():
         case "ANY" if len(names) == 1:
             choice = ToolChoice("tool", names)
         case "ANY" if names:
@@ -210,7 +212,7 @@ def _calling(it: Fields) -> ToolChoice | None:
         case "ANY":
             choice = ToolChoice("required")
         case "VALIDATED":
-            it.rest["mode"] = Raw(b'"VALIDATED"')
+            it.rest["mode"] = Raw(b'"%b"' % mode.encode())
             choice = ToolChoice("allowed", names) if names else ToolChoice("auto")
         case "AUTO" if not names:
             choice = ToolChoice("auto")

@@ -6,7 +6,7 @@ body ended; without one it is cut. An array has its bracket besides.
 
 from __future__ import annotations
 
-import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Final
 
@@ -14,7 +14,7 @@ from ...errors import Cut, DecodeError, Malformed, UpstreamError
 from ...ir.event import Chunk, Event, Keepalive, Wire
 from ...wire.array import ArrayFramer, NotAnArray
 from ...wire.members import json_object
-from ...wire.sse import FrameTooLarge, SseFramer, parse_frame
+from ...wire.sse import FrameTooLarge, SseFramer, parse_frame, spans
 from ..base import MAX_FRAME_BYTES
 from .members import FORMAT
 from .reader import AnswerReader
@@ -23,10 +23,8 @@ from .usage import read_usage
 SSE: Final = Wire(FORMAT, "sse")
 ARRAY: Final = Wire(FORMAT, "array")
 
-_BLANK_LINE: Final = re.compile(rb"(?:\r\n|\n|\r)(?:\r\n|\n|\r)")
 
-
-class _StreamDecoder:
+class _StreamDecoder(ABC):
     """What both framings share. After ``error`` is set nothing more comes out."""
 
     __slots__ = ("_reader", "_wire", "error")
@@ -66,11 +64,13 @@ class _StreamDecoder:
         owed = self._reader.owed()
         return Chunk(tuple(owed), b"", self._wire) if owed else None
 
+    @abstractmethod
     def _payload(self, frame: bytes) -> bytes:
-        raise NotImplementedError
+        """Return the JSON in a frame; nothing for one without any."""
 
+    @abstractmethod
     def _span(self, raw: bytes, frames: Sequence[bytes], number: int) -> tuple[int, int]:
-        raise NotImplementedError
+        """Return where frame ``number`` stands in the bytes ``raw`` that the frames were cut from."""
 
     def _cut(self) -> Cut:
         what = "its finishReason" if self._reader.has_answer else "an answer"
@@ -129,13 +129,7 @@ class GeminiSseDecoder(_StreamDecoder):
         return parse_frame(frame)[1] or b""
 
     def _span(self, raw: bytes, frames: Sequence[bytes], number: int) -> tuple[int, int]:
-        """Where frame ``number`` stands in ``raw``, its blank line included."""
-        start = end = 0
-        for frame in frames[: number + 1]:
-            start = end
-            blank = _BLANK_LINE.match(raw, start + len(frame))
-            end = blank.end() if blank else len(raw)
-        return start, end
+        return spans(raw, frames)[number]
 
 
 class GeminiArrayDecoder(_StreamDecoder):

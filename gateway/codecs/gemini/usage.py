@@ -114,10 +114,7 @@ def write_usage(usage: Usage) -> dict[str, object]:
     """Return the members of a ``usageMetadata``; what nobody told is absent."""
     if usage.format == FORMAT and usage.raw:
         return dict(usage.raw)
-    read, output, thought = usage.input_tokens, usage.output_tokens, usage.reasoning_output_tokens
-    if read is None and usage.uncached_input_tokens is not None:
-        read = usage.uncached_input_tokens
-        read += (usage.cache_read_input_tokens or 0) + (usage.cache_creation_input_tokens or 0)
+    read, output, thought = usage.all_input, usage.output_tokens, usage.reasoning_output_tokens
     members: dict[str, object] = {}
     if read is not None:
         members["promptTokenCount"] = read

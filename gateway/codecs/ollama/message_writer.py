@@ -55,7 +55,7 @@ class MessageWriter:
             done += written
         if not done and request.format not in FAMILY:
             # Without messages this API loads a model, and answers nothing.
-            raise refused(request, Loss("lost", "messages", "messages", "there is nothing to answer"))
+            raise refused(request, Loss("lost", "messages", "", "there is nothing to answer"))
         return done
 
     def _message(self, message: Message, path: str) -> list[dict[str, Any]]:
@@ -268,7 +268,7 @@ def write_prompt(request: Request, own: bool, losses: list[Loss]) -> dict[str, A
     if request.format not in FAMILY and not asked:
         # Without a prompt this API loads a model, and answers nothing. Of nothing but instructions, the last is the prompt.
         if not system.texts:
-            raise refused(request, Loss("lost", "messages", "prompt", "there is nothing to answer"))
+            raise refused(request, Loss("lost", "messages", "", "there is nothing to answer"))
         asked.texts.append(system.texts.pop())
         last = f"messages[{len(request.messages) - 1}]"
         losses.append(Loss("emulated", last, "system message", "stands as the prompt"))

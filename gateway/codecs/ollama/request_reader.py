@@ -133,11 +133,26 @@ class _Messages:
         if not id:
             extra = _UNGIVEN
             id = self._answered(name) or f"call_{max(0, self._calls - 1)}"
+        elif all(call.id != id for call in self._open):
+            self._name_call(name, id)
         self._open = [call for call in self._open if call.id != id]
         images = [part for part in _images(it) if isinstance(part, Media)]
         words = () if content is None else (Text(content),)
         result = ToolResult(id, (*images, *words), name=name, extra=extra, brief=not images)
         return Message("tool", (result,), brief=True, extra=it.extra())
+
+    def _name_call(self, name: str | None, id: str) -> None:
+        """Give the call that this result answers the result's ``id``, if it came without one of its own."""
+        unnamed = [call for call in self._open if "id" in call.extra]
+        if not unnamed:
+            return
+        call = next((call for call in unnamed if call.name == name), unnamed[0])
+        self._open = [other for other in self._open if other is not call]
+        for position, message in reversed(tuple(enumerate(self.done))):
+            if any(part is call for part in message.parts):
+                parts = tuple(replace(call, id=id) if part is call else part for part in message.parts)
+                self.done[position] = replace(message, parts=parts)
+                return
 
     def _answered(self, name: str | None) -> str:
         """The id of the call that a result without one answers: the oldest open one of its name, else the oldest."""

@@ -16,11 +16,12 @@ from typing import Any, Final
 
 from msgspec import Raw
 
+from ...errors import DecodeError
 from ...ir.loss import Loss, LossKind
 from ...ir.message import Extra, Request, ResponseFormat, Tool
 from ...wire.members import NULL, encode_json, put_extra
 from ..base import UpstreamFacts
-from ..ledger import in_the_callers_words, says_something
+from ..ledger import in_place, in_the_callers_words, says_something
 from .message_writer import MessageWriter, write_prompt
 from .words import CHAT, FAMILY, GENERATE
 
@@ -34,7 +35,10 @@ _SHARED: Final = frozenset({"options", "keep_alive", "truncate", "shift", "strea
 def encode_request(request: Request, facts: UpstreamFacts, format: str) -> tuple[bytes, tuple[Loss, ...]]:
     """Return body and losses. Raises CallerError for what the format cannot say at all."""
     writer = _Writer(request, facts, format)
-    body = encode_json(writer.body())
+    try:
+        body = encode_json(writer.body())
+    except DecodeError as fault:
+        raise in_place(request, fault) from fault
     return body, in_the_callers_words(request, writer.losses) if writer.losses else ()
 
 

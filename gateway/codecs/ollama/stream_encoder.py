@@ -1,12 +1,11 @@
 """Chunks into the lines of one client's stream.
 
-A chunk of this very wire goes out as it came, and is only watched. The last line tells reason and usage together, so it is
-written at the end; calls come whole here, so one that grows is held back until it is complete.
+The last line tells reason and usage together, so it is written at the end; calls come whole here, so one that grows is held
+back until it is complete.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, Final
 
 from msgspec import Raw
@@ -17,9 +16,7 @@ from ...ir.event import (
     Alien,
     ChoicePatch,
     ChoiceStop,
-    Chunk,
     Event,
-    Keepalive,
     PartDelta,
     PartPatch,
     PartStart,
@@ -27,8 +24,6 @@ from ...ir.event import (
     ResponsePatch,
     ResponseStart,
     Terminator,
-    Usage,
-    UsageReport,
     Wire,
 )
 from ...ir.loss import Loss
@@ -36,7 +31,7 @@ from ...ir.message import Media, Part, Reasoning, Refusal, Text, ToolCall
 from ...wire.members import encode_json
 from ...wire.ndjson import line, one_line
 from ..base import AnswerContext
-from ..ledger import MAX_LOSSES
+from ..event_writer import EventWriter
 from .answer_writer import (
     done_reason,
     foreign,
@@ -74,57 +69,19 @@ class _Part:
         self.after = b""
 
 
-class OllamaStreamEncoder:
+class OllamaStreamEncoder(EventWriter):
     """One client's stream of ``format``. ``ping`` is a line without words: an empty one is none that clients can read."""
 
     def __init__(self, context: AnswerContext, format: str) -> None:
-        self.losses: list[Loss] = []
-        self._context = context
+        super().__init__(context, Wire(format, "ndjson"))
         self._format = format
-        self._wire = Wire(format, "ndjson")
-        self._own = False
-        self._started = False
-        self._rewriting = False
-        self._done = False
         self._held = 0
         self._calls = 0
         self._stopped: ChoiceStop | None = None
-        self._usage: Usage | None = None
         self._last: dict[str, Any] = {}
         self._parts: dict[int, _Part] = {}
         self._envelope: dict[str, Any] = write_envelope(ResponseStart(), context, True, [])
         self.ping = self._line(words(format))
-
-    def encode(self, chunk: Chunk) -> bytes:
-        """Return the bytes for ``chunk``: its own ``raw`` while nothing was rewritten yet, else its events, anew.
-
-        Raises UpstreamError for a call that is none: arguments that are no object, or that never end.
-        """
-        if not self._rewriting and chunk.raw is not None and chunk.wire == self._wire:
-            for event in chunk.events:
-                if type(event) is not PartDelta:
-                    self._watch(event)
-            return chunk.raw
-        self._rewriting = True
-        events = chunk.events
-        if len(events) == 1 and type(event := events[0]) is PartDelta:
-            return self._delta(event)
-        out: list[bytes] = []
-        for event in events:
-            if type(event) is PartDelta:
-                out.append(self._delta(event))
-            else:
-                self._event(event, out)
-        return b"".join(out)
-
-    def close(self, error: GatewayError | None) -> bytes:
-        """Return what is still owed: the line that is done, or an error line and no clean end."""
-        if self._done:
-            return b""
-        self._done = True
-        if error is not None:
-            return b"" if error.kind == "cancelled" else error_line(error)
-        return self._end()
 
     def _watch(self, event: Event) -> None:
         """Keep track of what goes out as it came."""
@@ -140,49 +97,6 @@ class OllamaStreamEncoder:
         elif isinstance(event, Terminator):
             self._done = True
 
-    def _event(self, event: Event, out: list[bytes]) -> None:
-        """Write any event but a delta."""
-        if isinstance(event, PartStart):
-            self._part_start(event, out)
-        elif isinstance(event, PartStop):
-            self._part_stop(event, out)
-        elif isinstance(event, PartPatch):
-            self._part_patch(event)
-        elif isinstance(event, ChoiceStop):
-            self._stop(event)
-        elif isinstance(event, ResponseStart):
-            self._start(event)
-        elif isinstance(event, UsageReport):
-            self._usage = event.usage
-        elif isinstance(event, ResponsePatch):
-            if self._own:
-                self._envelope.update(event.extra)
-                self._forget_lines()
-            else:
-                self._lose(foreign(event.extra, ""))
-        elif isinstance(event, ChoicePatch):
-            if self._own and not event.choice:
-                more: dict[str, Any] = dict(event.extra)
-                out.append(self._line(words(self._format, "", **more)))
-            else:
-                self._lose(foreign(event.extra, "message"))
-        elif isinstance(event, Terminator):
-            if not self._done:
-                self._done = True
-                out.append(self._end())
-        elif isinstance(event, Keepalive):
-            out.append(self.ping)
-        elif isinstance(event, Alien):
-            if event.format == self._format:
-                out.append(line(event.data))
-            else:
-                self._lose([Loss("lost", "stream", event.kind, f"an event of {event.format}")])
-
-    def _lose(self, losses: Iterable[Loss]) -> None:
-        for loss in losses:
-            if len(self.losses) < MAX_LOSSES and loss not in self.losses:
-                self.losses.append(loss)
-
     def _start(self, event: ResponseStart) -> None:
         """Begin; when another provider goes on with the answer, its extras count from here, its model does not."""
         self._own = event.format == self._format
@@ -194,6 +108,23 @@ class OllamaStreamEncoder:
         self.ping = self._line(words(self._format))
         self._forget_lines()
         self._lose(losses)
+
+    def _response_patch(self, event: ResponsePatch) -> None:
+        if self._own:
+            self._envelope.update(event.extra)
+            self._forget_lines()
+        else:
+            self._lose(foreign(event.extra, ""))
+
+    def _choice_patch(self, event: ChoicePatch, out: list[bytes]) -> None:
+        if self._own and not event.choice:
+            more: dict[str, Any] = dict(event.extra)
+            out.append(self._line(words(self._format, "", **more)))
+        else:
+            self._lose(foreign(event.extra, "message"))
+
+    def _alien(self, event: Alien) -> bytes:
+        return line(event.data)
 
     def _line(self, said: dict[str, Any], **more: Any) -> bytes:
         return line(encode_json({**self._envelope, **said, "done": False, **more}))
@@ -248,7 +179,7 @@ class OllamaStreamEncoder:
         if self._held > MAX_HELD_BYTES:
             raise Malformed(f"the provider sends calls of more than {MAX_HELD_BYTES} letters")
 
-    def _part_patch(self, event: PartPatch) -> None:
+    def _part_patch(self, event: PartPatch, out: list[bytes]) -> None:
         it = self._parts.get(event.index)
         if event.choice or (it is not None and not it.written):
             return
@@ -285,7 +216,7 @@ class OllamaStreamEncoder:
 
     # Ends
 
-    def _stop(self, event: ChoiceStop) -> None:
+    def _stop(self, event: ChoiceStop, out: list[bytes]) -> None:
         if event.choice:
             return
         self._stopped = event
@@ -294,7 +225,10 @@ class OllamaStreamEncoder:
         else:
             self._lose(foreign(event.extra, ""))
 
-    def _end(self) -> bytes:
+    def _error(self, error: GatewayError) -> bytes:
+        return error_line(error)
+
+    def _end(self, out: list[bytes]) -> None:
         losses: list[Loss] = []
         stop = self._stopped
         value: dict[str, Any] = {**self._envelope, **words(self._format), "done": True}
@@ -305,8 +239,9 @@ class OllamaStreamEncoder:
             elif not self._own or stop.raw_reason or stop.reason == "error":
                 value["done_reason"] = done_reason(stop.reason, stop.raw_reason, self._own, losses)
         except UpstreamError as error:
-            return error_line(error)
+            out.append(error_line(error))
+            return
         value.update(write_usage(self._usage, losses))
         value.update(self._last)
         self._lose(losses)
-        return line(encode_json(value))
+        out.append(line(encode_json(value)))

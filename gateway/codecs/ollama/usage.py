@@ -54,9 +54,12 @@ def write_usage(usage: Usage | None, losses: list[Loss]) -> dict[str, Any]:
         return {}
     if usage.format in FAMILY and usage.raw:
         return dict(usage.raw)
-    read = usage.input_tokens
-    if read is None and usage.uncached_input_tokens is not None:
-        read = usage.uncached_input_tokens + (usage.cache_read_input_tokens or 0)
-        read += usage.cache_creation_input_tokens or 0
-    counts = {"prompt_eval_count": read, "eval_count": usage.output_tokens}
+    for path, count, what in (
+        ("prompt_eval_count", usage.cache_read_input_tokens, "tokens read from a cache"),
+        ("prompt_eval_count", usage.cache_creation_input_tokens, "tokens written to a cache"),
+        ("eval_count", usage.reasoning_output_tokens, "tokens of thinking"),
+    ):
+        if count:
+            losses.append(Loss("lost", path, what, "are counted among the others alone here"))
+    counts = {"prompt_eval_count": usage.all_input, "eval_count": usage.output_tokens}
     return {name: count for name, count in counts.items() if count is not None}

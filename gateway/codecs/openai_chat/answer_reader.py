@@ -33,10 +33,11 @@ from ...ir.event import (
     UsageReport,
 )
 from ...ir.message import NO_EXTRA, Citation, Extra, Media, Opaque, Part, Reasoning, Refusal, Text, ToolCall
+from ...wire.members import BAD_JSON, NULL, OBJECT, Members, encode_json, is_string, string_of
 from ...wire.surrogates import mend_halves
 from .errors import error_in
 from .growing import FRAME, NOTHING, GrowingAnswer, GrowingTool, groq_usage, says, which
-from .members import BAD_JSON, FORMAT, NULL, OBJECT, Members, encode_json, is_string, string_of
+from .members import FORMAT
 from .more import MoreReader
 from .reasoning import REASONING_FIELDS, join_details, text_of_details, text_of_thinking
 from .usage import read_usage

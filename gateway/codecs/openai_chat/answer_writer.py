@@ -15,6 +15,7 @@ from ...ir.event import ResponseStart, StopReason
 from ...ir.loss import Loss
 from ...ir.message import Citation, Extra, Media, Opaque, Part, Reasoning, Refusal, Text, ToolCall
 from ..base import AnswerContext
+from ..openai_settings import shares_fingerprint, shares_tiers
 from .members import FORMAT, foreign
 from .reasoning import DEFAULT_FIELD, field_of
 from .words import FINISH_REASONS, INEXACT, LEGACY_CALL
@@ -115,14 +116,23 @@ def write_envelope(start: ResponseStart, context: AnswerContext, kind: str, loss
         created = context.created
         losses.append(Loss("minted", "created", "created", "the provider gave no date"))
     value = {"id": id, "object": kind, "created": created, "model": start.model or context.model}
-    if start.format == FORMAT:
-        if start.service_tier is not None:
-            value["service_tier"] = start.service_tier
-        return {**value, **start.extra}
     if start.service_tier is not None:
-        losses.append(Loss("lost", "service_tier", start.service_tier, f"a tier of {start.format or 'another format'}"))
-    losses += foreign(start.extra, "")
-    return value
+        if shares_tiers(start.format):
+            value["service_tier"] = start.service_tier
+        else:
+            tier = f"a tier of {start.format or 'another format'}"
+            losses.append(Loss("lost", "service_tier", start.service_tier, tier))
+    return {**value, **shared_members(start.extra, start.format, losses)}
+
+
+def shared_members(extra: Extra, format: str, losses: list[Loss]) -> Extra:
+    """Return those members of the envelope that a provider of ``format`` means as this format does."""
+    if format == FORMAT or not extra:
+        return extra
+    shared = {"service_tier": shares_tiers(format), "system_fingerprint": shares_fingerprint(format)}
+    told = {name: raw for name, raw in extra.items() if shared.get(name)}
+    losses += foreign({name: raw for name, raw in extra.items() if name not in told}, "")
+    return told
 
 
 def is_legacy(part: ToolCall) -> bool:

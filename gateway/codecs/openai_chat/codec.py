@@ -12,9 +12,10 @@ from ...ir.message import Request
 from ...wire.outline import outline
 from ...wire.surrogates import mend_raw
 from ..base import AnswerContext, Encoded, Peek, RequestFacts, UpstreamFacts, Wording
+from ..openai_request import patch_request
 from . import errors, request_reader, request_writer, response
 from .members import FORMAT
-from .peek import patch_request, peek_request
+from .peek import peek_request
 from .stream_decoder import STREAMED, ChatStreamDecoder
 from .stream_encoder import ChatStreamEncoder
 from .usage import read_usage

@@ -14,7 +14,8 @@ from msgspec import Raw
 
 from ...errors import DecodeError
 from ...ir.message import NO_EXTRA, CacheMark, Extra, Media, Opaque, Refusal, Text
-from .members import ARRAY, BAD_JSON, FORMAT, NULL, Members, why
+from ...wire.members import ARRAY, BAD_JSON, NULL, Members, why
+from .members import FORMAT
 
 DATA_URL: Final = re.compile(r"data:([^;,]+);base64,(.*)\Z", re.DOTALL)
 """The one spelling of a data: URL that can be written again from its media type and its data."""

@@ -9,7 +9,8 @@ from msgspec import Raw, Struct
 
 from ...errors import upstream_error
 from ...ir.message import NO_EXTRA, Extra
-from .members import BAD_JSON, FORMAT, OBJECT
+from ...wire.members import BAD_JSON, OBJECT
+from .members import FORMAT
 
 NOTHING: Final = Raw(b"")
 

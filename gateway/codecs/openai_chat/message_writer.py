@@ -56,7 +56,12 @@ class MessageWriter:
         arrays = self.own and not self.options.get("string_content")
         for position, message in enumerate(messages):
             role = message.role
-            if role in _PLAIN_ROLES and not kept and (text := plain_text(message)) is not None:
+            if (
+                role in _PLAIN_ROLES
+                and not kept
+                and (text := plain_text(message)) is not None
+                and not (role == "assistant" and done and "tool_calls" in done[-1])
+            ):
                 # Most messages are one text: what the long way makes of it, at a tenth of the price.
                 array = arrays and not message.brief
                 done.append({"role": role, "content": [{"type": "text", "text": text}] if array else text})
@@ -141,7 +146,10 @@ class MessageWriter:
         if message.name is not None:
             value["name"] = message.name
         self._extra(value, message, path)
-        self.done.append(_role_and_content_first(value))
+        if not self.own and self.done and "tool_calls" in self.done[-1]:
+            _join(self.done[-1], value)
+        else:
+            self.done.append(_role_and_content_first(value))
 
     def _extra(self, value: dict[str, Any], message: Message, path: str) -> None:
         extra = message.extra
@@ -367,6 +375,23 @@ class MessageWriter:
 
     def _lose(self, kind: Any, path: str, what: str, why: str) -> None:
         self.losses.append(Loss(kind, path, what, why))
+
+
+def _join(calling: dict[str, Any], value: dict[str, Any]) -> None:
+    """Add an assistant's message to the one before it, whose calls demand that their results come next."""
+    content = value.pop("content")
+    if content:
+        before = calling["content"]
+        blocks = [*_as_blocks(before), *_as_blocks(content)]
+        calling["content"] = blocks if before or not isinstance(content, str) else content
+    calling["tool_calls"] += value.pop("tool_calls", [])
+    for name, more in value.items():
+        said = calling.get(name)
+        calling[name] = said + more if isinstance(said, str) and isinstance(more, str) and name != "role" else more
+
+
+def _as_blocks(content: str | list[Any] | None) -> list[Any]:
+    return [{"type": "text", "text": content}] if content and isinstance(content, str) else list(content or ())
 
 
 def _role_and_content_first(value: dict[str, Any]) -> dict[str, Any]:

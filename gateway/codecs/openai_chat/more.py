@@ -9,8 +9,8 @@ import msgspec
 from msgspec import Struct
 
 from ...ir.event import PartDelta
+from ...wire.members import BAD_JSON
 from .growing import Envelope, GrowingAnswer
-from .members import BAD_JSON
 
 _T = TypeVar("_T")
 

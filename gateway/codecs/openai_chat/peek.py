@@ -10,9 +10,8 @@ from typing import Final
 import msgspec
 from msgspec import Raw, Struct
 
-from ...wire.patch import set_member
+from ...wire.members import BAD_JSON, NULL, fault
 from ..base import Peek
-from .members import BAD_JSON, NULL, encode_json, fault
 
 
 class _StreamOptions(Struct):
@@ -27,12 +26,7 @@ class _Peek(Struct):
     metadata: Raw = NULL
 
 
-class _Options(Struct):
-    stream_options: Raw = NULL
-
-
 _PEEK: Final = msgspec.json.Decoder(_Peek)
-_OPTIONS: Final = msgspec.json.Decoder(_Options)
 
 
 def peek_request(body: bytes) -> Peek:
@@ -49,14 +43,3 @@ def peek_request(body: bytes) -> Peek:
         None if seen.tools == NULL else seen.tools,
         None if seen.metadata == NULL else seen.metadata,
     )
-
-
-def patch_request(body: bytes, peek: Peek, *, model: str | None, stream_usage: bool) -> bytes:
-    """Rename the model and ask for usage in a stream; every other byte stays. The same object when nothing changes."""
-    if model is not None and model != peek.model:
-        body = set_member(body, "model", encode_json(model))
-    if stream_usage and peek.stream and not peek.stream_usage:
-        options = _OPTIONS.decode(body).stream_options
-        asked = set_member(b"{}" if options == NULL else bytes(options), "include_usage", b"true")
-        body = set_member(body, "stream_options", asked)
-    return body

@@ -15,7 +15,8 @@ import msgspec
 from msgspec import Raw, Struct
 
 from ...ir.message import Reasoning
-from .members import BAD_JSON, FORMAT, encode_json, is_string
+from ...wire.members import BAD_JSON, encode_json, is_string
+from .members import FORMAT
 
 REASONING_FIELDS: Final = ("reasoning_content", "reasoning")
 """The text fields, the commoner first; who sends both sends the same text twice."""

@@ -35,9 +35,11 @@ from ...ir.message import (
     ToolChoice,
     ToolResult,
 )
+from ...wire.members import BAD_JSON, NULL, Members, is_string, string_of
+from ..openai_request import read_stop, read_stream_options
 from . import typed_request
 from .content import read_parts, take_cache
-from .members import BAD_JSON, FORMAT, NULL, Members, is_string, string_of, why
+from .members import FORMAT
 from .reasoning import REASONING_FIELDS, text_of_details
 from .words import LEGACY_CALL, MINTED_ID
 
@@ -53,7 +55,6 @@ AS_FIELD: Final = {"refusal": NULL}
 """Marks a refusal that stood in the message's own field, not among its content."""
 
 _METADATA: Final = msgspec.json.Decoder(dict[str, str])
-_STRINGS: Final = msgspec.json.Decoder(list[str])
 _FALSE: Final = Raw(b"false")
 
 
@@ -69,7 +70,7 @@ def decode_request(body: bytes) -> Request:
     messages = _Messages()
     for position, raw in enumerate(raws):
         messages.read(raw, f"messages[{position}]")
-    stream_usage = _stream_options(it)
+    stream_usage = read_stream_options(it)
     return Request(
         FORMAT,
         model,
@@ -81,7 +82,7 @@ def decode_request(body: bytes) -> Request:
         temperature=it.number("temperature"),
         top_p=it.number("top_p"),
         top_k=it.integer("top_k"),
-        stop=_stop(it),
+        stop=read_stop(it),
         seed=it.integer("seed"),
         n=it.integer("n"),
         frequency_penalty=it.number("frequency_penalty"),
@@ -370,34 +371,6 @@ def _max_tokens(it: Members) -> int | None:
     if older is not None:
         it.rest["max_tokens"] = NULL
     return older
-
-
-def _stop(it: Members) -> tuple[str, ...]:
-    raw = it.take("stop")
-    if raw is None:
-        return ()
-    if is_string(raw):
-        it.rest["stop"] = NULL
-        return (string_of(raw, "stop"),)
-    try:
-        found = tuple(_STRINGS.decode(raw))
-    except BAD_JSON as error:
-        raise DecodeError("stop", why(error, "a string or an array of strings")) from error
-    if not found:
-        it.rest["stop"] = raw
-    return found
-
-
-def _stream_options(it: Members) -> bool | None:
-    raw = it.raw("stream_options")
-    options = it.object("stream_options")
-    if options is None:
-        return None
-    usage = options.boolean("include_usage")
-    if usage is None and not options.rest and raw is not None:
-        it.rest["stream_options"] = raw
-    it.adopt("stream_options", options)
-    return usage
 
 
 def _user(it: Members) -> str | None:

@@ -16,32 +16,22 @@ Messages stand first after the model, so that the bytes of a longer conversation
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from msgspec import Raw
 
+from ...errors import DecodeError
 from ...ir.loss import Loss, LossKind
 from ...ir.message import ReasoningOptions, Request, ResponseFormat, Tool, ToolChoice
 from ...ir.words import words_of
+from ...wire.members import NULL, encode_json
 from ..base import Encoded, UpstreamFacts
-from ..ledger import in_the_callers_words, refused
+from ..ledger import in_place, in_the_callers_words, refused
+from ..openai_settings import effort_of, schema_of, tier_of
 from .content import write_mark
-from .members import FORMAT, NULL, encode_json, foreign, write_extra
+from .members import FORMAT, foreign, write_extra
 from .message_writer import MessageWriter
 from .wording import WORDING
-
-_EFFORTS: Final = ((4096, "low"), (16384, "medium"))
-"""Thinking budgets up to so many tokens, and the effort that stands in for them; what is above is ``high``."""
-
-_TIERS: Final[Mapping[str, str]] = {
-    "auto": "auto",
-    "standard_only": "default",
-    "standard": "default",
-    "flex": "flex",
-    "priority": "priority",
-}
-"""Anthropic's and Google's service tiers in OpenAI's words."""
 
 
 def encode_request(request: Request, facts: UpstreamFacts) -> tuple[bytes, tuple[Loss, ...]]:
@@ -49,7 +39,10 @@ def encode_request(request: Request, facts: UpstreamFacts) -> tuple[bytes, tuple
     if request.format != FORMAT and (short := _in_words(request, facts)) is not None:
         return short.body, ()
     writer = _Writer(request, facts)
-    value = writer.body()
+    try:
+        value = writer.body()
+    except DecodeError as fault:
+        raise in_place(request, fault) from fault
     if request.messages and not value["messages"] and writer.losses:
         raise refused(request, writer.losses[0])  # of all that was said nothing is left
     body = encode_json(value)
@@ -252,39 +245,18 @@ class _Writer:
     def _response_format(self, wanted: ResponseFormat) -> dict[str, Any]:
         written: dict[str, Any] = {"type": wanted.kind}
         if wanted.kind == "json_schema":
-            name = wanted.name
-            if name is None and not self.own:
-                name = "response"
-                self._lose("minted", "response_format.name", "name", "a schema demands one")
-            members = {
-                "name": name,
-                "description": wanted.description,
-                "schema": None if wanted.schema is None else Raw(wanted.schema),
-                "strict": wanted.strict,
-            }
-            written["json_schema"] = {key: member for key, member in members.items() if member is not None}
+            written["json_schema"] = schema_of(wanted, self.own, self.losses)
         write_extra(written, wanted.extra, self.own, "response_format", self.losses)
         return written
 
     def _reasoning(self, value: dict[str, Any], wanted: ReasoningOptions) -> None:
-        effort = wanted.effort
         if self.own:
-            if effort is not None:
-                value["reasoning_effort"] = effort
+            if wanted.effort is not None:
+                value["reasoning_effort"] = wanted.effort
             write_extra(value, wanted.extra, True, "", self.losses)
             return
-        if effort is None and wanted.budget_tokens is not None and wanted.mode != "disabled":
-            effort = next((word for most, word in _EFFORTS if wanted.budget_tokens <= most), "high")
-            budget = f"{wanted.budget_tokens} tokens"
-            self._lose("emulated", "reasoning.budget_tokens", budget, f"no budgets here: effort {effort} stands in")
-        elif wanted.budget_tokens is not None:
-            self._lose("lost", "reasoning.budget_tokens", "budget_tokens", "no budgets here, the effort says it")
-        if effort is not None:
+        if (effort := effort_of(self.request.model, wanted, self.losses)) is not None:
             value["reasoning_effort"] = effort
-        elif wanted.mode == "disabled":
-            self._lose("lost", "reasoning.mode", "disabled", "most models here refuse to be told not to think")
-        elif wanted.mode is not None and wanted.budget_tokens is None:
-            self._lose("emulated", "reasoning.mode", wanted.mode, "models here decide by themselves")
         if wanted.summary is not None:
             self._lose("lost", "reasoning.summary", "summary", "no summaries in Chat Completions")
         write_extra(value, wanted.extra, False, "reasoning", self.losses)
@@ -297,15 +269,7 @@ class _Writer:
             value[str(field)] = request.user
         if request.metadata is not None:
             value["metadata"] = dict(request.metadata)
-        tier = request.service_tier
-        if tier is not None and not request.format.startswith("openai."):
-            if tier not in _TIERS:
-                self._lose("lost", "service_tier", tier, f"a tier of {request.format}")
-                return
-            if _TIERS[tier] != tier:
-                self._lose("emulated", "service_tier", tier, f"said as {_TIERS[tier]}")
-            tier = _TIERS[tier]
-        if tier is not None:
+        if (tier := tier_of(request, self.losses)) is not None:
             value["service_tier"] = tier
 
     def _stream_options(self, value: dict[str, Any]) -> None:

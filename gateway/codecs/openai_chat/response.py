@@ -13,6 +13,7 @@ from ...ir.event import Event, PlainAnswer
 from ...ir.fold import Choice, fold, plain_answer
 from ...ir.loss import Loss
 from ...ir.message import Media, Opaque, Part, Reasoning, Refusal, Text, ToolCall
+from ...wire.members import ARRAY, encode_json, json_object
 from ..base import AnswerContext, Encoded
 from .answer_reader import AnswerReader
 from .answer_writer import (
@@ -24,12 +25,13 @@ from .answer_writer import (
     lose_details,
     lose_part,
     reasoning_delta,
+    shared_members,
     tool_call,
     tool_extra,
     write_audio,
     write_envelope,
 )
-from .members import ARRAY, FORMAT, encode_json, foreign, json_object
+from .members import FORMAT, foreign
 from .reasoning import field_of, thinking_block
 from .typed_answer import read_answer
 from .usage import write_usage
@@ -53,10 +55,8 @@ def encode_response(events: Sequence[Event], context: AnswerContext) -> Encoded:
     value["choices"] = [_choice(choice, number, own, context, losses) for number, choice in enumerate(answer.choices)]
     if answer.usage is not None:
         value["usage"] = write_usage(answer.usage, losses)
-    if own:
-        value.update(answer.extra)
-    else:
-        losses += foreign(answer.extra, "")
+    value.update(shared_members(answer.extra, answer.start.format, losses))
+    if not own:
         losses += (Loss("lost", "events", alien.kind, f"an event of {alien.format}") for alien in answer.aliens)
     return Encoded(encode_json(value), losses=tuple(losses))
 

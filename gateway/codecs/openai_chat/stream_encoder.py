@@ -1,12 +1,7 @@
-"""Chunks into the bytes of one client's stream.
-
-A chunk of this very wire goes out as it came, and is only watched: what was opened and what has ended, so that the end,
-an error, or chunks that someone changed are written rightly after it.
-"""
+"""Chunks into the bytes of one client's stream."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -17,9 +12,7 @@ from ...ir.event import (
     Alien,
     ChoicePatch,
     ChoiceStop,
-    Chunk,
     Event,
-    Keepalive,
     PartDelta,
     PartPatch,
     PartStart,
@@ -27,14 +20,14 @@ from ...ir.event import (
     ResponsePatch,
     ResponseStart,
     Terminator,
-    Usage,
     UsageReport,
 )
 from ...ir.loss import Loss
 from ...ir.message import Citation, Extra, Media, Opaque, Part, Reasoning, Refusal, Text, ToolCall
-from ...wire.sse import PING
+from ...wire.members import encode_json
+from ...wire.sse import PING, one_line
 from ..base import AnswerContext
-from ..ledger import MAX_LOSSES
+from ..event_writer import EventWriter
 from .answer_writer import (
     annotation,
     finish_reason,
@@ -43,13 +36,14 @@ from .answer_writer import (
     lose_details,
     lose_part,
     reasoning_delta,
+    shared_members,
     tool_call,
     tool_extra,
     write_audio,
     write_envelope,
 )
 from .errors import error_frame
-from .members import FORMAT, encode_json, foreign
+from .members import FORMAT, foreign
 from .reasoning import field_of, thinking_block
 from .stream_decoder import STREAMED
 from .usage import write_usage
@@ -96,56 +90,19 @@ class _Part:
         self.after = b""
 
 
-class ChatStreamEncoder:
+class ChatStreamEncoder(EventWriter):
     """One client's stream."""
 
-    ping: bytes = PING
+    ping = PING
 
     def __init__(self, context: AnswerContext) -> None:
-        self.losses: list[Loss] = []
-        self._context = context
-        self._own = False
-        self._started = False
-        self._rewriting = False
-        self._passed = False
-        self._done = False
-        self._usage: Usage | None = None
+        super().__init__(context, STREAMED)
+        self._format = ""
         self._running = b""
         self._tail = _TAIL
         self._envelope: dict[str, Any] = {}
         self._choices: dict[int, _Choice] = {}
         self._parts: dict[int, _Part] = {}
-
-    def encode(self, chunk: Chunk) -> bytes:
-        """Return the bytes for ``chunk``: its own ``raw`` while nothing was rewritten yet, else its events, anew."""
-        if not self._rewriting and chunk.raw is not None and chunk.wire == STREAMED:
-            self._passed = True
-            for event in chunk.events:
-                if type(event) is not PartDelta:
-                    self._watch(event)
-            return chunk.raw
-        self._rewriting = True
-        events = chunk.events
-        if len(events) == 1 and type(event := events[0]) is PartDelta:
-            return self._delta(event)
-        out: list[bytes] = []
-        for event in events:
-            if type(event) is PartDelta:
-                out.append(self._delta(event))
-            else:
-                self._event(event, out)
-        return b"".join(out)
-
-    def close(self, error: GatewayError | None) -> bytes:
-        """Return what is still owed: usage and ``[DONE]``, or an error frame and no clean end."""
-        if self._done:
-            return b""
-        self._done = True
-        if error is not None:
-            return b"" if error.kind == "cancelled" else error_frame(error, self._context.request_id)
-        out: list[bytes] = []
-        self._end(out)
-        return b"".join(out)
 
     def _watch(self, event: Event) -> None:
         """Keep track of what goes out as it came."""
@@ -162,44 +119,6 @@ class ChatStreamEncoder:
         elif isinstance(event, Terminator):
             self._done = True
 
-    def _event(self, event: Event, out: list[bytes]) -> None:
-        """Write any event but a delta."""
-        if isinstance(event, PartStart):
-            self._part_start(event, out)
-        elif isinstance(event, PartPatch):
-            self._part_patch(event, out)
-        elif isinstance(event, PartStop):
-            self._part_stop(event, out)
-        elif isinstance(event, ChoiceStop):
-            self._stop(event, out)
-        elif isinstance(event, ResponseStart):
-            self._start(event)
-        elif isinstance(event, UsageReport):
-            self._report(event)
-        elif isinstance(event, ResponsePatch):
-            self._response_patch(event.extra)
-        elif isinstance(event, ChoicePatch):
-            if self._own:
-                self._write(event.choice, dict(event.extra), out)
-            else:
-                self._lose(foreign(event.extra, f"choices[{event.choice}]"))
-        elif isinstance(event, Terminator):
-            if not self._done:
-                self._done = True
-                self._end(out)
-        elif isinstance(event, Keepalive):
-            out.append(self.ping)
-        elif isinstance(event, Alien):
-            if event.format == FORMAT:
-                out.append(b"data: %b\n\n" % event.data.replace(b"\n", b"\ndata: "))
-            else:
-                self._lose([Loss("lost", "stream", event.kind, f"an event of {event.format}")])
-
-    def _lose(self, losses: Iterable[Loss]) -> None:
-        for loss in losses:
-            if len(self.losses) < MAX_LOSSES and loss not in self.losses:
-                self.losses.append(loss)
-
     def _report(self, event: UsageReport) -> None:
         """Keep usage for the end; where it is told while the answer runs, every chunk from here on carries it."""
         if not event.running:
@@ -211,7 +130,7 @@ class ChatStreamEncoder:
                 usage["estimated"] = True
                 losses.append(Loss("minted", "usage", "usage estimate", "counted by the gateway while the answer runs"))
             self._lose(losses)
-            self._running = b',"usage":%b' % _one_line(usage)
+            self._running = b',"usage":%b' % one_line(usage)
             self._tail = b"%b%b}\n\n" % (_UNSTOPPED, self._running)
 
     # The envelope
@@ -219,21 +138,36 @@ class ChatStreamEncoder:
     def _start(self, event: ResponseStart) -> None:
         """Begin; when another provider goes on with the answer, its extras count from here, its id and model do not."""
         self._own = event.format == FORMAT
+        self._format = event.format
         if self._started:
             return
         self._started = True
         self._envelope = write_envelope(event, self._context, "chat.completion.chunk", self.losses)
 
-    def _response_patch(self, extra: Extra) -> None:
-        if not self._own:
-            self._lose(foreign(extra, ""))
+    def _response_patch(self, event: ResponsePatch) -> None:
+        losses: list[Loss] = []
+        extra = shared_members(event.extra, self._format, losses)
+        self._lose(losses)
+        if not extra:
             return
         self._envelope.update(extra)
         for number, choice in self._choices.items():
             choice.head = self._head(number)
 
+    def _choice_patch(self, event: ChoicePatch, out: list[bytes]) -> None:
+        if self._own:
+            self._write(event.choice, dict(event.extra), out)
+        else:
+            self._lose(foreign(event.extra, f"choices[{event.choice}]"))
+
+    def _alien(self, event: Alien) -> bytes:
+        return b"data: %b\n\n" % event.data.replace(b"\n", b"\ndata: ")
+
+    def _error(self, error: GatewayError) -> bytes:
+        return error_frame(error, self._context.request_id)
+
     def _head(self, number: int) -> bytes:
-        return b'data: %b,"choices":[{"index":%d,"delta":' % (_one_line(self._envelope)[:-1], number)
+        return b'data: %b,"choices":[{"index":%d,"delta":' % (one_line(self._envelope)[:-1], number)
 
     def _choice(self, number: int) -> _Choice:
         choice = self._choices.get(number)
@@ -249,7 +183,7 @@ class ChatStreamEncoder:
         if not choice.role:
             choice.role = True
             delta = {"role": "assistant", **delta}
-        out.append(b"%b%b%b" % (choice.head, _one_line(delta), self._tail))
+        out.append(b"%b%b%b" % (choice.head, one_line(delta), self._tail))
 
     # Parts
 
@@ -324,7 +258,7 @@ class ChatStreamEncoder:
         part, choice = it.part, it.choice
         text, tail = event.text, self._tail
         if event.logprobs is not None:
-            tail = b',"logprobs":%b,"finish_reason":null}]%b}\n\n' % (_one_line(event.logprobs), self._running)
+            tail = b',"logprobs":%b,"finish_reason":null}]%b}\n\n' % (one_line(event.logprobs), self._running)
         if type(part) is Text:
             choice.length += len(text)
         elif type(part) is ToolCall:
@@ -419,10 +353,10 @@ class ChatStreamEncoder:
     def _finish(self, choice: _Choice, reason: str, extra: Extra, out: list[bytes]) -> None:
         if choice.annotations:
             # All in one chunk, as OpenAI sends them: its SDK cannot join two arrays whose entries have no index.
-            out.append(b"%b%b%b" % (choice.head, _one_line({"annotations": choice.annotations}), self._tail))
+            out.append(b"%b%b%b" % (choice.head, one_line({"annotations": choice.annotations}), self._tail))
         delta = b"{}" if choice.role else b'{"role":"assistant"}'
         choice.role = True
-        body = _one_line({"logprobs": None, "finish_reason": reason, **extra})
+        body = one_line({"logprobs": None, "finish_reason": reason, **extra})
         out.append(b"%b%b,%b]%b}\n\n" % (choice.head, delta, body[1:], self._running))
 
     def _end(self, out: list[bytes]) -> None:
@@ -436,20 +370,9 @@ class ChatStreamEncoder:
             losses: list[Loss] = []
             usage = write_usage(self._usage, losses)
             self._lose(losses)
-            out.append(b"data: %b\n\n" % _one_line({**self._envelope, "choices": [], "usage": usage}))
+            out.append(b"data: %b\n\n" % one_line({**self._envelope, "choices": [], "usage": usage}))
         out.append(DONE)
 
 
 _NO_FIELD: Final = b'{"":'
 """``before`` of reasoning that was not spelled as a text field."""
-
-
-def _one_line(value: object) -> bytes:
-    """Return ``value`` as JSON without line ends: what was kept of a pretty-printed answer would break the frame.
-
-    A line end in JSON is white space; within a string it is escaped.
-    """
-    text = encode_json(value)
-    if b"\n" in text or b"\r" in text:
-        return text.replace(b"\n", b" ").replace(b"\r", b" ")
-    return text

@@ -24,8 +24,9 @@ from ...ir.event import (
     UsageReport,
 )
 from ...ir.message import NO_EXTRA, Reasoning, Text, ToolCall
+from ...wire.members import BAD_JSON, NULL
 from .growing import NOTHING, is_complete
-from .members import BAD_JSON, FORMAT, NULL
+from .members import FORMAT
 from .usage import read_usage
 from .words import STOP_REASONS
 

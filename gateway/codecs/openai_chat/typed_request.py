@@ -29,8 +29,9 @@ from ...ir.message import (
     ToolChoice,
     ToolResult,
 )
+from ...wire.members import BAD_JSON, NULL
 from .content import DATA_URL
-from .members import BAD_JSON, FORMAT, NULL
+from .members import FORMAT
 
 _FALSE: Final = Raw(b"false")
 _EPHEMERAL: Final = Raw(b'"ephemeral"')

@@ -19,6 +19,7 @@ from ...ir.message import Extra, Media, Opaque, Part, Reasoning, Refusal, Text, 
 from ...wire.members import encode_json
 from ..base import AnswerContext, Encoded
 from ..ledger import says_something
+from ..openai_settings import shares_fingerprint
 from .logprobs import OFFSETS, write_logprobs
 from .usage import write_usage
 from .words import FINISH_REASONS, FORMAT, INEXACT
@@ -38,7 +39,10 @@ def write_envelope(start: ResponseStart, context: AnswerContext, losses: list[Lo
         return {**value, **start.extra}
     if start.service_tier is not None:
         losses.append(Loss("lost", "service_tier", start.service_tier, "answers tell no tier here"))
-    losses += foreign(start.extra, "")
+    extra = dict(start.extra)
+    if shares_fingerprint(start.format) and (fingerprint := extra.pop("system_fingerprint", None)) is not None:
+        value["system_fingerprint"] = fingerprint
+    losses += foreign(extra, "")
     return value
 
 

@@ -11,11 +11,11 @@ from msgspec import Raw, Struct
 from ...errors import GatewayError, UpstreamError
 from ...ir.event import Event, Usage, Wire
 from ...ir.message import Request
-from ...wire.members import BAD_JSON, NULL, encode_json, fault
+from ...wire.members import BAD_JSON, fault
 from ...wire.outline import outline
-from ...wire.patch import set_member
 from ...wire.surrogates import mend_raw
 from ..base import AnswerContext, Encoded, Peek, RequestFacts, UpstreamFacts, Wording
+from ..openai_request import patch_request
 from . import answer_writer, compose, errors, request
 from .answer_reader import AnswerReader
 from .stream_decoder import STREAMED, CompletionsStreamDecoder
@@ -36,12 +36,7 @@ class _Peek(Struct):
     stream_options: _StreamOptions | None = None
 
 
-class _Options(Struct):
-    stream_options: Raw = NULL
-
-
 _PEEK: Final = msgspec.json.Decoder(_Peek)
-_OPTIONS: Final = msgspec.json.Decoder(_Options)
 
 
 class OpenAICompletions:
@@ -76,14 +71,7 @@ class OpenAICompletions:
         return PATH
 
     def patch_request(self, body: bytes, peek: Peek, *, model: str | None, stream_usage: bool) -> bytes:
-        """Rename the model and ask for usage in a stream; every other byte stays. The same object when nothing changes."""
-        if model is not None and model != peek.model:
-            body = set_member(body, "model", encode_json(model))
-        if stream_usage and peek.stream and not peek.stream_usage:
-            options = _OPTIONS.decode(body).stream_options
-            asked = set_member(b"{}" if options == NULL else bytes(options), "include_usage", b"true")
-            body = set_member(body, "stream_options", asked)
-        return body
+        return patch_request(body, peek, model=model, stream_usage=stream_usage)
 
     def decode_response(self, body: bytes) -> tuple[Event, ...]:
         return AnswerReader().whole(body)

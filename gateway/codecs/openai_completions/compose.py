@@ -93,7 +93,7 @@ class _Writer:
                 self._lose("emulated", path, f"{message.role} message", "put before the prompt")
             texts += found
         if not texts:
-            raise refused(self.request, Loss("lost", "messages", "prompt", "there is nothing to complete"))
+            raise refused(self.request, Loss("lost", "messages", "", "there is nothing to complete"))
         return "\n\n".join(texts)
 
     def _texts(self, message: Message, path: str) -> list[str]:

@@ -16,7 +16,8 @@ from msgspec import Raw
 
 from ...errors import DecodeError
 from ...ir.message import Message, Opaque, Request, Text
-from ...wire.members import BAD_JSON, NULL, Members, is_string, string_of, why
+from ...wire.members import BAD_JSON, Members, is_string, string_of, why
+from ..openai_request import read_stop, read_stream_options
 from .words import FORMAT
 
 _FALSE: Final = Raw(b"false")
@@ -31,7 +32,7 @@ def decode_request(body: bytes) -> Request:
     model = it.need_string("model")
     messages = _prompt(it)
     asked = it.integer("logprobs")
-    stream_usage = _stream_options(it)
+    stream_usage = read_stream_options(it)
     return Request(
         FORMAT,
         model,
@@ -40,7 +41,7 @@ def decode_request(body: bytes) -> Request:
         temperature=it.number("temperature"),
         top_p=it.number("top_p"),
         top_k=it.integer("top_k"),
-        stop=_stop(it),
+        stop=read_stop(it),
         seed=it.integer("seed"),
         n=it.integer("n"),
         frequency_penalty=it.number("frequency_penalty"),
@@ -85,31 +86,3 @@ def _is_tokens(raw: Raw) -> bool:
             continue
         return True
     return False
-
-
-def _stop(it: Members) -> tuple[str, ...]:
-    raw = it.take("stop")
-    if raw is None:
-        return ()
-    if is_string(raw):
-        it.rest["stop"] = NULL
-        return (string_of(raw, "stop"),)
-    try:
-        found = tuple(_STRINGS.decode(raw))
-    except BAD_JSON as error:
-        raise DecodeError("stop", why(error, "a string or an array of strings")) from error
-    if not found:
-        it.rest["stop"] = raw
-    return found
-
-
-def _stream_options(it: Members) -> bool | None:
-    raw = it.raw("stream_options")
-    options = it.object("stream_options")
-    if options is None:
-        return None
-    usage = options.boolean("include_usage")
-    if usage is None and not options.rest and raw is not None:
-        it.rest["stream_options"] = raw
-    it.adopt("stream_options", options)
-    return usage

@@ -1,12 +1,7 @@
-"""Chunks into the bytes of one client's stream of the legacy Completions.
-
-A chunk of this very wire goes out as it came, and is only watched: what was opened and what has ended, so that the end,
-an error, or chunks that someone changed are written rightly after it.
-"""
+"""Chunks into the bytes of one client's stream of the legacy Completions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, Final
 
 from msgspec import Raw
@@ -16,9 +11,7 @@ from ...ir.event import (
     Alien,
     ChoicePatch,
     ChoiceStop,
-    Chunk,
     Event,
-    Keepalive,
     PartDelta,
     PartPatch,
     PartStart,
@@ -26,15 +19,14 @@ from ...ir.event import (
     ResponsePatch,
     ResponseStart,
     Terminator,
-    Usage,
     UsageReport,
 )
 from ...ir.loss import Loss
 from ...ir.message import Refusal, Text
 from ...wire.members import encode_json
-from ...wire.sse import PING
+from ...wire.sse import PING, one_line
 from ..base import AnswerContext
-from ..ledger import MAX_LOSSES
+from ..event_writer import EventWriter
 from .answer_writer import finish_reason, foreign, lose_details, lose_part, write_envelope
 from .errors import error_frame
 from .logprobs import OFFSETS, write_logprobs
@@ -47,51 +39,20 @@ _HERE: Final = Raw(b"\0")
 """Stands for the text in a frame whose beginning and end are wanted."""
 
 
-class CompletionsStreamEncoder:
+class CompletionsStreamEncoder(EventWriter):
     """One client's stream."""
 
-    ping: bytes = PING
+    ping = PING
+    watches_words = True
 
     def __init__(self, context: AnswerContext) -> None:
-        self.losses: list[Loss] = []
-        self._context = context
-        self._own = False
-        self._started = False
-        self._rewriting = False
-        self._done = False
-        self._usage: Usage | None = None
+        super().__init__(context, STREAMED)
         self._running: dict[str, Any] | None = None
         self._envelope: dict[str, Any] = {}
         self._open: set[int] = set()
         self._stopped: dict[int, bool] = {}
         self._length: dict[int, int] = {}
         self._around: dict[int, tuple[bytes, bytes]] = {}
-
-    def encode(self, chunk: Chunk) -> bytes:
-        """Return the bytes for ``chunk``: its own ``raw`` while nothing was rewritten yet, else its events, anew."""
-        if not self._rewriting and chunk.raw is not None and chunk.wire == STREAMED:
-            for event in chunk.events:
-                self._watch(event)
-            return chunk.raw
-        self._rewriting = True
-        events = chunk.events
-        if len(events) == 1 and type(event := events[0]) is PartDelta:
-            return self._delta(event)
-        out: list[bytes] = []
-        for event in events:
-            self._event(event, out)
-        return b"".join(out)
-
-    def close(self, error: GatewayError | None) -> bytes:
-        """Return what is still owed: usage and ``[DONE]``, or an error frame and no clean end."""
-        if self._done:
-            return b""
-        self._done = True
-        if error is not None:
-            return b"" if error.kind == "cancelled" else error_frame(error, self._context.request_id)
-        out: list[bytes] = []
-        self._end(out)
-        return b"".join(out)
 
     def _watch(self, event: Event) -> None:
         """Keep track of what goes out as it came."""
@@ -107,44 +68,6 @@ class CompletionsStreamEncoder:
         elif isinstance(event, Terminator):
             self._done = True
 
-    def _event(self, event: Event, out: list[bytes]) -> None:
-        if isinstance(event, PartDelta):
-            out.append(self._delta(event))
-        elif isinstance(event, PartStart):
-            self._part_start(event, out)
-        elif isinstance(event, PartPatch):
-            self._part_patch(event)
-        elif isinstance(event, PartStop):
-            self._open.discard(event.index)
-        elif isinstance(event, ChoiceStop):
-            self._stop(event, out)
-        elif isinstance(event, ResponseStart):
-            self._start(event)
-        elif isinstance(event, UsageReport):
-            self._report(event)
-        elif isinstance(event, ResponsePatch):
-            if self._own:
-                self._envelope.update(event.extra)
-                self._around.clear()
-            else:
-                self._lose(foreign(event.extra, ""))
-        elif isinstance(event, ChoicePatch):
-            if self._own:
-                out.append(self._frame(event.choice, "", event.extra))
-            else:
-                self._lose(foreign(event.extra, f"choices[{event.choice}]"))
-        elif isinstance(event, Terminator):
-            if not self._done:
-                self._done = True
-                self._end(out)
-        elif isinstance(event, Keepalive):
-            out.append(self.ping)
-        elif isinstance(event, Alien):
-            if event.format == FORMAT:
-                out.append(b"data: %b\n\n" % event.data.replace(b"\n", b"\ndata: "))
-            else:
-                self._lose([Loss("lost", "stream", event.kind, f"an event of {event.format}")])
-
     def _report(self, event: UsageReport) -> None:
         """Keep usage for the end; where it is told while the answer runs, every frame from here on carries it."""
         if not event.running:
@@ -158,11 +81,6 @@ class CompletionsStreamEncoder:
                 losses.append(Loss("minted", "usage", "usage estimate", "counted by the gateway while the answer runs"))
             self._lose(losses)
 
-    def _lose(self, losses: Iterable[Loss]) -> None:
-        for loss in losses:
-            if len(self.losses) < MAX_LOSSES and loss not in self.losses:
-                self.losses.append(loss)
-
     def _start(self, event: ResponseStart) -> None:
         """Begin; when another provider goes on with the answer, its extras count from here, its id and model do not."""
         self._own = event.format == FORMAT
@@ -174,6 +92,25 @@ class CompletionsStreamEncoder:
         self._around.clear()
         self._lose(losses)
 
+    def _response_patch(self, event: ResponsePatch) -> None:
+        if self._own:
+            self._envelope.update(event.extra)
+            self._around.clear()
+        else:
+            self._lose(foreign(event.extra, ""))
+
+    def _choice_patch(self, event: ChoicePatch, out: list[bytes]) -> None:
+        if self._own:
+            out.append(self._frame(event.choice, "", event.extra))
+        else:
+            self._lose(foreign(event.extra, f"choices[{event.choice}]"))
+
+    def _alien(self, event: Alien) -> bytes:
+        return b"data: %b\n\n" % event.data.replace(b"\n", b"\ndata: ")
+
+    def _error(self, error: GatewayError) -> bytes:
+        return error_frame(error, self._context.request_id)
+
     def _frame(
         self, number: int, text: str | Raw, more: Any = None, logprobs: Any = None, reason: str | None = None
     ) -> bytes:
@@ -181,7 +118,7 @@ class CompletionsStreamEncoder:
             self._start(ResponseStart())
         choice = {"text": text, "index": number, "logprobs": logprobs, "finish_reason": reason, **(more or {})}
         usage = {} if self._running is None else {"usage": self._running}
-        return b"data: %b\n\n" % _one_line({**self._envelope, "choices": (choice,), **usage})
+        return b"data: %b\n\n" % one_line({**self._envelope, "choices": (choice,), **usage})
 
     def _part_start(self, event: PartStart, out: list[bytes]) -> None:
         self._stopped.setdefault(event.choice, False)
@@ -209,12 +146,15 @@ class CompletionsStreamEncoder:
             around = self._around[choice] = before, after
         return around[0] + encode_json(text) + around[1]
 
-    def _part_patch(self, event: PartPatch) -> None:
+    def _part_patch(self, event: PartPatch, out: list[bytes]) -> None:
         path = f"choices[{event.choice}].parts[{event.index}]"
         if event.citation is not None:
             self._lose([Loss("lost", f"{path}.citations", event.citation.kind, "a text has no citations here")])
         if event.index in self._open:
             self._lose(foreign(event.extra, path))
+
+    def _part_stop(self, event: PartStop, out: list[bytes]) -> None:
+        self._open.discard(event.index)
 
     def _stop(self, event: ChoiceStop, out: list[bytes]) -> None:
         if self._stopped.get(event.choice):
@@ -247,13 +187,5 @@ class CompletionsStreamEncoder:
             losses: list[Loss] = []
             usage = write_usage(self._usage, losses)
             self._lose(losses)
-            out.append(b"data: %b\n\n" % _one_line({**self._envelope, "choices": (), "usage": usage}))
+            out.append(b"data: %b\n\n" % one_line({**self._envelope, "choices": (), "usage": usage}))
         out.append(DONE)
-
-
-def _one_line(value: object) -> bytes:
-    """Return ``value`` as JSON without line ends, which are white space there and would break the frame."""
-    text = encode_json(value)
-    if b"\n" in text or b"\r" in text:
-        return text.replace(b"\n", b" ").replace(b"\r", b" ")
-    return text

@@ -16,10 +16,12 @@ from ...ir.loss import Loss, LossKind
 from ...ir.message import Extra
 from ..base import AnswerContext
 from ..ledger import MAX_LOSSES
+from ..openai_settings import shares_tiers
 from .members import FORMAT, foreign
 from .usage import write_usage
 from .words import INCOMPLETE, INEXACT, REASONS
 
+_TIER: Final = "service_tier"
 _PENDING: Final = frozenset({"queued", "in_progress", "cancelled"})
 
 
@@ -58,10 +60,12 @@ class Envelope:
         self._noted = noted
         self._members: dict[str, Any] = {}
         self._late: dict[str, Raw] = {}
+        self._shares_tiers = False
 
     def begin(self, event: ResponseStart) -> None:
         """Begin; when another provider goes on with the answer, its extras count from here, its id and model do not."""
         self.own = event.format == FORMAT
+        self._shares_tiers = shares_tiers(event.format)
         if self.begun:
             return
         self.begun = True
@@ -75,14 +79,15 @@ class Envelope:
         value: dict[str, Any] = {"id": id, "object": "response", "created_at": created}
         value |= {"status": "", "error": None, "incomplete_details": None, "model": event.model or self._context.model}
         value["output"] = []
-        if self.own:
-            if event.service_tier is not None:
+        if event.service_tier is not None:
+            if self._shares_tiers:
                 value["service_tier"] = event.service_tier
-            _add_kept(value, event.extra)
-        else:
-            if event.service_tier is not None:
+            else:
                 tier = f"a tier of {event.format or 'another format'}"
                 self._noted.note("lost", "service_tier", event.service_tier, tier)
+        if self.own:
+            _add_kept(value, event.extra)
+        else:
             self._noted.lose(foreign(event.extra, ""))
         if "tools" not in value and "tool_choice" not in value:
             self._noted.note("minted", "tools", "tools", "the echo of the request: demanded here, and not known")
@@ -94,8 +99,12 @@ class Envelope:
         """Take members that came late."""
         if self.own:
             self._late.update(event.extra)
-        else:
-            self._noted.lose(foreign(event.extra, ""))
+            return
+        extra = event.extra
+        if self._shares_tiers and _TIER in extra:
+            self._late[_TIER] = extra[_TIER]
+            extra = {name: raw for name, raw in extra.items() if name != _TIER}
+        self._noted.lose(foreign(extra, ""))
 
     def status(self) -> str:
         """The word for how the answer ended."""

@@ -105,7 +105,7 @@ class EventReader:
         """More words of a part that is open; None if it is not."""
         item = self._items.get(output_index)
         told = None if item is None else item.parts.get(key)
-        if told is None or item is None or told is not item.open or item.held:
+        if told is None or item is None or told is not item.open or item.held or isinstance(told.part, Opaque):
             return None
         told.length += len(text)
         return PartDelta(told.index, text)
@@ -134,15 +134,15 @@ class EventReader:
                 self._unfold(read_item(raw, f"response.output[{position}]"), events)
         for item in self._items.values():
             self._stop(item, events)
-        events.append(stop_of(ending, self._kinds))
-        if usage is not None and (report := read_usage(usage)) is not None:
-            events.append(UsageReport(report))
         before = self._start.extra
         late |= {name: raw for name, raw in start.extra.items() if before.get(name) != raw}
         if start.service_tier != self._start.service_tier and start.service_tier is not None:
             late["service_tier"] = Raw(encode_json(start.service_tier))
         if late:
             events.append(ResponsePatch(late))
+        events.append(stop_of(ending, self._kinds))
+        if usage is not None and (report := read_usage(usage)) is not None:
+            events.append(UsageReport(report))
         events += (ResponseStop(), Terminator())
         self.ended = True
 
@@ -248,6 +248,8 @@ class EventReader:
             self._next += 1
 
     def _say(self, told: _Told, text: str, events: list[Event], logprobs: Raw | None = None) -> None:
+        if isinstance(told.part, Opaque):
+            return  # words of something that has no word here
         told.length += len(text)
         if text or logprobs is not None:
             events.append(PartDelta(told.index, text, logprobs=logprobs))

@@ -47,6 +47,8 @@ class ItemWriter:
         self.losses = losses
         self.instructions: str | None = None
         self.items: list[Any] = []
+        self.reasons = False
+        """Whether reasoning is among the items."""
         self._custom: set[str] = set()
         self._minted: list[tuple[str, str]] = []
         self._called: dict[str, str] = {}
@@ -310,6 +312,7 @@ class _Turn:
                 writer.call(part, path)
             elif (block := writer.block(part, "assistant", path)) is not None:
                 writer.items.append(block)
+                writer.reasons |= isinstance(part, Opaque) and part.kind == "reasoning"
         self.flush()
 
     def flush(self) -> None:
@@ -346,6 +349,7 @@ class _Turn:
             value.setdefault("content" if in_words else "summary", []).append({**entry, **own_members(part.extra)})
         if (signature := part.redacted or part.signature) is not None:
             value["encrypted_content"] = signature
+            writer.reasons = True
 
 
 def _add_members(value: dict[str, Any], extra: Extra) -> None:

@@ -6,7 +6,13 @@ A request that came in this format goes out the same, value by value. What an up
 - ``prompt_cache_breakpoint``: true if it has cache marks;
 - ``instructions``: false if a system message must stay among the input items;
 - ``developer_role``: the role it has instead, ``system``;
-- ``store``: what requests of other formats say of it; nothing is said by default.
+- ``store``: what requests of other formats say of it, false by default; nothing is said if it is None;
+- ``min_output_tokens``: the least limit that it takes (16);
+- ``encrypted_reasoning``: false if requests of other formats must not ask for it.
+
+Other formats store no answer unless they say so, this one does: for them it is said that it must not. Reasoning comes back
+encrypted then, or not at all, so it is asked for wherever the request has to do with reasoning; models without any refuse to
+be asked.
 
 What does not change from turn to turn stands before the input, so that the bytes of a longer conversation begin with those
 of a shorter one.
@@ -14,7 +20,6 @@ of a shorter one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Final
 
 from msgspec import Raw
@@ -24,22 +29,13 @@ from ...ir.message import ReasoningOptions, Request, ResponseFormat, Tool, ToolC
 from ...wire.members import BAD_JSON, NULL, OBJECT, encode_json
 from ..base import UpstreamFacts
 from ..ledger import in_the_callers_words, refused
+from ..openai_settings import effort_of, schema_of, tier_of
 from .item_writer import ItemWriter
 from .members import FORMAT, write_extra
 from .request_reader import AT, HOISTED
 
-_EFFORTS: Final = ((4096, "low"), (16384, "medium"))
-"""Thinking budgets up to so many tokens, and the effort that stands in for them; what is above is ``high``."""
-
-_TIERS: Final[Mapping[str, str]] = {
-    "auto": "auto",
-    "standard_only": "default",
-    "standard": "default",
-    "flex": "flex",
-    "priority": "priority",
-}
-"""Anthropic's and Google's service tiers in OpenAI's words."""
-
+_MIN_OUTPUT: Final = 16
+"""OpenAI refuses a lower limit (seen from August 2025 on), which other formats' clients give to see if a model is there."""
 _CHAT: Final = "openai.chat"
 _SHARED: Final = frozenset(
     [
@@ -52,6 +48,7 @@ _SHARED: Final = frozenset(
 _CHATS_FORMAT: Final = "custom.format"
 
 _INCLUDE_LOGPROBS: Final = "message.output_text.logprobs"
+_INCLUDE_REASONING: Final = "reasoning.encrypted_content"
 
 
 def encode_request(request: Request, facts: UpstreamFacts) -> tuple[bytes, tuple[Loss, ...]]:
@@ -79,6 +76,7 @@ class _Writer:
         self._input(value, items.items)
         self._sampling(value)
         self._output(value)
+        self._include(value, items)
         self._caller(value)
         if request.stream:
             value["stream"] = True
@@ -185,16 +183,18 @@ class _Writer:
 
     def _sampling(self, value: dict[str, Any]) -> None:
         request = self.request
-        if request.max_output_tokens is not None:
-            value["max_output_tokens"] = request.max_output_tokens
+        if (most := request.max_output_tokens) is not None:
+            least = self.options.get("min_output_tokens", _MIN_OUTPUT)
+            if not self.own and isinstance(least, int) and most < least:
+                self._lose("emulated", "max_output_tokens", str(most), f"less than {least} is refused here")
+                most = least
+            value["max_output_tokens"] = most
         if request.temperature is not None:
             value["temperature"] = request.temperature
         if request.top_p is not None:
             value["top_p"] = request.top_p
         if request.top_logprobs is not None:
             value["top_logprobs"] = request.top_logprobs
-        if request.logprobs and not self.own:
-            value["include"] = [_INCLUDE_LOGPROBS]
         if self.own:
             return
         missing = {
@@ -224,37 +224,28 @@ class _Writer:
         if request.cache is not None:
             self._lose("lost", "cache", "cache mark", "this upstream caches prefixes by itself")
 
+    def _include(self, value: dict[str, Any], items: ItemWriter) -> None:
+        """Ask for what this format tells on request only. What a caller of this format asks for stands in its extra."""
+        if self.own:
+            return
+        asked = [_INCLUDE_LOGPROBS] if self.request.logprobs else []
+        reasoning = value.get("reasoning")
+        reasons = items.reasons or (reasoning is not None and reasoning.get("effort") != "none")
+        if reasons and self.options.get("encrypted_reasoning") is not False:
+            asked.append(_INCLUDE_REASONING)
+        if asked:
+            value["include"] = asked
+
     def _format(self, wanted: ResponseFormat) -> dict[str, Any]:
         written: dict[str, Any] = {"type": wanted.kind}
         if wanted.kind == "json_schema":
-            name = wanted.name
-            if name is None and not self.own:
-                name = "response"
-                self._lose("minted", "response_format.name", "name", "a schema demands one")
-            members = {
-                "name": name,
-                "description": wanted.description,
-                "schema": None if wanted.schema is None else Raw(wanted.schema),
-                "strict": wanted.strict,
-            }
-            written |= {key: member for key, member in members.items() if member is not None}
+            written |= schema_of(wanted, self.own, self.losses)
         write_extra(written, wanted.extra, self.own, "response_format", self.losses)
         return written
 
     def _reasoning(self, value: dict[str, Any], wanted: ReasoningOptions) -> None:
         written: dict[str, Any] = {}
-        effort = wanted.effort
-        if not self.own:
-            if effort is None and wanted.budget_tokens is not None and wanted.mode != "disabled":
-                effort = next((word for most, word in _EFFORTS if wanted.budget_tokens <= most), "high")
-                budget = f"{wanted.budget_tokens} tokens"
-                self._lose("emulated", "reasoning.budget_tokens", budget, f"no budgets here: effort {effort} stands in")
-            elif wanted.budget_tokens is not None:
-                self._lose("lost", "reasoning.budget_tokens", "budget_tokens", "no budgets here, the effort says it")
-            elif effort is None and wanted.mode == "disabled":
-                self._lose("lost", "reasoning.mode", "disabled", "most models here refuse to be told not to think")
-            elif effort is None and wanted.mode is not None:
-                self._lose("emulated", "reasoning.mode", wanted.mode, "models here decide by themselves")
+        effort = wanted.effort if self.own else effort_of(self.request.model, wanted, self.losses)
         if effort is not None:
             written["effort"] = effort
         if wanted.summary is not None:
@@ -270,17 +261,9 @@ class _Writer:
             value["safety_identifier" if safety else "user"] = request.user
         if request.metadata is not None:
             value["metadata"] = dict(request.metadata)
-        if not self.own and (store := self.options.get("store")) is not None:
+        if not self.own and (store := self.options.get("store", False)) is not None:
             value["store"] = store
-        tier = request.service_tier
-        if tier is not None and not request.format.startswith("openai."):
-            if tier not in _TIERS:
-                self._lose("lost", "service_tier", tier, f"a tier of {request.format}")
-                return
-            if _TIERS[tier] != tier:
-                self._lose("emulated", "service_tier", tier, f"said as {_TIERS[tier]}")
-            tier = _TIERS[tier]
-        if tier is not None:
+        if (tier := tier_of(request, self.losses)) is not None:
             value["service_tier"] = tier
 
 

@@ -45,11 +45,11 @@ def _decode(body: bytes) -> tuple[Event, ...]:
         for piece in read_item(raw, f"output[{position}]"):
             events += unfold(piece, len(parts))
             parts.append(piece.part)
+    if late:
+        events.append(ResponsePatch(late))
     events.append(stop_of(ending, parts))
     if usage is not None and (report := read_usage(usage)) is not None:
         events.append(UsageReport(report))
-    if late:
-        events.append(ResponsePatch(late))
     events.append(ResponseStop())
     return tuple(events)
 

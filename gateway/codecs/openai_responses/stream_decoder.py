@@ -5,7 +5,6 @@ What an event is, its JSON ``type`` says; what it means, ``event_reader``. Here 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
@@ -21,15 +20,13 @@ from ...ir.event import (
     PartDelta,
 )
 from ...wire.members import BAD_JSON, Members, json_object
-from ...wire.sse import FrameTooLarge, SseFramer, parse_frame
+from ...wire.sse import FrameTooLarge, SseFramer, parse_frame, spans
 from ...wire.surrogates import mend_halves
 from ..base import MAX_FRAME_BYTES
 from .errors import error_in
 from .event_reader import EventReader
 from .members import FORMAT
 from .stream_encoder import STREAMED
-
-_BLANK_LINE: Final = re.compile(rb"(?:\r\n|\n|\r)(?:\r\n|\n|\r)")
 
 
 class _Delta(Struct, forbid_unknown_fields=True, tag_field="type", gc=False, kw_only=True):
@@ -161,7 +158,7 @@ class ResponsesStreamDecoder:
                 self.error = error
             if self.error is not None:
                 del events[mark:]
-                start, end = _span(raw, frames, number)
+                start, end = spans(raw, frames)[number]
                 if self.error.raw is not None:
                     self.error.raw = raw[start:end]
                 return Chunk(tuple(events), raw[:start], STREAMED) if start else None
@@ -184,13 +181,3 @@ class ResponsesStreamDecoder:
             raise error_in(data) or Malformed("the provider sent an error event that is no error object", format=FORMAT)
         else:
             events.append(Alien(FORMAT, kind, data))
-
-
-def _span(raw: bytes, frames: list[bytes], number: int) -> tuple[int, int]:
-    """Where frame ``number`` stands in ``raw``, its blank line included."""
-    start = end = 0
-    for frame in frames[: number + 1]:
-        start = end
-        blank = _BLANK_LINE.match(raw, start + len(frame))
-        end = blank.end() if blank else len(raw)
-    return start, end

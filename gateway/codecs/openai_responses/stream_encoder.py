@@ -68,7 +68,7 @@ class ResponsesStreamEncoder:
         if len(events) == 1 and type(event := events[0]) is PartDelta and event.logprobs is None:
             part = writer.open.get(event.index)
             text = event.text
-            if part is not None and text:
+            if part is not None and text and part.growth:
                 part.texts.append(text)
                 number = writer.sequence
                 writer.sequence = number + 1
@@ -105,14 +105,18 @@ class ResponsesStreamEncoder:
 
     def _fail(self, error: GatewayError, out: list[bytes]) -> None:
         frame = own_frame(error)
-        if frame is not None:
+        if frame is not None and self._writer.started:
             self._last = frame
             self._number()
-            if _FAILED in frame:
-                out.append(frame)
-                return
+        if frame is not None and _FAILED in frame:
+            out.append(frame)
+            return
         # Clients exist that look for the failed response alone, and take its absence for a broken connection.
+        begins = not self._writer.started
         self._writer.begin(out)
+        if frame is not None and begins:
+            frame = _NUMBER.sub(b'"sequence_number":%d' % self._writer.sequence, frame, count=1)
+            self._writer.sequence += 1
         if frame is not None:
             out.append(frame)
         self._writer.fail(failure(error), out)

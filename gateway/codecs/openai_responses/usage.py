@@ -55,11 +55,7 @@ def write_usage(usage: Usage, losses: list[Loss]) -> dict[str, Any]:
     """Return the usage object for ``usage``: its own members if they are of this format. The details are demanded here."""
     if usage.format == FORMAT and usage.raw:
         return dict(usage.raw)
-    read = usage.input_tokens
-    if read is None and usage.uncached_input_tokens is not None:
-        caches = (usage.cache_read_input_tokens or 0) + (usage.cache_creation_input_tokens or 0)
-        read = usage.uncached_input_tokens + caches
-    written = usage.output_tokens
+    read, written = usage.all_input, usage.output_tokens
     for name, count in (("input_tokens", read), ("output_tokens", written)):
         if count is None:
             losses.append(Loss("minted", f"usage.{name}", name, "the provider did not say, 0 is demanded"))

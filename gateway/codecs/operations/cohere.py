@@ -16,12 +16,11 @@ from msgspec import Raw, Struct
 from ...ir.embedding import EmbeddingAnswer, EmbeddingRequest
 from ...ir.event import Usage
 from ...ir.loss import Loss
-from ...ir.message import Extra
 from ...ir.rerank import Ranked, RerankAnswer, RerankRequest
-from ...wire.members import is_string
 from ..base import Encoded
 from .base import lost, read_answer, write_members
 from .embeddings import texts_of
+from .rerank import texts_of_documents
 
 _PROVIDER: Final = "Cohere"
 _PURPOSES: Final = {"query": "search_query", "document": "search_document", "passage": "search_document"}
@@ -60,8 +59,6 @@ class _Reranked(Struct):
 
 _EMBEDDED: Final = msgspec.json.Decoder(_Embedded)
 _RERANKED: Final = msgspec.json.Decoder(_Reranked)
-_TEXT: Final = msgspec.json.Decoder(str)
-_OBJECT: Final = msgspec.json.Decoder(dict[str, Raw])
 
 
 class CohereEmbeddings:
@@ -112,15 +109,7 @@ class CohereRerank:
 
     def encode_request(self, request: RerankRequest) -> Encoded:
         """Write a request; a document that is no text becomes one."""
-        losses = list(lost(request.extra, _PROVIDER))
-        documents = []
-        for at, raw in enumerate(request.documents):
-            text, whole = text_of_document(raw)
-            documents.append(text)
-            if not whole:
-                losses.append(Loss("emulated", f"documents[{at}]", "an object", "sent as text: Cohere ranks texts"))
-        if request.returns:
-            losses.append(Loss("emulated", "return_documents", "true", "the gateway puts the documents back"))
+        documents, losses = texts_of_documents(request, _PROVIDER)
         known = {
             "model": request.model,
             "query": request.query,
@@ -128,7 +117,7 @@ class CohereRerank:
             "top_n": None if request.top_n is None else min(request.top_n, len(documents)),
             "max_tokens_per_doc": request.max_tokens_per_doc,
         }
-        return Encoded(write_members(known, {}), "/v2/rerank", losses=tuple(losses))
+        return Encoded(write_members(known, {}), "/v2/rerank", losses=losses)
 
     def decode_response(self, body: bytes) -> RerankAnswer:
         """Read an answer. Raises Malformed."""
@@ -140,17 +129,6 @@ class CohereRerank:
             _usage(told.meta),
             None if units is None else units.search_units,
         )
-
-
-def text_of_document(raw: Raw) -> tuple[str, bool]:
-    """Return a document as a text, and whether that is all of it: ``{"text": …}`` is, of other objects it is their JSON."""
-    if is_string(raw):
-        return _TEXT.decode(raw), True
-    members: Extra = _OBJECT.decode(raw)
-    text = members.get("text")
-    if text is not None and is_string(text):
-        return (_TEXT.decode(text), True) if len(members) == 1 else (bytes(raw).decode(), False)
-    return bytes(raw).decode(), False
 
 
 def _usage(meta: _Meta | None) -> Usage | None:

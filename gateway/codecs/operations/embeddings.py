@@ -145,7 +145,7 @@ def write_answer(answers: Sequence[EmbeddingAnswer], encoding: Encoding, model: 
         "object": "list",
         "data": data,
         "model": first.model or model,
-        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens, **(first.spent if len(answers) == 1 else {})},
         **(first.extra if first.format == FORMAT else {}),
     }
     return Finished(encode_json(told), usage, tuple(dict.fromkeys(losses)))

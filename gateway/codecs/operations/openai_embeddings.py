@@ -17,7 +17,7 @@ from ...errors import DecodeError
 from ...ir.embedding import EmbeddingAnswer, EmbeddingRequest, Encoding
 from ...ir.event import Usage
 from ...ir.message import Message, Request, Text
-from ...wire.members import BAD_JSON, Members
+from ...wire.members import BAD_JSON, NULL, Members
 from ..base import Encoded, RequestFacts, UpstreamFacts
 from .base import OperationCodec, read_answer, read_request, write_members
 from .embeddings import FORMAT, PATH
@@ -184,7 +184,9 @@ class OpenAIEmbeddings:
     def decode_response(self, body: bytes) -> EmbeddingAnswer:
         """Read an answer, its vectors by their ``index``. Raises Malformed."""
         told, data = read_answer(_MEMBERS, body), read_answer(_ANSWER, body).data
-        usage = read_answer(_USAGE, bytes(told["usage"])) if "usage" in told else None
+        raw = bytes(told.get("usage", NULL))
+        usage = read_answer(_USAGE, raw)
+        spent = {} if usage is None else read_answer(_MEMBERS, raw)
         tokens = (
             None if usage is None else usage.prompt_tokens if usage.prompt_tokens is not None else usage.total_tokens
         )
@@ -196,6 +198,7 @@ class OpenAIEmbeddings:
             None if tokens is None else Usage(input_tokens=tokens, uncached_input_tokens=tokens),
             tuple({name: raw for name, raw in each.items() if name not in _KNOWN_IN_A_VECTOR} for _, each in vectors),
             {name: raw for name, raw in told.items() if name not in _KNOWN},
+            spent,
             FORMAT,
         )
 

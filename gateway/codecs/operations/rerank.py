@@ -16,11 +16,12 @@ from msgspec.structs import replace
 
 from ...errors import DecodeError, Malformed
 from ...ir.event import Usage
-from ...ir.message import Message, Opaque, Request, Text
+from ...ir.loss import Loss
+from ...ir.message import Extra, Message, Opaque, Request, Text
 from ...ir.rerank import Ranked, RerankAnswer, RerankRequest
-from ...wire.members import Members, encode_json, is_string, string_of
+from ...wire.members import OBJECT, Members, encode_json, is_string, string_of
 from ..base import Encoded, RequestFacts, UpstreamFacts
-from .base import MAX_CALLS, Errand, Finished, OperationCodec, read_answer, read_request, write_members
+from .base import MAX_CALLS, Errand, Finished, OperationCodec, lost, read_answer, read_request, write_members
 
 FORMAT: Final = "rerank"
 PATH: Final = "/rerank"
@@ -38,11 +39,15 @@ class _Result(Struct):
 
 
 class _Answer(Struct):
-    results: list[_Result]
+    """``data`` is what Fireworks calls the results."""
+
+    results: list[_Result] | None = None
+    data: list[_Result] | None = None
     usage: _Usage | None = None
 
 
 _ANSWER: Final = msgspec.json.Decoder(_Answer)
+_TEXT: Final = msgspec.json.Decoder(str)
 
 
 # -- from callers
@@ -74,7 +79,17 @@ def _documents(it: Members) -> tuple[Raw, ...]:
             string_of(raw, f"documents[{at}]")
         elif bytes(memoryview(raw)[:1]) != b"{":
             raise DecodeError(f"documents[{at}]", "expected a string or an object")
+        elif not _is_text(raw):
+            raise DecodeError(f"documents[{at}]", "not valid UTF-8")
     return tuple(documents)
+
+
+def _is_text(raw: Raw) -> bool:
+    try:
+        bytes(raw).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 class RerankCodec(OperationCodec):
@@ -129,6 +144,31 @@ CODEC: Final = RerankCodec()
 # -- to providers
 
 
+def texts_of_documents(request: RerankRequest, provider: str) -> tuple[list[str], tuple[Loss, ...]]:
+    """Return the documents for a ``provider`` that ranks texts alone, and what becomes of the request by that."""
+    losses = list(lost(request.extra, provider))
+    texts = []
+    for at, raw in enumerate(request.documents):
+        text, whole = text_of_document(raw)
+        texts.append(text)
+        if not whole:
+            losses.append(Loss("emulated", f"documents[{at}]", "an object", f"sent as text: {provider} ranks texts"))
+    if request.returns:
+        losses.append(Loss("emulated", "return_documents", "true", "the gateway puts the documents back"))
+    return texts, tuple(losses)
+
+
+def text_of_document(raw: Raw) -> tuple[str, bool]:
+    """Return a document as a text, and whether that is all of it: ``{"text": …}`` is, of other objects it is their JSON."""
+    if is_string(raw):
+        return _TEXT.decode(raw), True
+    members: Extra = OBJECT.decode(raw)
+    text = members.get("text")
+    if text is not None and is_string(text):
+        return (_TEXT.decode(text), True) if len(members) == 1 else (bytes(raw).decode(), False)
+    return bytes(raw).decode(), False
+
+
 class Wire(Protocol):
     """How a provider of another shape is asked. ``most`` documents go in one request."""
 
@@ -158,15 +198,23 @@ class SameRerank:
         count = len(asked.documents)
 
         def finish(bodies: Sequence[bytes]) -> Finished:
-            told = read_answer(_ANSWER, bodies[0])
-            _check((each.index for each in told.results), count)
+            body = bodies[0]
+            told = read_answer(_ANSWER, body)
+            results = told.results
+            if results is None and told.data is not None:
+                results, body = told.data, encode_json(_results_renamed(OBJECT.decode(body)))
+            if results is None:
+                raise Malformed("the provider's answer has no results")
+            _check((each.index for each in results), count)
             usage = told.usage
             tokens = None if usage is None else usage.prompt_tokens or usage.total_tokens
-            return Finished(
-                bodies[0], None if tokens is None else Usage(input_tokens=tokens, uncached_input_tokens=tokens)
-            )
+            return Finished(body, None if tokens is None else Usage(input_tokens=tokens, uncached_input_tokens=tokens))
 
         return Errand((Encoded(body, PATH),), finish)
+
+
+def _results_renamed(answer: dict[str, Raw]) -> dict[str, Raw]:
+    return {"results" if name == "data" else name: raw for name, raw in answer.items() if name != "results"}
 
 
 class Rerank:
