@@ -52,9 +52,10 @@ class UpstreamFacts(Struct, frozen=True):
 class AnswerContext(Struct, frozen=True):
     """What an encoder needs to write an answer for one caller.
 
-    ``request_id`` and ``created`` (Unix seconds) are what minted ids and dates are made of. ``stream_usage`` is whether the
-    caller asked for usage in the stream. ``model`` is what the caller asked for, used only if the provider named none.
-    ``headers`` are the caller's, lower case.
+    ``request_id`` and ``created`` (Unix seconds) are what minted ids and dates are made of: no two calls have the same.
+    ``stream_usage`` is whether the caller asked for usage in the stream. ``model`` is what the caller asked for, used only if
+    the provider named none. ``headers`` are the caller's, lower case. ``asked`` is the body of the request as the caller sent
+    it, for formats whose answers repeat it; empty where it is not known.
     """
 
     request_id: str = ""
@@ -62,6 +63,7 @@ class AnswerContext(Struct, frozen=True):
     model: str = ""
     stream_usage: bool = False
     headers: Mapping[str, str] = {}
+    asked: bytes = b""
 
     def __repr__(self) -> str:
         return f"AnswerContext({self.request_id!r})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import random
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Final
@@ -113,11 +114,11 @@ class Calls:
             if codec.format == RESPONSES:
                 call, state = await begin(call, route, plan, None if turn is None else turn.lane)
             if not call.peek.stream:
-                whole = await self._whole(call, route, visible)
+                whole = await self._whole(call, route, visible, body)
                 if state is not None:
                     state.keep(whole.content)
                 return whole
-            edge = self._edge(request, call, presence, plan, visible, state)
+            edge = self._edge(request, call, presence, plan, visible, state, body)
             return await self._stream(call, route, edge, visible, turn)
         except asyncio.CancelledError:
             if presence is None or not presence.overdue:
@@ -140,7 +141,7 @@ class Calls:
             _log.info("%s %s refused: %s (%s)", request.method, request.path, error.kind, request_id)
         return self.refuse(codec, error, request_id, visible, call)
 
-    async def _whole(self, call: Call, route: Route, visible: Visible) -> WholeAnswer:
+    async def _whole(self, call: Call, route: Route, visible: Visible, asked: bytes) -> WholeAnswer:
         codec = call.codec
         reply = await route.entry(call)
         if attempts := call.decision.attempts:
@@ -151,7 +152,7 @@ class Calls:
         if len(chunks) == 1 and chunks[0].wire == codec.whole and chunks[0].raw is not None:
             body = chunks[0].raw
         else:
-            encoded = _encoded(codec, chunks, _context(call))
+            encoded = _encoded(codec, chunks, _context(call, asked))
             body = encoded.body
             if encoded.losses:
                 call.ledger.add_answer(encoded.losses)
@@ -167,6 +168,7 @@ class Calls:
         plan: Plan,
         visible: Visible,
         state: State | None,
+        asked: bytes,
     ) -> Edge:
         """Return what writes a stream to this client, and watches it meanwhile."""
         codec = call.codec
@@ -179,7 +181,7 @@ class Calls:
             outlet = FrontOutlet(request)
         else:
             outlet = ResponseOutlet(request, presence.transport)
-        encoder: StreamEncoder = codec.stream_encoder(_context(call))
+        encoder: StreamEncoder = codec.stream_encoder(_context(call, asked))
         if state is not None:
             encoder = Recorder(encoder, state.keep)
         edge = Edge(outlet, presence, call.scope, keep_alive_s, encoder)
@@ -237,9 +239,12 @@ def _encoded(codec: Codec, chunks: list[Chunk], context: AnswerContext) -> Encod
     return codec.encode_response([event for chunk in chunks for event in chunk.events], context)
 
 
-def _context(call: Call) -> AnswerContext:
-    peek = call.peek
-    return AnswerContext(call.request_id, int(call.began_unix), peek.model, bool(peek.stream_usage), call.headers)
+def _context(call: Call, asked: bytes) -> AnswerContext:
+    peek, seed, headers = call.peek, call.request_id, call.headers
+    if headers.get("x-request-id") == seed:
+        # The caller's own word: it may say the same in all its calls, and what is minted must be told apart.
+        seed = f"{seed}_{random.getrandbits(32):08x}"  # no secret
+    return AnswerContext(seed, int(call.began_unix), peek.model, bool(peek.stream_usage), headers, asked)
 
 
 async def _received(request: web.BaseRequest, options: ServerOptions) -> tuple[dict[str, str], bytes, RequestFacts]:

@@ -4,7 +4,7 @@ A request that is as nearly all of them are, a POST of plain JSON to one of our 
 llhttp and given to the handler as it is. Anything else, another path or method, a chunked or packed or large
 body, ``Expect``, two headers of one name, a second request before the first is answered, a parse error, is aiohttp's: the
 connection is handed over to its server with every byte of the request, for good. So there is one behaviour, and this file
-knows only the case in which nothing is odd.
+knows only the case in which nothing is odd. A second User-Agent is not odd: some clients send one.
 
 The handler must answer what is given to it here with a WholeAnswer, or through a FrontOutlet.
 """
@@ -134,6 +134,7 @@ class Front(asyncio.BufferedProtocol):
         "_headed",
         "_whole",
         "_odd",
+        "_agents",
         "_keep",
         "_later",
         "_unwritable",
@@ -152,6 +153,7 @@ class Front(asyncio.BufferedProtocol):
         self._headers: dict[str, str] = {}
         self._body = b""
         self._messages = 0
+        self._agents = 0
         self._headed = self._whole = self._odd = self._keep = self._last = False
         self._later = b""
         self._unwritable: asyncio.Future[None] | None = None
@@ -203,7 +205,7 @@ class Front(asyncio.BufferedProtocol):
         if not self._raw:
             self._url = self._body = b""
             self._headers = {}
-            self._messages = 0
+            self._messages = self._agents = 0
             self._headed = self._whole = self._odd = False
             self._since = self._server.loop.time()
         size = len(self._raw) + len(data)
@@ -238,10 +240,13 @@ class Front(asyncio.BufferedProtocol):
         if known is None:
             known = _learn(name)
         headers = self._headers
-        if not known or known in headers:
+        if known == "user-agent":
+            # SDKs that wrap another leave its own in place: the last one is who really calls.
+            self._agents += 1
+        elif not known or known in headers:
             self._odd = True
-        else:
-            headers[known] = value.decode("utf-8", "surrogateescape").rstrip(" \t")
+            return
+        headers[known] = value.decode("utf-8", "surrogateescape").rstrip(" \t")
 
     def on_headers_complete(self) -> None:
         """The end of the headers."""
@@ -316,7 +321,7 @@ class Front(asyncio.BufferedProtocol):
         """Let aiohttp read the request from its beginning, and whatever comes after it."""
         transport = self.transport
         assert transport is not None
-        server, raw = self._server, self._raw
+        server, raw = self._server, _with_one_agent(self._raw) if self._agents > 1 else self._raw
         server.fronts.discard(self)
         self.transport = None
         self._raw = b""
@@ -352,6 +357,22 @@ class Front(asyncio.BufferedProtocol):
         """Close now."""
         if self.transport is not None:
             self.transport.abort()
+
+
+def _with_one_agent(raw: bytes) -> bytes:
+    """Return a request with the last of its User-Agent headers alone, since aiohttp refuses several.
+
+    Its connection ends with it, as the next request would have them again. What is odd besides is left to be refused.
+    """
+    head, border, rest = raw.partition(b"\r\n\r\n")
+    first, *lines = head.split(b"\r\n")
+    names = [line.partition(b":")[0].lower() for line in lines]
+    if not border or b"upgrade" in names or any(b"\n" in line or line[:1] in b" \t" for line in lines):
+        return raw
+    agent = len(names) - 1 - names[::-1].index(b"user-agent")
+    barred = (b"user-agent", b"connection")
+    kept = [line for at, line in enumerate(lines) if at == agent or names[at] not in barred]
+    return b"\r\n".join([first, *kept, b"Connection: close"]) + border + rest
 
 
 def _learn(name: bytes) -> str:

@@ -477,3 +477,41 @@ async def test_the_whole_conversation_must_fit(provider: FakeProvider, tmp_path:
         with pytest.raises(openai.APIStatusError) as refused:
             await ask(sdk, False, model=CLAUDE, input="y" * 1500, previous_response_id=first.id)
         assert refused.value.status_code == 413
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_a_response_repeats_what_was_asked(provider: FakeProvider, house: House, stream: bool) -> None:
+    provider.answer(script("One."), script("Two."))
+    asked: dict[str, Any] = {
+        "model": CLAUDE,
+        "instructions": "Be terse.",
+        "metadata": {"ticket": "42"},
+        "max_output_tokens": 500,
+        "temperature": 0.5,
+        "tools": TOOLS,
+        "tool_choice": "auto",
+        "truncation": "disabled",
+        "store": True,
+    }
+    async with client(house) as sdk:
+        first = await ask(sdk, stream, input="a", **asked)
+        second = await ask(sdk, stream, input="b", previous_response_id=first.id, **asked)
+        found = await sdk.responses.retrieve(second.id)
+    del asked["model"]
+    for response in (second, found):
+        told = response.model_dump(mode="json", exclude_unset=True)
+        assert {name: told.get(name) for name in asked} == asked
+        assert response.previous_response_id == first.id
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_a_caller_with_one_request_id_for_all(provider: FakeProvider, house: House, stream: bool) -> None:
+    """Items are found by their ids: those of two answers must differ, whatever the caller calls its requests."""
+    provider.answer(script("One."), script("Two."), script("Three."))
+    async with client(house) as sdk:
+        mine = {"x-request-id": "session-7"}
+        first, second = [await ask(sdk, stream, model="chat-m", input=word, extra_headers=mine) for word in "ab"]
+        assert first.output[0].id != second.output[0].id
+        reference: Any = {"type": "item_reference", "id": first.output[0].id}
+        await sdk.responses.create(model="chat-m", input=[reference, {"role": "user", "content": "c"}])
+    assert "One." in json.dumps(provider.last.json)

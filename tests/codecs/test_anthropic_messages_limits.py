@@ -55,6 +55,15 @@ def test_thinking_leaves_room_for_words(
     assert noted == losses
 
 
+@pytest.mark.parametrize(
+    ("asked", "sent", "losses"), [(0.0, 0.0, []), (1.0, 1.0, []), (1.7, 1, ["emulated temperature"])]
+)
+def test_the_hottest_temperature(asked: float, sent: float, losses: list[str]) -> None:
+    body, noted = written(max_output_tokens=9, temperature=asked)
+    assert body["temperature"] == sent
+    assert noted == losses
+
+
 @pytest.mark.parametrize("reasoning", [ReasoningOptions(budget_tokens=2000), ReasoningOptions("adaptive")])
 @pytest.mark.parametrize("choice", [ToolChoice("required"), ToolChoice("tool", ("look",))])
 def test_a_forced_tool_leaves_no_thinking(reasoning: ReasoningOptions, choice: ToolChoice) -> None:

@@ -45,7 +45,7 @@ MORE: Final[dict[str, dict[str, st.SearchStrategy[Any]]]] = {
     ANTHROPIC: {"max_tokens": LIMITS, "system": TEXTS},
 }
 COMMON: Final[dict[str, st.SearchStrategy[Any]]] = {
-    "temperature": st.sampled_from([0, 1, 0.5, "1", None]),
+    "temperature": st.sampled_from([0, 1, 0.5, 1.5, "1", None]),
     "top_p": st.just(0.5),
     "stream": st.sampled_from([True, False, None]),
     "metadata": st.just({"user_id": "u"}),

@@ -295,6 +295,38 @@ async def test_repeated_headers_are_not_for_here(tmp_path: Path, first: str, sec
         assert not server_of(house).fronts
 
 
+TWICE = ["User-Agent: outer/1", "user-agent: inner/2"]
+"""As SDKs send it that wrap another: aiohttp answers 400 to it."""
+
+
+@pytest.mark.parametrize("path", [CHAT, f"{CHAT}?x=1", "/v1beta/models/m:generateContent"])
+async def test_two_user_agents_are_no_fault(tmp_path: Path, path: str) -> None:
+    body = body_of() if path.startswith(CHAT) else b'{"contents":[{"parts":[{"text":"hi"}]}]}'
+    lines = [f"POST {path} HTTP/1.1", "host: x", *TWICE, "content-type: application/json", "connection: keep-alive"]
+    async with serving(tmp_path) as house, wire(house) as client:
+        client.send("\r\n".join([*lines, f"content-length: {len(body)}", "", ""]).encode() + body)
+        status, headers, _ = await answer(client)
+        assert status == 200
+        # What aiohttp reads itself it would refuse: it gets one request, and no other.
+        assert (headers.get("connection") == "close") == (path != CHAT)
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        (["upgrade: websocket", "connection: Upgrade", *TWICE], 400),
+        ([*TWICE, " folded: x"], 400),
+        ([TWICE[0], "x-other: 1\n" + TWICE[1]], 400),
+    ],
+)
+async def test_two_user_agents_beside_what_is_odd(tmp_path: Path, lines: list[str], status: int) -> None:
+    body = body_of()
+    head = [f"POST {CHAT} HTTP/1.1", "host: x", f"content-length: {len(body)}", *lines, "", ""]
+    async with serving(tmp_path) as house, wire(house) as client:
+        client.send("\r\n".join(head).encode() + body)
+        assert (await client.head())[0] == status
+
+
 async def test_expect_is_answered(tmp_path: Path) -> None:
     body = body_of()
     async with serving(tmp_path) as house, wire(house) as client:

@@ -30,7 +30,7 @@ from .members import FORMAT, is_object
 from .render import Block, Renderer
 from .schemas import closed
 from .thinking import foreign_reasoning
-from .version import OLD_VERSION, version_for
+from .version import HOTTEST, OLD_VERSION, version_for
 from .wording import PATH, WORDING
 
 _SPEAKERS: Final = frozenset({"user", "assistant"})
@@ -268,6 +268,9 @@ def _settings(
         body["stream"] = True
     if request.temperature is not None:
         body["temperature"] = request.temperature
+        if request.temperature > HOTTEST and not renderer.own:
+            body["temperature"] = HOTTEST
+            renderer.lose("emulated", "temperature", "temperature", f"this API goes up to {HOTTEST}")
     if request.top_p is not None:
         body["top_p"] = request.top_p
     if request.top_k is not None:

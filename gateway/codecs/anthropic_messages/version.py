@@ -1,4 +1,4 @@
-"""The version of the API that a request asks for by header."""
+"""The version of the API that a request asks for by header, and what goes with which."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Final
 from ..base import UpstreamFacts
 
 OLD_VERSION: Final = "2023-06-01"
+HOTTEST: Final = 1.0
+"""The highest ``temperature``; above it the API answers 400, where OpenAI, Gemini and Ollama go to 2 and beyond."""
 
 
 def version_for(facts: UpstreamFacts, sampling: bool) -> str:

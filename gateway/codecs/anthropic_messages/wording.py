@@ -15,7 +15,7 @@ from ..base import Encoded, UpstreamFacts
 from .members import BAD_JSON
 from .response import encode_plain
 from .typed_answer import read_plain
-from .version import version_for
+from .version import HOTTEST, version_for
 
 PATH: Final = "/v1/messages"
 
@@ -83,7 +83,8 @@ class MessagesWording:
 
     def write(self, words: Words, facts: UpstreamFacts) -> Encoded | None:
         """Write a request that was another format's: turns that take turns, after one system text at most."""
-        if words.max_output_tokens is None:
+        temperature, top_p = words.temperature, words.top_p
+        if words.max_output_tokens is None or (temperature is not None and temperature > HOTTEST):
             return None
         system: str | None = None
         turns: list[_Said] = []
@@ -103,7 +104,6 @@ class MessagesWording:
             last = role
         if not turns:
             return None
-        temperature, top_p = words.temperature, words.top_p
         body = _Written(words.model, system, turns, words.max_output_tokens, words.stream, temperature, top_p)
         sampling = temperature is not None or top_p is not None
         return Encoded(_encode(body), PATH, {"anthropic-version": version_for(facts, sampling)})

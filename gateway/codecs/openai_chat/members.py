@@ -9,8 +9,6 @@ from msgspec import Raw
 
 from ...ir.loss import Loss
 from ...ir.message import Extra
-from ...wire.members import BAD_JSON as BAD_JSON
-from ...wire.members import encode_json as encode_json
 from ...wire.members import put_extra
 from ..ledger import says_something
 

@@ -11,8 +11,8 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from ...ir.words import Line, Words
+from ...wire.members import BAD_JSON, encode_json
 from ..base import Encoded, UpstreamFacts
-from .members import BAD_JSON, encode_json
 from .response import encode_plain
 from .typed_answer import read_plain
 

@@ -1,7 +1,8 @@
 """The response object around the output items of an answer: what began it, how it ended, and what it cost.
 
-Minted where nobody gave them, since clients demand them: ``id``, ``created_at``, and the echo of the request that every
-response has (``tools``, ``tool_choice``, ``parallel_tool_calls``).
+A response repeats what was asked: where another format answers, its members are those of the request as it came. Minted
+where nobody gave them, since clients demand them: ``id``, ``created_at``, and of that echo ``tools``, ``tool_choice``,
+``parallel_tool_calls``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from msgspec import Raw
 from ...ir.event import ChoiceStop, ResponsePatch, ResponseStart, Usage
 from ...ir.loss import Loss, LossKind
 from ...ir.message import Extra
+from ...wire.members import BAD_JSON, OBJECT
 from ..base import AnswerContext
 from ..ledger import MAX_LOSSES
 from ..openai_settings import shares_tiers
@@ -22,6 +24,29 @@ from .usage import write_usage
 from .words import INCOMPLETE, INEXACT, REASONS
 
 _TIER: Final = "service_tier"
+_ECHOED: Final = (
+    "background",
+    "instructions",
+    "max_output_tokens",
+    "max_tool_calls",
+    "metadata",
+    "parallel_tool_calls",
+    "previous_response_id",
+    "prompt",
+    "prompt_cache_key",
+    "reasoning",
+    "safety_identifier",
+    "store",
+    "temperature",
+    "text",
+    "tool_choice",
+    "tools",
+    "top_logprobs",
+    "top_p",
+    "truncation",
+    "user",
+)
+"""``Response`` of OpenAI's SDK 3.52, as far as it says what the request said."""
 _PENDING: Final = frozenset({"queued", "in_progress", "cancelled"})
 
 
@@ -89,7 +114,8 @@ class Envelope:
             _add_kept(value, event.extra)
         else:
             self._noted.lose(foreign(event.extra, ""))
-        if "tools" not in value and "tool_choice" not in value:
+            value |= _echo(self._context.asked)
+        if "tools" not in value and "tool_choice" not in value and not self._context.asked:
             self._noted.note("minted", "tools", "tools", "the echo of the request: demanded here, and not known")
         for name, usual in (("parallel_tool_calls", True), ("tool_choice", "auto"), ("tools", [])):
             value.setdefault(name, usual)
@@ -154,6 +180,15 @@ class Envelope:
         value["usage"] = None if self.usage is None else write_usage(self.usage, losses)
         self._noted.lose(losses)
         return value
+
+
+def _echo(asked: bytes) -> Extra:
+    """Return the members of a request that its response repeats. It was read before: what is wrong now is no concern here."""
+    try:
+        members = OBJECT.decode(asked) if asked else {}
+    except BAD_JSON:
+        return {}
+    return {name: raw for name in _ECHOED if (raw := members.get(name)) is not None}
 
 
 def _add_kept(value: dict[str, Any], extra: Extra) -> None:
