@@ -240,7 +240,7 @@ class HttpAdapter(Operations, Passing, ABC):
             if passes or (passes is None and self._learn(name)):
                 headers[name] = given[name]
         same_format = call.codec.format == codec.format
-        hide_usage = peek.stream and call.wants_usage and not (same_format and peek.stream_usage)
+        hide_usage = same_format and peek.stream and call.wants_usage and not peek.stream_usage
         if same_format and call.body is not None:
             model = call.model if call.model != peek.model else None
             body = codec.patch_request(call.body, peek, model=model, stream_usage=call.wants_usage)

@@ -144,8 +144,7 @@ class Calls:
     async def _whole(self, call: Call, route: Route, visible: Visible, asked: bytes) -> WholeAnswer:
         codec = call.codec
         reply = await route.entry(call)
-        if attempts := call.decision.attempts:
-            self._translated[codec.format] = attempts[-1].format is not None
+        self._learn(call)
         chunks = reply.gathered()
         if chunks is None:
             chunks = await reply.collect()
@@ -159,6 +158,11 @@ class Calls:
         headers = visible.headers(call, reply.headers)
         headers["content-type"] = codec.content_type
         return self._last_words(WholeAnswer(body, reply.status, headers))
+
+    def _learn(self, call: Call) -> None:
+        """Remember whether requests of this format are translated."""
+        if attempts := call.decision.attempts:
+            self._translated[call.codec.format] = attempts[-1].format is not None
 
     def _edge(
         self,
@@ -199,6 +203,7 @@ class Calls:
                 reply = warmed(call.scope, call.model)
             else:
                 reply = await route.entry(call)
+                self._learn(call)
             await edge.commit(reply.status, visible.headers(call, reply.headers), call.codec.stream_content_type)
             await edge.run(reply)
         finally:

@@ -354,8 +354,25 @@ FRAMES = [
 ]
 
 
-def decoded(reads: Sequence[bytes]) -> tuple[list[Event], bytes, str]:
-    decoder = CODEC.stream_decoder()
+USAGE_FRAMES = [
+    data('"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4}}'),
+    data(
+        '"choices":[],"usage":{"prompt_tokens":3,"completion_tokens_details":{"reasoning_tokens":2}},"obfuscation":"x"}'
+    ),
+    data('"system_fingerprint":"new","service_tier":"flex","choices":[],"usage":{"prompt_tokens":3}}'),
+    data('"choices":[],"usage":null}'),
+    data('"choices":[],"usage":{}}'),
+    data('"choices":[],"usage":[]}'),
+    data('"choices":[],"usage":{"note":"\u00e9"}}'),
+    data('"choices":[],"usage":{"note":"\\ud800"}}'),
+    data('"choices":[null],"usage":{"prompt_tokens":3}}'),
+    data('"choices":[],"usage":{"prompt_tokens":3},"x_own":1}'),
+    data('"choices":[],"usage":{"prompt_tokens":3},"error":{"message":"broken"}}'),
+]
+
+
+def decoded(reads: Sequence[bytes], hide_usage: bool = False) -> tuple[list[Event], bytes, str]:
+    decoder = CODEC.stream_decoder(hide_usage=hide_usage)
     chunks = [*map(decoder.feed, reads), decoder.close()]
     events = [event for chunk in chunks if chunk is not None for event in chunk.events]
     raw = b"".join(chunk.raw or b"" for chunk in chunks if chunk is not None)
@@ -372,6 +389,24 @@ def test_words_are_read_alike_apart_and_together(frames: list[str]) -> None:
     assert decoded([b"".join(apart)]) == want
     assert decoded(apart) == want
     assert decoded([apart[0], b"".join(apart[1:])]) == want
+
+
+@settings(max_examples=200)
+@given(st.lists(st.sampled_from([*USAGE_FRAMES, *FRAMES]), max_size=6), st.booleans())
+def test_usage_is_read_alike(frames: list[str], hide_usage: bool) -> None:
+    read = ["".join(frames).encode("utf-8", "surrogatepass")]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(AnswerReader, "_usage", lambda self, data, out: False)
+        want = decoded(read, hide_usage)
+    assert decoded(read, hide_usage) == want
+
+
+def test_usage_is_read_the_short_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AnswerReader, "_generic", None)
+    for frame in USAGE_FRAMES[:3]:
+        events, _, error = decoded([(FRAMES[0] + FRAMES[6] + frame + FRAMES[-1]).encode()])
+        assert any(isinstance(event, UsageReport) for event in events)
+        assert error == "None"
 
 
 def test_words_are_read_the_short_way(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ from ...ir.message import NO_EXTRA, Citation, Extra, Media, Opaque, Part, Reason
 from ...wire.members import BAD_JSON, NULL, OBJECT, Members, encode_json, is_string, string_of
 from ...wire.surrogates import mend_halves
 from .errors import error_in
-from .growing import FRAME, NOTHING, GrowingAnswer, GrowingTool, groq_usage, says, which
+from .growing import FRAME, NOTHING, USAGE_FRAME, GrowingAnswer, GrowingTool, groq_usage, says, which
 from .members import FORMAT
 from .more import MoreReader
 from .reasoning import REASONING_FIELDS, join_details, text_of_details, text_of_thinking
@@ -85,7 +85,8 @@ class AnswerReader(MoreReader):
         try:
             frame = FRAME.decode(data)
         except BAD_JSON:
-            self._generic(data, name, out)
+            if not self._usage(data, out):
+                self._generic(data, name, out)
             return
         if not self.started:
             if not frame.id and not frame.choices:
@@ -135,6 +136,24 @@ class AnswerReader(MoreReader):
                 self._stop(answer, choice.finish_reason, out)
         if self._late:
             self._alien(data, out)
+
+    def _usage(self, data: bytes, out: list[Event]) -> bool:
+        """Read a frame that tells usage and nothing else, as the last one of a stream does; False: it is another."""
+        try:
+            frame = USAGE_FRAME.decode(data)
+        except BAD_JSON:
+            return False
+        # What may want mending, or is not to be told this way, is looked at in full.
+        if frame.choices or not self.started or self._late or frame.usage == NULL:
+            return False
+        if b"\\" in data or not data.isascii():
+            return False
+        if (figures := read_usage(frame.usage)) is None:
+            return False
+        self._changed(frame.service_tier, frame.system_fingerprint, frame.provider, out)
+        out.append(UsageReport(figures))
+        self.usage_only = True
+        return True
 
     def whole(self, body: bytes) -> tuple[Event, ...]:
         """Return the events of a whole answer. Raises UpstreamError: malformed, or the error that it tells."""

@@ -75,6 +75,17 @@ class _Frame(Envelope, forbid_unknown_fields=True, gc=False, kw_only=True):
 FRAME: Final = msgspec.json.Decoder(_Frame)
 
 
+class _UsageFrame(Envelope, forbid_unknown_fields=True, gc=False, kw_only=True):
+    """A frame that tells usage and nothing else; ``choices`` holds nothing."""
+
+    choices: list[None]
+    usage: Raw
+    obfuscation: str | None = None
+
+
+USAGE_FRAME: Final = msgspec.json.Decoder(_UsageFrame)
+
+
 def is_complete(arguments: str) -> bool:
     """Whether ``arguments`` are a JSON object or array, so that nothing more can come."""
     if not arguments.rstrip().endswith(("}", "]")):
