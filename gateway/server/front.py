@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Final, TypeAlias, cast
 
 from aiohttp import web
@@ -218,7 +219,9 @@ class Front(asyncio.BufferedProtocol):
             serve = self._server.route(arrived)
             if serve is not None:
                 self._raw = b""
-                self.task = self._server.loop.create_task(self._answer(serve, arrived))
+                task = _begin(self._answer(serve, arrived), self._server.loop)
+                if not task.done():
+                    self.task = task
                 return
         self._raw += data
         if (self._odd and self._headed) or self._whole or size > PATIENCE:
@@ -357,6 +360,13 @@ class Front(asyncio.BufferedProtocol):
         """Close now."""
         if self.transport is not None:
             self.transport.abort()
+
+
+def _begin(work: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
+    """Return a task for ``work``; where asyncio can, it has begun, so that the request need not wait for another turn."""
+    if sys.version_info >= (3, 12):
+        return asyncio.Task(work, loop=loop, eager_start=True)
+    return loop.create_task(work)
 
 
 def _with_one_agent(raw: bytes) -> bytes:
