@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from ..ir.loss import Loss, LossKind
@@ -27,6 +28,11 @@ class AnswerLosses:
         if len(self.losses) < MAX_LOSSES and (kind, what) not in self._seen:
             self._seen.add((kind, what))
             self.losses.append(Loss(kind, path, what, why))
+
+    def lose_all(self, losses: Iterable[Loss]) -> None:
+        """Note losses that were found elsewhere."""
+        for loss in losses:
+            self.lose(loss.kind, loss.path, loss.what, loss.why)
 
     def own_extra(self, extra: Extra, path: str) -> Extra:
         """Return ``extra`` if it is of the format that is written; else each member that says something is lost."""

@@ -14,6 +14,7 @@ from msgspec import Raw, Struct
 from ..ir.event import Usage
 from ..ir.loss import Loss
 from ..wire.members import BAD_JSON, OBJECT
+from .usage_losses import usage_losses
 
 
 class _PromptDetails(Struct):
@@ -36,6 +37,7 @@ class _Usage(Struct):
     completion_tokens_details: _CompletionDetails | None = None
 
 
+_FORMATS: Final = frozenset({"openai.chat", "openai.completions"})
 _USAGE: Final = msgspec.json.Decoder(_Usage)
 
 
@@ -66,9 +68,10 @@ def read_usage(raw: Raw, format: str) -> Usage | None:
 
 
 def write_usage(usage: Usage, losses: list[Loss], format: str) -> dict[str, Any]:
-    """Return the usage object for ``usage``: its own members if they are of ``format``."""
-    if usage.format == format and usage.raw:
+    """Return the usage object for ``usage`` in ``format``: its own members if they are of either of these APIs."""
+    if usage.format in _FORMATS and usage.raw:
         return dict(usage.raw)
+    losses += usage_losses(usage)
     read, written = usage.all_input, usage.output_tokens
     for name, count in (("prompt_tokens", read), ("completion_tokens", written)):
         if count is None:

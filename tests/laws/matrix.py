@@ -32,7 +32,6 @@ Verdict = Literal["lossless", "ledgered", "refused", "unsaid", "silent"]
 UNSAID: Final = {
     "date": "when an answer was made: where a format has no date, none is missed",
     "durations": "how long a server took stands among what it counts, and is told in its own format alone",
-    "usage: what else is counted": "predictions, searches, prices and the like are each provider's own, as durations are",
 }
 """Features of answers that a format may lack without a word in the ledger, and why."""
 FEATURES: Final = (*CONTENT, *SETTINGS)

@@ -18,6 +18,7 @@ from ...ir.event import ResponseStart, StopReason, Usage
 from ...ir.message import Extra, Opaque, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
 from ..answer_losses import AnswerLosses
 from ..base import AnswerContext
+from ..usage_losses import usage_losses
 from .members import FORMAT, json_object
 from .usage import stop_word, write_usage
 
@@ -61,6 +62,8 @@ class AnswerRenderer(AnswerLosses):
             self.lose("minted", "usage.output_tokens", "output_tokens", "the provider told none (yet): zero")
         elif usage.estimated:
             self.lose("minted", "usage", "usage estimate", "counted by the gateway")
+        if usage is not None and usage.format != FORMAT:
+            self.lose_all(usage_losses(usage))
         return write_usage(usage)
 
     def stop(

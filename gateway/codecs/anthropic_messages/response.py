@@ -19,6 +19,7 @@ from ...wire.surrogates import mend_halves
 from ..answer_losses import NO_PLACE
 from ..base import AnswerContext, Encoded
 from ..ledger import MAX_LOSSES, says_something
+from ..usage_losses import usage_losses
 from .answer import AnswerRenderer
 from .blocks import read_block
 from .errors import in_band_error
@@ -167,9 +168,8 @@ def encode_plain(plain: PlainAnswer, context: AnswerContext) -> Encoded | None:
             if counts == _UNTOLD
             else _encode(write_usage(told)),
         )
-        return Encoded(
-            body, losses=tuple([_lost(name) for name, raw in start.extra.items() if says_something(name, raw)])
-        )
+        losses = tuple([_lost(name) for name, raw in start.extra.items() if says_something(name, raw)])
+        return Encoded(body, losses=(usage_losses(told) + losses)[:MAX_LOSSES])
     answer = AnswerRenderer(start.format, context)
     envelope = answer.envelope(start)
     usage = answer.usage(plain.usage)

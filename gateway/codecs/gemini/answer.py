@@ -17,6 +17,7 @@ from ...ir.message import NO_EXTRA, Extra, Media, Opaque, Part, Reasoning, Refus
 from ...wire.members import json_object, put_extra
 from ..answer_losses import NO_PLACE, AnswerLosses
 from ..base import AnswerContext
+from ..usage_losses import usage_losses
 from .logprobs import write_logprobs
 from .members import FORMAT, ID, SIGNATURE
 from .reader import write_time
@@ -56,6 +57,8 @@ class AnswerRenderer(AnswerLosses):
             self.lose("minted", "usageMetadata", "usage estimate", "counted by the gateway")
         if usage.cache_creation_input_tokens and usage.format != FORMAT:
             self.lose("lost", "usageMetadata", "tokens written to a cache", "are counted in the prompt's alone here")
+        if usage.format != FORMAT:
+            self.lose_all(usage_losses(usage, "usageMetadata"))
         return write_usage(usage)
 
     def candidate(

@@ -15,6 +15,7 @@ from ...ir.event import Usage
 from ...ir.loss import Loss
 from ...ir.message import Extra
 from ...wire.members import BAD_JSON, NULL, OBJECT
+from ..usage_losses import usage_losses
 from .words import FAMILY
 
 METRICS: Final = (
@@ -54,6 +55,7 @@ def write_usage(usage: Usage | None, losses: list[Loss]) -> dict[str, Any]:
         return {}
     if usage.format in FAMILY and usage.raw:
         return dict(usage.raw)
+    losses += usage_losses(usage)
     for path, count, what in (
         ("prompt_eval_count", usage.cache_read_input_tokens, "tokens read from a cache"),
         ("prompt_eval_count", usage.cache_creation_input_tokens, "tokens written to a cache"),

@@ -13,6 +13,7 @@ from msgspec import Raw, Struct
 from ...ir.event import Usage
 from ...ir.loss import Loss
 from ...wire.members import BAD_JSON, OBJECT
+from ..usage_losses import usage_losses
 from .members import FORMAT
 
 
@@ -55,6 +56,7 @@ def write_usage(usage: Usage, losses: list[Loss]) -> dict[str, Any]:
     """Return the usage object for ``usage``: its own members if they are of this format. The details are demanded here."""
     if usage.format == FORMAT and usage.raw:
         return dict(usage.raw)
+    losses += usage_losses(usage)
     read, written = usage.all_input, usage.output_tokens
     for name, count in (("input_tokens", read), ("output_tokens", written)):
         if count is None:
