@@ -75,6 +75,10 @@ class Decision(Struct, omit_defaults=True):
     chosen: list[str] = []
     attempts: list[Attempt] = []
     notes: list[str] = []
+    cache: str = ""
+    """``hit``, ``miss`` or ``bypass``; empty where no cache was asked."""
+    rounds: int = 0
+    """How often more was asked for after an answer broke off."""
 
 
 class Call(Struct):

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from .call import Call
 from .relay.reply import Reply
+from .stores.base import Store
 from .transport.base import Transport
 from .units import Duration
 
@@ -57,6 +58,17 @@ class CarriesOver(Protocol):
         block. An error refuses the new rules.
         """
         ...
+
+
+@runtime_checkable
+class UsesStore(Protocol):
+    """A middleware whose options may name one of the file's stores: it is given that as ``store`` when it was made.
+
+    ``store_name`` is None where it keeps things by itself.
+    """
+
+    store_name: str | None
+    store: Store
 
 
 class AdapterContext(Struct, frozen=True):

@@ -7,7 +7,9 @@ Whose fault it is is the first fork::
     │   ├── DecodeError        a field of it, by path
     │   ├── AuthError  PermissionDenied  NotFound  TooLarge  Unsupported
     ├── UpstreamError          the provider, or the way to it
-    │   ├── ConnectFailed  UpstreamTimeout  RateLimited  QuotaExceeded  Overloaded
+    │   ├── ConnectFailed  UpstreamTimeout  RateLimited  QuotaExceeded
+    │   ├── Overloaded
+    │   │   └── Avoided        nothing was sent: it failed too often lately
     │   ├── UpstreamAuth  ContextLength  ContentFiltered  UpstreamRefused
     │   └── Cut  Malformed
     ├── Cancelled              the caller left
@@ -215,6 +217,12 @@ class Overloaded(UpstreamError):
     """The provider has no capacity just now, or is down (``unavailable``)."""
 
     kind: ErrorKind = "overloaded"
+
+
+class Avoided(Overloaded):
+    """The upstream is left alone for ``retry_after_s``: nothing was sent, and asking again before is in vain.
+
+    Its kind is ``unavailable``, as that of an upstream that is down."""
 
 
 class UpstreamAuth(UpstreamError):

@@ -22,7 +22,12 @@ _ROOT: Final = __name__.removesuffix(".gateway.registry")
 _BUILT_IN: Final[dict[Kind, dict[str, str]]] = {
     "middlewares": {
         "auth": f"{_ROOT}.middlewares.auth:Auth",
+        "breaker": f"{_ROOT}.middlewares.breaker:Breaker",
+        "limit": f"{_ROOT}.middlewares.limit:Limit",
+        "cache": f"{_ROOT}.middlewares.cache:Cache",
+        "continue": f"{_ROOT}.middlewares.continuation:Continue",
         "log": f"{_ROOT}.middlewares.log:Log",
+        "redact": f"{_ROOT}.middlewares.redact:Redact",
         "retry": f"{_ROOT}.middlewares.retry:Retry",
     },
     "adapters": {

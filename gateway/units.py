@@ -1,4 +1,4 @@
-"""The types that options have in the rule file beyond JSON's own: durations, sizes, secrets.
+"""The types that options have in the rule file beyond JSON's own: durations, sizes, rates, secrets.
 
 Each is a plain float, int or value once loaded, so that code which uses options knows nothing of YAML. Texts are strict:
 a bare number where a unit is needed is an error, since nobody can see whether it means seconds or milliseconds.
@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import os
 import re
+from fractions import Fraction
 from typing import Any, Final
 
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(B|KB|MB|GB|KiB|MiB|GiB)")
+_RATE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(k|M)?/(s|min|h|day)")
+_TIMES: Final = {None: 1, "k": 1000, "M": 1000_000}
+_PERIODS: Final = {"s": 1.0, "min": 60.0, "h": 3600.0, "day": 86400.0}
 _BYTES: Final = {
     "B": 1,
     "KB": 10**3,
@@ -60,6 +64,38 @@ class Size(int):
         if isinstance(text, str) and (found := _SIZE.fullmatch(text)) is not None:
             return cls(float(found[1]) * _BYTES[found[2]])
         raise ValueError(f'expected a size such as "64KB", "10MiB" or "1GB", got {text!r}')
+
+
+class Rate:
+    """So many in so long; spelled ``5/s``, ``60/min``, ``1000/h``, ``2M/day`` (k is a thousand, M a million).
+
+    ``count`` is a whole number from 1, ``period`` how the time is spelled in which it may be used up, ``period_s`` its seconds.
+    """
+
+    __slots__ = ("count", "period", "period_s")
+
+    def __init__(self, count: int, period: str) -> None:
+        self.count = count
+        self.period = period
+        self.period_s = _PERIODS[period]
+
+    @classmethod
+    def parse(cls, text: object) -> Rate:
+        """Read a rate. Raises ValueError that says how to spell one."""
+        if isinstance(text, str) and (found := _RATE.fullmatch(text)) is not None:
+            count = Fraction(found[1]) * _TIMES[found[2]]
+            if count >= 1 and count.denominator == 1:
+                return cls(int(count), found[3])
+        raise ValueError(f'expected a rate such as "5/s", "60/min", "100k/h" or "2M/day", got {text!r}')
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Rate) and (other.count, other.period) == (self.count, self.period)
+
+    def __hash__(self) -> int:
+        return hash((self.count, self.period))
+
+    def __repr__(self) -> str:
+        return f"Rate({self.count}, {self.period!r})"
 
 
 class MissingSecret(LookupError):
@@ -118,6 +154,6 @@ class Secret:
 
 def decode_unit(kind: type, value: Any) -> Any:
     """The ``dec_hook`` for msgspec.convert. Raises ValueError as the types above do, NotImplementedError for others."""
-    if kind is Duration or kind is Size or kind is Secret:
+    if kind is Duration or kind is Size or kind is Secret or kind is Rate:
         return kind.parse(value)
     raise NotImplementedError(f"no such option type: {kind}")

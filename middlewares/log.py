@@ -90,6 +90,9 @@ class Line(Struct, omit_defaults=True):
     received_bytes: int | None = None
     sent_bytes: int | None = None
     error: str | None = None
+    rounds: int = 0
+    cache: str = ""
+    notes: list[str] = []
 
 
 class Log:
@@ -183,6 +186,9 @@ class Log:
             None if passed is None else passed.received,
             sent_bytes if passed is None else sent_bytes or 0,
             None if error is None else mask_secrets(error.message)[:500],
+            decision.rounds,
+            decision.cache,
+            decision.notes,
         )
         # At once, not when they are written: what a line is made of is in the processor's caches still.
         size = len(self._lines)

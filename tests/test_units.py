@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from headgate.gateway.units import Duration, MissingSecret, Secret, Size, decode_unit
+from headgate.gateway.units import Duration, MissingSecret, Rate, Secret, Size, decode_unit
 
 DURATIONS: dict[str, float] = {
     "500ms": 0.5,
@@ -63,6 +63,35 @@ def test_sizes(text: str) -> None:
 def test_what_is_no_size(text: object) -> None:
     with pytest.raises(ValueError, match='such as "64KB"'):
         Size.parse(text)
+
+
+RATES = {
+    "5/s": (5, 1.0),
+    "60/min": (60, 60.0),
+    "100k/h": (100_000, 3600.0),
+    "1.5M/day": (1_500_000, 86400.0),
+    "0.25k/min": (250, 60.0),
+}
+NO_RATES: list[object] = [
+    "", "5", 5, None, "0/s", "0.5/s", "1.5/s", "0.0001k/s", "-1/s", "5/m", "5/sec", "5 / s", "5/s ", "5K/s", "5m/s", "k/s",
+    "1e3/s", "٣/s", "5/2s", b"5/s",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", RATES)
+def test_rates(text: str) -> None:
+    rate = Rate.parse(text)
+    assert (rate.count, rate.period_s) == RATES[text]
+    assert rate == Rate(rate.count, rate.period)
+    assert hash(rate) == hash(Rate(rate.count, rate.period))
+    assert rate != Rate(rate.count + 1, rate.period)
+    assert rate != text
+
+
+@pytest.mark.parametrize("text", NO_RATES, ids=repr)
+def test_what_is_no_rate(text: object) -> None:
+    with pytest.raises(ValueError, match='such as "5/s"'):
+        Rate.parse(text)
 
 
 def test_a_secret_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

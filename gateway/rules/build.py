@@ -106,11 +106,11 @@ class _Build:
         target_entries = reader.table(root.get("targets"), "targets")
         self._names({"upstreams": upstream_entries, "targets": target_entries, "chains": chain_entries})
 
-        chains = Chains(reader, chain_entries)
-        chains.build_all()
         store_entries = reader.table(root.get("stores"), "stores")
         stores = Stores(reader, store_entries, defaults, root.get("defaults"))
         stores.build_all()
+        chains = Chains(reader, chain_entries, stores)
+        chains.build_all()
         media = self._media()
         builder = Upstreams(reader, chains, stores, defaults, self._previous, self._off, media.fetch)
         built = {name: builder.build(name, entry) for name, entry in upstream_entries.items()}

@@ -12,12 +12,13 @@ from typing import Final
 from msgspec import Struct
 
 from .. import registry
-from ..chain import Middleware
+from ..chain import Middleware, UsesStore
 from .document import Entry, Items, Node, Scalar, Table, kind_of
 from .named import BUILD_FAULTS, PYTHON_NAME, describe, find_class
 from .plan import Authenticator
 from .problems import Spot, nearest
 from .read import Reader
+from .stores import Stores
 
 
 class Chain(Struct, frozen=True, eq=False):
@@ -37,10 +38,11 @@ EMPTY: Final = Chain()
 class Chains:
     """The chains of one file. ``used`` are the names that something refers to."""
 
-    def __init__(self, reader: Reader, entries: Mapping[str, Entry]) -> None:
+    def __init__(self, reader: Reader, entries: Mapping[str, Entry], stores: Stores) -> None:
         self._reader = reader
         self._problems = reader.problems
         self._entries = entries
+        self._stores = stores
         self._built: dict[str, Chain] = {}
         self._building: list[str] = []
         self.used: set[str] = set()
@@ -157,6 +159,12 @@ class Chains:
                 "E032", node.spot, f"{where}: {name} says that it authenticates, but has no identify(call)"
             )
             return EMPTY
+        if isinstance(made, UsesStore) and made.store_name is not None:
+            at = options.get("store") if isinstance(options, Table) else None
+            store = self._stores.of(made.store_name, node.spot if at is None else at.spot, f"{where} {name}.store")
+            if store is None:
+                return EMPTY
+            made.store = store
         return Chain((name,), (made,))
 
     def _secrets_are_there(self, since: int) -> bool:

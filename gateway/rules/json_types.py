@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, Union, get_args, g
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from ..units import Duration, Secret, Size
+from ..units import Duration, Rate, Secret, Size
 from .docstrings import field_docs
 
 Schema: TypeAlias = "dict[str, Any]"
@@ -33,6 +33,11 @@ _UNITS: Final[dict[Any, Schema]] = {
         "type": "string",
         "pattern": "^[0-9]+(\\.[0-9]+)?\\s*(B|KB|MB|GB|KiB|MiB|GiB)$",
         "description": "A size such as 64KB, 10MiB or 1GB.",
+    },
+    Rate: {
+        "type": "string",
+        "pattern": "^[0-9]+(\\.[0-9]+)?[kM]?/(s|min|h|day)$",
+        "description": "A rate such as 5/s, 60/min, 100k/h or 2M/day.",
     },
     Secret: {
         "type": "string",

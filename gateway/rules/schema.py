@@ -39,6 +39,7 @@ OUR_HEADERS: Final = (
     "headgate-error",
     "headgate-cache",
     "headgate-tokens",
+    "headgate-rounds",
 )
 """Response headers of ours, which ``server.response_headers`` can switch off."""
 

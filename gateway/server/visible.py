@@ -41,6 +41,10 @@ class Visible:
             if attempts := len(decision.attempts):
                 headers["headgate-upstream"] = decision.upstream
                 headers["headgate-attempts"] = str(attempts)
+            if decision.cache:
+                headers["headgate-cache"] = decision.cache
+            if decision.rounds and not call.peek.stream:  # a stream's headers are gone before anybody knows
+                headers["headgate-rounds"] = str(decision.rounds)
             if call.ledger.request and call.show_loss and (lost := call.ledger.lost):
                 headers["headgate-loss"] = ", ".join(_header_safe(loss.path) for loss in lost)[:1000]
         for name in self.hidden:

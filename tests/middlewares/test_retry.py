@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 from headgate.gateway.call import Attempt, Call
-from headgate.gateway.errors import KINDS, RETRYABLE, ErrorKind, GatewayError, upstream_error
+from headgate.gateway.errors import KINDS, RETRYABLE, Avoided, ErrorKind, GatewayError, upstream_error
 from headgate.gateway.ir.event import Chunk, PartDelta, PartStart, ResponseStart
 from headgate.gateway.ir.message import Text
 from headgate.gateway.relay.reply import Reply
@@ -71,6 +71,57 @@ def retrying(**options: Any) -> tuple[Retry, list[tuple[float, float]]]:
         return high
 
     return Retry(RetryOptions(**options), choose), chosen
+
+
+@pytest.mark.parametrize(
+    ("within", "took", "calls"),
+    [(None, 1000, 4), (6.9, 0, 3), (7.0, 0, 4), (7.0, 1.0, 3), (0.0, 0, 1), (100.0, 101, 1)],
+)
+async def test_the_time_budget(
+    call_of: Callable[..., Call], monkeypatch: pytest.MonkeyPatch, within: float | None, took: float, calls: int
+) -> None:
+    """The waits are 1, 2 and 4 s; each try takes ``took``. A wait that leads beyond the budget is not begun."""
+    now, waits = [50.0], list[float]()
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        now[0] += seconds
+
+    monkeypatch.setattr(module.asyncio, "sleep", sleep)
+    options = RetryOptions(tries=4, within=None if within is None else Duration(within))
+    retry = Retry(options, lambda low, high: high, lambda: now[0])
+    upstream = Upstream(*[upstream_error("overloaded", "x")] * 4)
+
+    async def slow(call: Call) -> Reply:
+        now[0] += took
+        return await upstream(call)
+
+    with pytest.raises(GatewayError):
+        await retry(call_of(), slow)
+    assert upstream.calls == calls
+    assert waits == [1.0, 2.0, 4.0][: calls - 1]
+
+
+async def test_the_time_budget_holds_for_what_the_provider_asks(
+    call_of: Callable[..., Call], waits: list[float]
+) -> None:
+    for asked, calls in ((4.0, 2), (6.0, 1)):
+        retry = Retry(RetryOptions(within=Duration(5)), clock=lambda: 0.0)
+        upstream = Upstream(upstream_error("rate_limit", "x", retry_after_s=asked), GOOD)
+        if calls == 1:
+            with pytest.raises(GatewayError):
+                await retry(call_of(), upstream)
+        else:
+            await retry(call_of(), upstream)
+        assert upstream.calls == calls
+
+
+async def test_nobody_waits_for_what_is_avoided(call_of: Callable[..., Call], waits: list[float]) -> None:
+    retry, _ = retrying(tries=3)
+    upstream = Upstream(Avoided("x", kind="unavailable", retry_after_s=0.1), GOOD)
+    with pytest.raises(Avoided):
+        await retry(call_of(), upstream)
+    assert (upstream.calls, waits) == (1, [])
 
 
 async def test_the_first_that_works(call_of: Callable[..., Call], waits: list[float]) -> None:
@@ -243,7 +294,18 @@ AFTER: list[tuple[dict[str, str], tuple[float, float] | None]] = [
     ({"retry-after": "soon"}, (0, 0.001)),
     ({"retry-after": "-5"}, (0, 0.001)),
     ({"retry-after": "nan"}, (0, 0.001)),
+    ({"retry-after": ""}, (0, 0.001)),
+    ({"retry-after": " 2 "}, (2, 2)),
+    ({"retry-after": "inf"}, (0, 0.001)),
+    ({"retry-after": "1" + "0" * 400}, (0, 0.001)),
+    ({"retry-after": "Sat, 99 Foo 2026 00:00:00 GMT"}, (0, 0.001)),
+    ({"retry-after-ms": "-1"}, (0, 0)),
+    ({"retry-after-ms": "soon", "retry-after": "2"}, (2, 2)),
+    ({"x-ratelimit-reset-requests": "7s", "x-ratelimit-remaining-requests": "0"}, (0, 0.001)),
     ({"retry-after": "60"}, None),
+    ({"retry-after": "1000000000"}, None),
+    ({"retry-after": "Fri, 31 Dec 9999 23:59:59 GMT"}, None),
+    ({"retry-after-ms": "1e12"}, None),
 ]
 
 
@@ -267,7 +329,10 @@ async def test_headers_that_say_when(
         )
         await response.read()
     if bounds is None:
-        assert (response.status, response.headers["retry-after"]) == (429, "60")
+        assert response.status == 429
+        # To a caller of the provider's own format as the provider said it; milliseconds become seconds.
+        told = headers.get("retry-after") or str(int(float(headers["retry-after-ms"]) / 1000))
+        assert response.headers["retry-after"] == told
         assert waits == [0] * waits.count(0)
     else:
         assert response.status == 200
@@ -300,6 +365,36 @@ async def test_streams_that_fail_before_their_words(
     assert len(provider.requests) == 2
     if path == CHAT:
         assert answer == provider.last.body
+
+
+TWO_RULES = """
+upstreams:
+  openai: {{adapter: openai, base_url: "{base}/v1", key: env:TEST_PROVIDER_KEY, chain: again}}
+  anthropic: {{adapter: anthropic, base_url: "{base}", key: env:TEST_PROVIDER_KEY, chain: again}}
+chains: {{again: [{{retry: {{tries: 2, backoff: 1ms}}}}]}}
+routes:
+  - {{name: claude, match: {{model: claude-*}}, to: anthropic}}
+  - {{name: rest, to: openai}}
+"""
+ERROR_BODY = (
+    b'{"error": {"message": "no capacity", "type": "server_error", "code": "server_overloaded", "param": null}}'
+)
+ANTHROPIC_BODY = b'{"type": "error", "error": {"type": "overloaded_error", "message": "no capacity"}}'
+
+
+@pytest.mark.parametrize("path", [CHAT, MESSAGES])
+@pytest.mark.parametrize("model", ["m", "claude-fake-4-5"])
+async def test_an_error_as_the_whole_answer_of_a_200(
+    tmp_path: Path, provider: FakeProvider, http: aiohttp.ClientSession, path: str, model: str
+) -> None:
+    provider.answer(script(wire=ERROR_BODY if model == "m" else ANTHROPIC_BODY), script("Second."))
+    text = TWO_RULES.format(base=provider.base)
+    async with serving(tmp_path, text) as house:
+        response = await http.post(
+            house.base + path, data=body_of(model=model), headers={"Content-Type": "application/json"}
+        )
+        answer = await response.read()
+    assert (response.status, b"Second." in answer, len(provider.requests)) == (200, True, 2)
 
 
 async def test_the_second_request_is_the_first_one_again(

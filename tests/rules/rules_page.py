@@ -19,7 +19,7 @@ from headgate.gateway.media.options import FetchRules, MediaRules
 from headgate.gateway.rules import schema
 from headgate.gateway.rules.docstrings import field_docs
 from headgate.gateway.transport.options import TransportOptions
-from headgate.gateway.units import Duration, Secret, Size
+from headgate.gateway.units import Duration, Rate, Secret, Size
 from msgspec import UNSET, Struct, UnsetType
 
 PAGE = Path(__file__).parents[2] / "docs" / "rules.md"
@@ -57,6 +57,7 @@ WORDS: dict[Any, str] = {
     object: "anything",
     Duration: "duration",
     Size: "size",
+    Rate: "rate",
     Secret: "reference",
 }
 

@@ -1,0 +1,85 @@
+"""Redaction as users of the SDKs see it: the provider reads placeholders, the caller its own words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import openai
+import pytest
+
+from ..fakes.provider import FakeProvider
+from ..fakes.script import Say, Use, script
+from ..server.house import serving
+
+RULES = """
+upstreams:
+  openai: {{adapter: openai, base_url: "{base}/v1", key: env:TEST_PROVIDER_KEY}}
+  anthropic: {{adapter: anthropic, base_url: "{base}", key: env:TEST_PROVIDER_KEY}}
+chains:
+  safe: [{{redact: {{kinds: [email, secret], restore: true}}}}]
+routes:
+  - {{name: gpt, match: {{model: "gpt-*"}}, chain: safe, to: openai}}
+  - {{name: claude, match: {{model: "claude-*"}}, chain: safe, to: anthropic}}
+"""
+ASK: Any = [{"role": "user", "content": "Write to ann@corp.example, my token is AKIAIOSFODNN7EXAMPLE."}]
+TOOL: dict[str, Any] = {"type": "object", "properties": {"at": {"type": "string"}}}
+SAID = ("Writing to <EMAIL_1>, not to <EMAIL_7>.", '{"at": "<EMAIL_1>"}')
+HEARD = ("Writing to ann@corp.example, not to <EMAIL_7>.", {"at": "ann@corp.example"})
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("model", ["gpt-5.4", "claude-fake-4-5"])
+@pytest.mark.parametrize("caller", ["chat", "messages", "responses"])
+async def test_there_and_back(tmp_path: Path, provider: FakeProvider, caller: str, model: str, stream: bool) -> None:
+    provider.answer(script(Say(SAID[0]), Use("mail", SAID[1])))
+    async with serving(tmp_path, RULES.format(base=provider.base)) as house:
+        base = f"http://127.0.0.1:{house.port}"
+        if caller == "messages":
+            heard = await by_messages(base, model, stream)
+        elif caller == "chat":
+            heard = await by_chat(base, model, stream)
+        else:
+            heard = await by_responses(base, model, stream)
+    assert heard == HEARD
+    sent = json.dumps(provider.last.json)
+    assert "ann@corp" not in sent and "AKIA" not in sent
+    assert "Write to <EMAIL_1>, my token is <SECRET_1>." in sent
+
+
+async def by_chat(base: str, model: str, stream: bool) -> tuple[str, Any]:
+    tools: Any = [{"type": "function", "function": {"name": "mail", "parameters": TOOL}}]
+    async with openai.AsyncOpenAI(base_url=f"{base}/v1", api_key="none", max_retries=0) as client:
+        if stream:
+            async with client.chat.completions.stream(model=model, messages=ASK, tools=tools) as answer:
+                completion: Any = await answer.get_final_completion()
+        else:
+            completion = await client.chat.completions.create(model=model, messages=ASK, tools=tools)
+    message = completion.choices[0].message
+    return message.content, json.loads(message.tool_calls[0].function.arguments)
+
+
+async def by_messages(base: str, model: str, stream: bool) -> tuple[str, Any]:
+    tools: Any = [{"name": "mail", "input_schema": TOOL}]
+    async with anthropic.AsyncAnthropic(base_url=base, api_key="none", max_retries=0) as client:
+        asked: dict[str, Any] = {"model": model, "max_tokens": 99, "messages": ASK, "tools": tools}
+        if stream:
+            async with client.messages.stream(**asked) as answer:
+                message: Any = await answer.get_final_message()
+        else:
+            message = await client.messages.create(**asked)
+    return message.content[0].text, message.content[1].input
+
+
+async def by_responses(base: str, model: str, stream: bool) -> tuple[str, Any]:
+    tools: Any = [{"type": "function", "name": "mail", "parameters": TOOL, "strict": False}]
+    async with openai.AsyncOpenAI(base_url=f"{base}/v1", api_key="none", max_retries=0) as client:
+        if stream:
+            async with client.responses.stream(model=model, input=ASK, tools=tools) as answer:
+                response: Any = await answer.get_final_response()
+        else:
+            response = await client.responses.create(model=model, input=ASK, tools=tools)
+    (call,) = [item for item in response.output if item.type == "function_call"]
+    return response.output_text, json.loads(call.arguments)
