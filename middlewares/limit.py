@@ -346,6 +346,9 @@ class _Spending(_Place):
         self.until = 0.0
 
     def _settle(self, error: GatewayError | None) -> None:
+        if self.call.decision.cache == "hit":  # what it tells was spent when the answer was made
+            self._limit.settle(self.subject, self, 0)
+            return
         usage = self._usage
         if error is not None and self._last is not None:
             usage = self._last.usage or usage  # told beside the events
