@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Annotated, Any, ClassVar, Final
 from urllib.parse import urlencode, urlsplit
@@ -89,9 +89,13 @@ class HttpAdapter(Operations, Passing, ABC):
         fixed.update({name.lower(): value for name, value in context.headers.items()})
         if context.credential is not None and not context.pass_credential:
             fixed.update(self.credential_headers(context.credential))
-        fixed.pop("x-request-id", None)  # each call has its own
-        self._whole = Standing({"accept": "application/json", **fixed})
-        self._spoken = {codec.format: _Spoken(codec, fixed) for codec in self.codecs()}
+        for name in ("x-request-id", "traceparent", "tracestate"):  # each call has its own
+            fixed.pop(name, None)
+        self._fixed = fixed
+        self._spoken = {codec.format: _Spoken(codec) for codec in self.codecs()}
+        self._own = _Dress(fixed, self._spoken.values())
+        self._whole = self._own.whole
+        self._of_accounts: dict[str, _Dress] = {}
         self._first = next(iter(self._spoken.values()))
         self.counts = frozenset(ENDPOINTS.keys() & self._spoken.keys())
         self.root = self.base_url
@@ -121,7 +125,7 @@ class HttpAdapter(Operations, Passing, ABC):
         codec = spoken.codec
         headers, standing, body, path, hide_usage = self._write(call, spoken)
         context = self.context
-        credential = context.credential
+        credential = context.credential if call.account is None else call.account.credential
         if context.pass_credential:
             # Without auth in the chain nobody has looked for the caller's key yet.
             credential = call.credential or call.presented_key() or credential
@@ -142,13 +146,12 @@ class HttpAdapter(Operations, Passing, ABC):
             head_at, head_kind = now + timeouts.first_token, "timeout.first_token"
         deadlines = Deadlines(timeouts.pool, timeouts.connect, timeouts.write, head_at, head_kind)
 
-        attempt = Attempt(context.name, call.model, seconds(now - call.began))
+        attempt = call.attempt(context.name, headers)
         translated = call.codec.format != codec.format
         another = ""  # the caller's format, where it is not the provider's
         if translated:
             attempt.format = codec.format
             another = call.codec.format
-        call.decision.attempts.append(attempt)
         try:
             exchange = await context.transport.submit(
                 RequestHead("POST", self.base_url + path, headers, standing), body, deadlines, call.scope
@@ -207,7 +210,7 @@ class HttpAdapter(Operations, Passing, ABC):
         if call.format in self._services:
             first = self._errand(call)[1].requests[0]
             root, body, path = self.root, first.body, first.path
-            headers, standing = self._passed_on(call), self._whole
+            headers, standing = self._passed_on(call), self._standing_of(call)
         else:
             spoken = self._spoken.get(call.codec.format, self._first)
             headers, standing, body, path, _ = self._write(call, spoken)
@@ -219,6 +222,8 @@ class HttpAdapter(Operations, Passing, ABC):
             credential = call.credential or call.presented_key() or context.credential
             if credential is not None:
                 headers.update(shown := self.credential_headers(credential))
+        elif call.account is not None:
+            shown = self.credential_headers(call.account.credential)
         elif context.credential is not None:
             shown = self.credential_headers(context.credential)
         headers["x-request-id"] = call.request_id
@@ -231,7 +236,8 @@ class HttpAdapter(Operations, Passing, ABC):
         if self._text is not None:
             call = _with_stops_taken(call, self._text)
         codec, peek, given = spoken.codec, call.peek, call.facts.headers
-        common = spoken.standing if peek.stream else self._whole
+        dress = self._own if call.account is None else self._dress(call)
+        common = dress.streams[codec.format] if peek.stream else dress.whole
         standing: Standing | None = common
         headers: dict[str, str] = {}
         passing = self._passing
@@ -277,6 +283,22 @@ class HttpAdapter(Operations, Passing, ABC):
         if request.model != call.model:
             request = replace(request, model=call.model)
         return codec.encode_request(request, facts)
+
+    def _dress(self, call: Call) -> _Dress:
+        """Return the headers that requests of a call's account have in common."""
+        account = call.account
+        if account is None or self.context.pass_credential:
+            return self._own
+        dress = self._of_accounts.get(account.credential)
+        if dress is None:
+            if len(self._of_accounts) >= _MAX_LEARNT:
+                self._of_accounts.clear()
+            dress = _Dress({**self._fixed, **self.credential_headers(account.credential)}, self._spoken.values())
+            self._of_accounts[account.credential] = dress
+        return dress
+
+    def _standing_of(self, call: Call) -> Standing:
+        return self._dress(call).whole
 
     def _learn(self, name: str) -> bool:
         """Return whether a request header may pass, and remember it: clients send the same few names again and again."""
@@ -345,14 +367,23 @@ class HttpAdapter(Operations, Passing, ABC):
 
 
 class _Spoken:
-    """A format that the provider speaks: its codec, what its streams call themselves, and the headers to ask for one."""
+    """A format that the provider speaks: its codec, and what its streams call themselves."""
 
-    __slots__ = ("codec", "standing", "stream_type")
+    __slots__ = ("codec", "stream_type")
 
-    def __init__(self, codec: Codec, fixed: Mapping[str, str]) -> None:
+    def __init__(self, codec: Codec) -> None:
         self.codec = codec
         self.stream_type = codec.stream_content_type.partition(";")[0]
-        self.standing = Standing({"accept": self.stream_type, **fixed})
+
+
+class _Dress:
+    """The headers that all requests with one credential have in common: for whole answers, and for streams by format."""
+
+    __slots__ = ("whole", "streams")
+
+    def __init__(self, fixed: Mapping[str, str], spoken: Iterable[_Spoken]) -> None:
+        self.whole = Standing({"accept": "application/json", **fixed})
+        self.streams = {each.codec.format: Standing({"accept": each.stream_type, **fixed}) for each in spoken}
 
 
 def _with_stops_taken(call: Call, text: TextProfile) -> Call:

@@ -69,7 +69,6 @@ class Operations(ABC):
     context: AdapterContext
     root: str
     operations: frozenset[str]
-    _whole: Standing
     _overdue: str
     _services: dict[str, Service]
 
@@ -92,11 +91,11 @@ class Operations(ABC):
         ends_at = now + context.timeouts.total
         if call.deadline is not None and call.deadline < ends_at:
             ends_at = call.deadline
-        attempt = Attempt(context.name, call.model, seconds(now - call.began), calls=len(errand.requests))
+        way = self._way(call, ends_at)
+        attempt = way.attempt
+        attempt.calls = len(errand.requests)
         if service.format != call.format:
             attempt.format = service.format
-        call.decision.attempts.append(attempt)
-        way = self._way(call, attempt, ends_at)
         try:
             bodies = await side_by_side(call.scope, [partial(self._fetch, call, each, way) for each in errand.requests])
             if sum(map(len, bodies)) > _LONG_BYTES:  # vectors by the thousand: others wait meanwhile
@@ -149,9 +148,11 @@ class Operations(ABC):
         """Return the caller's headers that may pass."""
         return {name: value for name, value in call.headers.items() if self._learn(name)}
 
-    def _way(self, call: Call, attempt: Attempt, ends_at: float) -> _Way:
-        context, standing = self.context, self._whole
-        headers, credential = self._passed_on(call), context.credential
+    def _way(self, call: Call, ends_at: float) -> _Way:
+        context, standing = self.context, self._standing_of(call)
+        headers = self._passed_on(call)
+        credential = context.credential if call.account is None else call.account.credential
+        attempt = call.attempt(context.name, headers)
         headers["x-request-id"] = call.request_id
         if context.pass_credential:
             credential = call.credential or call.presented_key() or credential
@@ -170,6 +171,9 @@ class Operations(ABC):
     @abstractmethod
     def _errors(self) -> Codec:
         """The codec that reads this provider's errors."""
+
+    @abstractmethod
+    def _standing_of(self, call: Call) -> Standing: ...
 
     @abstractmethod
     def _learn(self, name: str) -> bool: ...

@@ -74,8 +74,7 @@ class Passing(ABC):
         if call.deadline is not None and call.deadline < total_at:
             total_at = call.deadline
         deadlines = Deadlines(timeouts.pool, timeouts.connect, timeouts.write, total_at, "timeout.total")
-        attempt = Attempt(context.name, call.model, seconds(now - call.began))
-        call.decision.attempts.append(attempt)
+        attempt = call.attempt(context.name, headers)
         head = RequestHead(passed.method, self._url_of(passed), headers)
         try:
             if passed.socket is not None:
@@ -160,7 +159,7 @@ class Passing(ABC):
             headers.pop("content-type", None)
         for name, value in self.same_format_headers.items():
             headers.setdefault(name, value)
-        credential = context.credential
+        credential = context.credential if call.account is None else call.account.credential
         if context.pass_credential:
             credential = call.credential or call.presented_key() or credential
         if credential is not None:

@@ -169,9 +169,7 @@ class SimulatorAdapter:
 
     async def __call__(self, call: Call, /) -> Reply:
         """Answer ``call``. Raises what its directives ask for."""
-        loop = call.scope.loop
-        attempt = Attempt(self.context.name, call.model, loop.time() - call.began)
-        call.decision.attempts.append(attempt)
+        attempt = call.attempt(self.context.name)
         request = call.request
         play, asked = _read(request, self.options)
         await _start(play, call, attempt)
@@ -187,8 +185,7 @@ class SimulatorAdapter:
 
     async def operate(self, call: Call, /) -> Reply:
         """Answer with vectors, or ranks. Raises what the directives ask for, and CallerError."""
-        attempt = Attempt(self.context.name, call.model, call.scope.loop.time() - call.began)
-        call.decision.attempts.append(attempt)
+        attempt = call.attempt(self.context.name)
         await _start(_read(call.request, self.options)[0], call, attempt)
         body = call.codec.encode_request(call.request, UpstreamFacts()).body if call.body is None else call.body
         make = partial(_operated, _SERVICES[call.format], body, call.model)

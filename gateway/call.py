@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from .ir.message import Request
 from .ir.words import Words
 from .passing.request import Passed
 from .relay.scope import Scope
+from .units import seconds
 
 _KEY_IN_QUERY: Final = {"gemini": "key", "gemini.passthrough": "key"}
 """The query parameter in which clients of a format may show their key."""
@@ -44,9 +46,22 @@ def presented_key(headers: Mapping[str, str], in_query: str | None = None) -> st
     return found
 
 
+class Account(Struct, frozen=True):
+    """One credential of an upstream, which a call goes out with in place of the upstream's own. ``id`` is its name in the
+    rules."""
+
+    id: str
+    credential: str
+
+    def __repr__(self) -> str:
+        return f"Account({self.id!r})"  # a Struct would show the credential
+
+
 class Attempt(Struct, omit_defaults=True):
     """One try at an upstream. Times are seconds since the call began; ``format`` is the provider's, if not the caller's.
-    ``calls`` is how many requests it took."""
+    ``calls`` is how many requests it took; ``account`` the id of the one it went out with; ``cause`` why there is another try:
+    ``retry``, ``rotate``, ``fallback``, ``continue`` or ``hedge``. ``span_id`` is what the provider was told, if it is
+    traced."""
 
     upstream: str
     model: str
@@ -57,6 +72,20 @@ class Attempt(Struct, omit_defaults=True):
     request_id: str | None = None
     format: str | None = None
     calls: int = 1
+    account: str = ""
+    cause: str = ""
+    span_id: str = ""
+
+
+class Step(Struct, omit_defaults=True):
+    """Something that a middleware did, for the trace: ``cache`` ``hit``. Times are seconds since the call began; no secret and
+    no word of the conversation stands in ``facts``."""
+
+    middleware: str
+    what: str
+    started_s: float
+    ended_s: float
+    facts: Mapping[str, str | int | float | bool] = {}
 
 
 class Decision(Struct, omit_defaults=True):
@@ -79,6 +108,27 @@ class Decision(Struct, omit_defaults=True):
     """``hit``, ``miss`` or ``bypass``; empty where no cache was asked."""
     rounds: int = 0
     """How often more was asked for after an answer broke off."""
+    steps: list[Step] = []
+    """What middlewares did, where it is more than passing the call on."""
+
+
+class TraceContext(Struct, frozen=True):
+    """Where a call stands in a trace, by W3C Trace Context: 32 and 16 hex digits, and ``flags`` (1: sampled). ``state`` is the
+    caller's tracestate."""
+
+    trace_id: str
+    span_id: str
+    flags: int = 1
+    state: str = ""
+
+    def enter(self, attempt: Attempt, headers: dict[str, str]) -> None:
+        """Give ``attempt`` a span of its own, and name it to the provider in ``headers``."""
+        attempt.span_id = span_id = f"{random.getrandbits(64) or 1:016x}"  # no secret
+        headers["traceparent"] = f"00-{self.trace_id}-{span_id}-{self.flags:02x}"
+        if self.state:
+            headers["tracestate"] = self.state
+        else:
+            headers.pop("tracestate", None)
 
 
 class Call(Struct):
@@ -88,8 +138,10 @@ class Call(Struct):
     decoded value, decoded on first use. ``model`` is what the provider will be asked for: renaming it needs no decoding.
     Header names in ``headers`` are lower case. ``began`` and ``deadline`` are in seconds of the loop's clock,
     ``began_unix`` of the wall's. ``wire`` is what rules see of the request as it came. ``credential`` is the key the
-    caller presented; only an upstream with pass-through may look at it. ``counts`` says that it asks for no answer, but for how
-    many tokens the request has. ``passed`` is a request that nobody translates, in the place of ``body`` and ``request``.
+    caller presented; only an upstream with pass-through may look at it. ``counts`` says that it asks for no answer, but for
+    how many tokens the request has. ``account`` is the credential to go out with, if not the upstream's own; ``cause`` says
+    why it is sent once more, ``trace`` where it stands in a trace. ``passed`` is a request that nobody translates, in the
+    place of ``body`` and ``request``.
     """
 
     codec: Codec
@@ -113,6 +165,9 @@ class Call(Struct):
     wire: WireFacts | None = None
     counts: bool = False
     passed: Passed | None = None
+    account: Account | None = None
+    cause: str = ""
+    trace: TraceContext | None = None
     _request: Request | None = None
 
     @property
@@ -153,6 +208,18 @@ class Call(Struct):
             return self.peek.words
         wording = self.codec.wording
         return None if wording is None else wording.read(self.body)
+
+    def attempt(self, upstream: str, headers: dict[str, str] | None = None) -> Attempt:
+        """Begin the record of a try at ``upstream``; ``headers`` are told where it stands in a trace."""
+        attempt = Attempt(upstream, self.model, seconds(self.scope.loop.time() - self.began))
+        if self.account is not None:
+            attempt.account = self.account.id
+        if self.cause:
+            attempt.cause = self.cause
+        if self.trace is not None:
+            self.trace.enter(attempt, {} if headers is None else headers)
+        self.decision.attempts.append(attempt)
+        return attempt
 
     def presented_key(self) -> str | None:
         """Return the key that the caller shows; None if there is none. Raises AuthError for two."""

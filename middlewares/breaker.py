@@ -15,12 +15,12 @@ from typing import Annotated, ClassVar, Final
 
 from msgspec import Meta, Struct
 
-from ..gateway.call import Attempt, Call
+from ..gateway.call import Call
 from ..gateway.chain import Next
 from ..gateway.errors import Avoided, ErrorKind, GatewayError, UpstreamError, UpstreamTimeout
 from ..gateway.ir.event import Chunk
 from ..gateway.relay.reply import Reply
-from ..gateway.units import Duration, seconds
+from ..gateway.units import Duration
 
 _log: Final = logging.getLogger("headgate.breaker")
 _SILENT: Final[frozenset[ErrorKind]] = frozenset(
@@ -270,7 +270,7 @@ def _as_error(fault: BaseException, call: Call) -> GatewayError:
 
 def _refusal(circuit: _Circuit, call: Call, wait: float) -> Avoided:
     """Return the error, and put the try that was not made into the record: as one of no requests."""
-    at = seconds(call.scope.loop.time() - call.began)
-    call.decision.attempts.append(Attempt(circuit.name, call.model, at, at, error="unavailable", calls=0))
+    attempt = call.attempt(circuit.name)
+    attempt.ended_s, attempt.error, attempt.calls = attempt.started_s, "unavailable", 0
     what = f"upstream {circuit.name} failed too often lately and is not asked for now"
     return Avoided(what, kind="unavailable", retry_after_s=wait)

@@ -132,7 +132,9 @@ class _Following(Said):
 
     async def _ask(self, request: Request, room: int | None, number: int, ending: str) -> Reply:
         text = self.text
-        call = self._call if not text else self._call.with_request(_going_on(request, text, self._options.prompt, room))
+        call = self._call.replace(cause="continue")
+        if text:
+            call = call.with_request(_going_on(request, text, self._options.prompt, room))
         decision = self._call.decision
         _log.info("%s: the answer ended as %s: round %d of %d", call.request_id, ending, number, self._options.rounds)
         reply = await self._call_next(call)

@@ -78,6 +78,8 @@ class Retry:
             await asyncio.sleep(wait)
             if call.is_final:
                 raise failed
+            if attempt == 1:
+                call = call.replace(cause="retry")
         raise AssertionError("unreachable: the last try raised")
 
     def _wait_s(self, error: GatewayError, attempt: int) -> float | None:

@@ -182,6 +182,7 @@ class Target(Struct, frozen=True, eq=False):
                 leaf = await _asked(facts, partial(_send, steps, error.kind))
                 if leaf is None:
                     raise
+                call = call.replace(cause="fallback")
                 call.ledger.request.clear()  # what the first upstream's format could not say, the next one's may
 
     def _inner_fallbacks(self) -> Iterator[bool]:
