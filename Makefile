@@ -14,7 +14,7 @@ FORBIDDEN_LICENCES := GPL;GNU
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check-format check-lint check-security check-types check-imports check-licences pytest docs \
-	format types bench bench-plot bench-rules bench-pairs soak fuzz build clean
+	format types bench bench-plot bench-rules bench-pairs bench-middlewares soak fuzz build clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -80,11 +80,18 @@ bench-rules: .venv/.run ## what matching and loading rules cost
 bench-pairs: .venv/.run ## what translating a chunk costs, for every pair of formats
 	$(BIN)/python bench/pairs.py $(ARGS)
 
+bench-middlewares: .venv/.run ## what each middleware costs, per call and per chunk
+	$(BIN)/python bench/middlewares.py $(ARGS)
+
 soak: .venv/.dev ## the slow tests
 	$(BIN)/python -m pytest -q -m slow $(ARGS) || [ $$? -eq 5 ]  # 5: there are none
 
 fuzz: .venv/.dev ## the law tests with many more examples, others at each run (HEADGATE_EXAMPLES=1000)
 	HEADGATE_EXAMPLES=$${HEADGATE_EXAMPLES:-1000} $(BIN)/python -m pytest -q -n 2 --timeout 1800 tests/laws $(ARGS)
+
+fuzz-secrets: .venv/.dev ## plant 10,000 secrets in requests and look for them wherever anything comes out
+	HEADGATE_EXAMPLES=$${HEADGATE_EXAMPLES:-10000} $(BIN)/python -m pytest -q --timeout 3600 \
+		tests/middlewares/test_planted_secret.py tests/middlewares/test_redact.py $(ARGS)
 
 build: .venv/.dev ## wheel and sdist in dist/, tried in an empty environment
 	rm -rf dist build/try

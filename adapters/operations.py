@@ -21,7 +21,7 @@ from ..gateway.codecs.anthropic_messages.threads import refuse_thread
 from ..gateway.codecs.base import Codec, Encoded, UpstreamFacts
 from ..gateway.codecs.limits import for_caller
 from ..gateway.codecs.operations.base import Errand, Service
-from ..gateway.errors import GatewayError, Malformed, Unsupported, UpstreamError
+from ..gateway.errors import GatewayError, LossRefused, Malformed, UpstreamError
 from ..gateway.ir.event import Chunk, UsageReport
 from ..gateway.ir.loss import Loss
 from ..gateway.operations import side_by_side
@@ -47,6 +47,8 @@ BARRED_PARAMETERS: Final = (
     "$callback",
 )
 """Parameters of a query, in lower case, that hold a credential, or that make a script of an answer."""
+_MOST_NAMED: Final = 50
+"""Losses that a refusal names."""
 _MOST_ANSWERS: Final = 4
 """All answers of one call together are at most so many times what one may be."""
 
@@ -195,15 +197,16 @@ def _with_query(errand: Errand, query: Mapping[str, str]) -> Errand:
 
 
 def note_losses(call: Call, losses: Iterable[Loss]) -> None:
-    """Note what a request loses. Raises Unsupported where the route refuses that, or nothing is left that makes sense."""
+    """Note what a request loses. Raises LossRefused where the route refuses that, Unsupported where nothing is left that makes
+    sense."""
     refuse_thread(call.format, call.request.extra)
     call.ledger.add_request(losses)
     if call.refuse_loss and (lost := call.ledger.lost):
-        raise Unsupported(
-            "this route refuses what would be lost on the way to the provider: "
-            + "; ".join(f"{loss.path} ({loss.why})" for loss in lost[:5]),
-            param=lost[0].path,
-        )
+        named = [f"{loss.path} ({loss.why})" for loss in lost[:_MOST_NAMED]]
+        if len(lost) > len(named):
+            named.append(f"and {len(lost) - len(named)} more")
+        said = "this route refuses what would be lost on the way to the provider: " + "; ".join(named)
+        raise LossRefused(said, param=lost[0].path)
 
 
 def provider_request_id(headers: Mapping[str, str]) -> str | None:

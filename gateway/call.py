@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from .codecs.base import Codec, Peek, RequestFacts
@@ -16,8 +16,13 @@ from .ir.loss import Ledger
 from .ir.message import Request
 from .ir.words import Words
 from .passing.request import Passed
+from .pricing.price import Price
 from .relay.scope import Scope
 from .units import seconds
+
+if TYPE_CHECKING:
+    from .redaction import Session
+    from .transcripts.transcript import Transcript
 
 _KEY_IN_QUERY: Final = {"gemini": "key", "gemini.passthrough": "key"}
 """The query parameter in which clients of a format may show their key."""
@@ -61,7 +66,7 @@ class Attempt(Struct, omit_defaults=True):
     """One try at an upstream. Times are seconds since the call began; ``format`` is the provider's, if not the caller's.
     ``calls`` is how many requests it took; ``account`` the id of the one it went out with; ``cause`` why there is another try:
     ``retry``, ``rotate``, ``fallback``, ``continue`` or ``hedge``. ``span_id`` is what the provider was told, if it is
-    traced."""
+    traced. ``cost_usd`` is what it cost, where that is known."""
 
     upstream: str
     model: str
@@ -75,6 +80,7 @@ class Attempt(Struct, omit_defaults=True):
     account: str = ""
     cause: str = ""
     span_id: str = ""
+    cost_usd: float | None = None
 
 
 class Step(Struct, omit_defaults=True):
@@ -110,6 +116,37 @@ class Decision(Struct, omit_defaults=True):
     """How often more was asked for after an answer broke off."""
     steps: list[Step] = []
     """What middlewares did, where it is more than passing the call on."""
+    cost_usd: float | None = None
+    """What all tries together cost; None where prices are not known, of one of them or at all."""
+    cost_known: bool | None = None
+    """False where a try was made whose cost nobody knows, None where nobody asked."""
+    cost_estimated: bool = False
+    """Whether something of it is counted by the size of texts, since the provider did not tell."""
+    caller: Principal | None = None
+    """Who calls, once somebody in the chain has found out: for those who stand before."""
+
+
+class Aside(Struct):
+    """What middlewares of a call tell each other, and nobody shows or writes: it holds words of the conversation.
+
+    ``transcript`` is what is to be written down of its bodies, None where nobody writes them; ``redactions`` are what was
+    replaced in the request, outermost first.
+    """
+
+    transcript: Transcript | None = None
+    redactions: tuple[Session, ...] = ()
+
+
+class Payer(Protocol):
+    """Who pays for the tries that are made below it. Amounts are picodollars; nothing here awaits."""
+
+    def foresee(self, call: Call, price: Price | None, /) -> None:
+        """Hear that ``call`` is about to be sent to where ``price`` holds, None if nobody knows one. Raises GatewayError."""
+        ...
+
+    def pay(self, cost: int, /) -> None:
+        """Hear what a try cost. It may come late, when the answer is over for the caller."""
+        ...
 
 
 class TraceContext(Struct, frozen=True):
@@ -141,7 +178,8 @@ class Call(Struct):
     caller presented; only an upstream with pass-through may look at it. ``counts`` says that it asks for no answer, but for
     how many tokens the request has. ``account`` is the credential to go out with, if not the upstream's own; ``cause`` says
     why it is sent once more, ``trace`` where it stands in a trace. ``passed`` is a request that nobody translates, in the
-    place of ``body`` and ``request``.
+    place of ``body`` and ``request``. ``payer`` is who pays for what it costs, if somebody keeps a budget;
+    ``aside`` is shared by all that are made of one call.
     """
 
     codec: Codec
@@ -168,6 +206,8 @@ class Call(Struct):
     account: Account | None = None
     cause: str = ""
     trace: TraceContext | None = None
+    payer: Payer | None = None
+    aside: Aside = field(default_factory=Aside)
     _request: Request | None = None
 
     @property
@@ -236,6 +276,8 @@ class Call(Struct):
         new: Call = self.__copy__()  # type: ignore[attr-defined]  # in C; copy.copy comes to the same by a longer way
         for name, value in changes.items():
             setattr(new, name, value)
+        if "principal" in changes:
+            new.decision.caller = new.principal
         return new
 
     def with_request(self, request: Request) -> Call:

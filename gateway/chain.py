@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 from msgspec import Struct
 
+from .accounts.pool import AccountPool
 from .call import Call
 from .relay.reply import Reply
 from .stores.base import Store
@@ -69,6 +70,30 @@ class UsesStore(Protocol):
 
     store_name: str | None
     store: Store
+
+
+class Reached(Struct, frozen=True):
+    """Where an upstream is: its adapter's name, and the URL below which its API is, if it has one."""
+
+    adapter: str
+    base_url: str | None = None
+
+
+@runtime_checkable
+class KnowsUpstreams(Protocol):
+    """A middleware that is told which upstreams its rules have, and where they are, before it starts."""
+
+    def know(self, upstreams: Mapping[str, Reached], /) -> None:
+        """Take them, by name."""
+        ...
+
+
+@runtime_checkable
+class UsesAccounts(Protocol):
+    """A middleware that sends calls out with accounts: ``pools`` is filled with that of each upstream in whose chain it stands,
+    by the upstream's name."""
+
+    pools: dict[str, AccountPool]
 
 
 class AdapterContext(Struct, frozen=True):

@@ -5,7 +5,9 @@ Whose fault it is is the first fork::
     GatewayError
     ├── CallerError            the request: 4xx, the caller must change something
     │   ├── DecodeError        a field of it, by path
-    │   ├── AuthError  PermissionDenied  NotFound  TooLarge  Unsupported
+    │   ├── AuthError  PermissionDenied  NotFound  TooLarge
+    │   └── Unsupported
+    │       └── LossRefused    not in that upstream's format
     ├── UpstreamError          the provider, or the way to it
     │   ├── ConnectFailed  UpstreamTimeout  RateLimited  QuotaExceeded
     │   ├── Overloaded
@@ -181,6 +183,10 @@ class Unsupported(CallerError):
     """The request asks for what this route or its target cannot do."""
 
     kind: ErrorKind = "unsupported"
+
+
+class LossRefused(Unsupported):
+    """The request cannot be said whole in the upstream's format, and the route refuses what would be lost. Nothing was sent."""
 
 
 class UpstreamError(GatewayError):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
 from msgspec import Struct
 
 from .codecs.base import Peek, RequestFacts
+from .errors import PermissionDenied
+from .globs import Glob, any_of
 
 _IMAGE: Final = re.compile(rb'"type"\s*:\s*"(?:image|image_url|input_image|computer_screenshot)"')
 """A block of an image, where blocks say their type. Within a text its quotes would be escaped, so that prompts cannot
@@ -25,13 +27,54 @@ _IMAGES: Final = {
 _NO_METADATA: Final[Mapping[str, object]] = {}
 
 
+class Grant:
+    """What a key may be used for: routes by name, and models as callers name them. Each is a tuple of globs."""
+
+    __slots__ = ("models", "routes", "_serves_model", "_serves_route")
+
+    def __init__(self, routes: Sequence[str] = ("*",), models: Sequence[str] = ("*",)) -> None:
+        self.routes = tuple(routes)
+        self.models = tuple(models)
+        self._serves_route = any_of([Glob.parse(each) for each in self.routes])
+        self._serves_model = any_of([Glob.parse(each) for each in self.models])
+
+    @classmethod
+    def of(cls, routes: Sequence[str], models: Sequence[str]) -> Grant | None:
+        """Return the grant; None if it is for everything."""
+        return None if "*" in routes and "*" in models else cls(routes, models)
+
+    def allows(self, route: str, model: str) -> bool:
+        """Whether ``model`` may be asked for at ``route``."""
+        return self._serves_route(route) and self._serves_model(model)
+
+    def check(self, route: str, model: str) -> None:
+        """Raise PermissionDenied unless ``model`` may be asked for at ``route``. A call that names no model needs ``*``."""
+        if not self._serves_route(route):
+            raise PermissionDenied(f"this API key may not use the route {route!r}")
+        if not self._serves_model(model):
+            if not model:
+                raise PermissionDenied("this API key is for certain models alone, and this call names none")
+            raise PermissionDenied(f"this API key may not use the model {model[:200]!r}", param="model")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Grant) and (other.routes, other.models) == (self.routes, self.models)
+
+    def __hash__(self) -> int:
+        return hash((self.routes, self.models))
+
+    def __repr__(self) -> str:
+        return f"Grant({self.routes!r}, {self.models!r})"
+
+
 class Principal(Struct, frozen=True, omit_defaults=True):
-    """Who calls. ``key`` is the configured name of a key, never the key. ``tenant`` scopes everything that is stored."""
+    """Who calls. ``key`` is the configured name of a key, never the key. ``tenant`` scopes everything that is stored.
+    ``grant`` is what the key may be used for; None: everything."""
 
     key: str
     team: str | None = None
     tenant: str = ""
     tags: tuple[str, ...] = ()
+    grant: Grant | None = None
 
 
 ANONYMOUS: Final = Principal(key="anonymous")
@@ -78,6 +121,11 @@ class WireFacts:
     def slow(self) -> bool:
         """Whether asking for ``tokens`` may take long enough to be done off the event loop."""
         return False
+
+    @property
+    def body(self) -> bytes:
+        """The request's body as it came."""
+        return self._body
 
     @property
     def by_size(self) -> int:

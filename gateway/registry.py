@@ -29,6 +29,8 @@ _BUILT_IN: Final[dict[Kind, dict[str, str]]] = {
         "log": f"{_ROOT}.middlewares.log:Log",
         "redact": f"{_ROOT}.middlewares.redact:Redact",
         "retry": f"{_ROOT}.middlewares.retry:Retry",
+        "rotate": f"{_ROOT}.middlewares.rotate:Rotate",
+        "trace": f"{_ROOT}.middlewares.trace:Trace",
     },
     "adapters": {
         "anthropic": f"{_ROOT}.adapters.anthropic:AnthropicAdapter",
@@ -72,6 +74,11 @@ def _installed(kind: Kind) -> dict[str, str]:
 def names(kind: Kind) -> list[str]:
     """Return every known name of a kind, sorted. Imports nothing."""
     return sorted({*_BUILT_IN[kind], *_installed(kind)})
+
+
+def installed(kind: Kind) -> list[str]:
+    """Return the names that other distributions brought, sorted. Imports nothing."""
+    return sorted(_installed(kind).keys() - _BUILT_IN[kind].keys())
 
 
 def _find(kind: Kind, name: str) -> object:

@@ -1,4 +1,4 @@
-"""The types that options have in the rule file beyond JSON's own: durations, sizes, rates, secrets.
+"""The types that options have in the rule file beyond JSON's own: durations, sizes, rates, budgets, paths, secrets.
 
 Each is a plain float, int or value once loaded, so that code which uses options knows nothing of YAML. Texts are strict:
 a bare number where a unit is needed is an error, since nobody can see whether it means seconds or milliseconds.
@@ -15,6 +15,8 @@ _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(B|KB|MB|GB|KiB|MiB|GiB)")
 _RATE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(k|M)?/(s|min|h|day)")
+_BUDGET: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?) *USD/(h|day|week|month)")
+_PERCENT: Final = re.compile(r"(100(?:\.0+)?|[0-9]{1,2}(?:\.[0-9]+)?)%")
 _TIMES: Final = {None: 1, "k": 1000, "M": 1000_000}
 _PERIODS: Final = {"s": 1.0, "min": 60.0, "h": 3600.0, "day": 86400.0}
 _BYTES: Final = {
@@ -98,6 +100,72 @@ class Rate:
         return f"Rate({self.count}, {self.period!r})"
 
 
+class Budget:
+    """So much money in so long; spelled ``20 USD/day``, ``0.50 USD/h``, ``100 USD/week``, ``1000 USD/month``.
+
+    ``pico`` is the amount in picodollars (10^-12 USD), ``period`` how the time is spelled in which it may be spent.
+    """
+
+    __slots__ = ("pico", "period", "_text")
+
+    def __init__(self, pico: int, period: str, text: str) -> None:
+        self.pico = pico
+        self.period = period
+        self._text = text
+
+    @classmethod
+    def parse(cls, text: object) -> Budget:
+        """Read a budget. Raises ValueError that says how to spell one."""
+        if isinstance(text, str) and (found := _BUDGET.fullmatch(text)) is not None:
+            pico = Fraction(found[1]) * 10**12
+            if pico >= 1 and pico.denominator == 1:
+                return cls(int(pico), found[2], f"{found[1]} USD/{found[2]}")
+        raise ValueError(f'expected a budget such as "20 USD/day", "0.50 USD/h" or "1000 USD/month", got {text!r}')
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Budget) and (other.pico, other.period) == (self.pico, self.period)
+
+    def __hash__(self) -> int:
+        return hash((self.pico, self.period))
+
+    def __str__(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return f"Budget({self._text!r})"
+
+
+class FilePath(str):
+    """The path of a file; in a rule file it is relative to that file, and ``~`` is the home directory."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: object) -> FilePath:
+        """Read a path. Raises ValueError."""
+        if isinstance(text, str) and text and "\0" not in text:
+            return cls(text)
+        raise ValueError(f'expected the path of a file such as "keys.db", got {text!r}')
+
+
+class Percent(float):
+    """A share of a whole, from above 0 to 1; spelled ``5%``, ``0.5%``, ``100%``."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: object) -> Percent:
+        """Read a share. Raises ValueError that says how to spell one."""
+        if isinstance(text, str) and (found := _PERCENT.fullmatch(text)) is not None:
+            share = float(found[1]) / 100
+            if share > 0:
+                return cls(share)
+        raise ValueError(f'expected a share above 0% and up to 100%, such as "5%", got {text!r}')
+
+    def __str__(self) -> str:
+        return f"{self * 100:g}%"
+
+
 class MissingSecret(LookupError):
     """A required environment variable or file of a secret is not there."""
 
@@ -154,6 +222,8 @@ class Secret:
 
 def decode_unit(kind: type, value: Any) -> Any:
     """The ``dec_hook`` for msgspec.convert. Raises ValueError as the types above do, NotImplementedError for others."""
-    if kind is Duration or kind is Size or kind is Secret or kind is Rate:
+    if kind is Duration or kind is Size or kind is Secret or kind is Rate or kind is FilePath or kind is Budget:
         return kind.parse(value)
+    if kind is Percent:
+        return Percent.parse(value)
     raise NotImplementedError(f"no such option type: {kind}")

@@ -1,5 +1,7 @@
 """Leave an upstream alone that keeps failing, and ask it now and then whether it is back. It does not try anything again.
 
+Where a call goes out with an account (see ``rotate``), each account of an upstream is watched by itself.
+
 Closed: calls pass, and how they end is counted. Open: calls are refused at once, so that ``on_failure`` goes elsewhere.
 Half-open: one call at a time is let through as a probe; its first content closes the circuit, its failure opens it again.
 """
@@ -42,7 +44,7 @@ _BY_DEFAULT: Final[tuple[ErrorKind, ...]] = tuple(
 _BUCKETS: Final = 10
 """In how many steps the window moves on."""
 _MAX_CIRCUITS: Final = 1000
-"""Upstreams that are watched at most; the one that was met first makes room."""
+"""Upstreams, or accounts of them, that are watched at most; the one that was met first makes room."""
 _PROBED_S: Final = 1.0
 """When to come back while a probe is under way: nobody knows how long it takes."""
 
@@ -77,7 +79,7 @@ class Breaker:
         self._clock = clock
         self._kinds = frozenset(options.kinds)
         self._width = options.window / _BUCKETS
-        self._circuits: dict[str, _Circuit] = {}
+        self._circuits: dict[str | tuple[str, str], _Circuit] = {}
 
     def carry_over(self, old: Breaker, /) -> None:
         """Share what ``old`` knows. Where the window changed, the counts move on in the new steps from now on."""
@@ -85,7 +87,9 @@ class Breaker:
 
     async def __call__(self, call: Call, call_next: Next, /) -> Reply:
         """Pass the call on. Raises Avoided while its upstream is left alone."""
-        circuit = self._circuits.get(call.decision.upstream) or self._watch(call.decision.upstream)
+        account, upstream = call.account, call.decision.upstream
+        whom = upstream if account is None else (upstream, account.id)
+        circuit = self._circuits.get(whom) or self._watch(whom)
         if circuit.until is not None:
             return await self._ask(circuit, call, call_next)
         epoch = circuit.epoch
@@ -181,11 +185,11 @@ class Breaker:
         circuit.forget()
         _log.info("upstream %s: closed, it answers again", circuit.name)
 
-    def _watch(self, name: str) -> _Circuit:
+    def _watch(self, whom: str | tuple[str, str]) -> _Circuit:
         circuits = self._circuits
         if len(circuits) >= _MAX_CIRCUITS:
             del circuits[next(iter(circuits))]
-        circuits[name] = circuit = _Circuit(name)
+        circuits[whom] = circuit = _Circuit(whom if isinstance(whom, str) else f"{whom[0]} with account {whom[1]}")
         return circuit
 
 
@@ -270,7 +274,8 @@ def _as_error(fault: BaseException, call: Call) -> GatewayError:
 
 def _refusal(circuit: _Circuit, call: Call, wait: float) -> Avoided:
     """Return the error, and put the try that was not made into the record: as one of no requests."""
-    attempt = call.attempt(circuit.name)
+    upstream = call.decision.upstream
+    attempt = call.attempt(upstream)
     attempt.ended_s, attempt.error, attempt.calls = attempt.started_s, "unavailable", 0
-    what = f"upstream {circuit.name} failed too often lately and is not asked for now"
+    what = f"upstream {upstream} failed too often lately and is not asked for now"
     return Avoided(what, kind="unavailable", retry_after_s=wait)

@@ -12,32 +12,34 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 from msgspec import Meta, Struct
 
 from ..gateway.caching.flight import Flight
-from ..gateway.caching.kept import pack, unpack
+from ..gateway.caching.kept import Kept, is_frugal, pack, unpack
 from ..gateway.caching.key import Keys
-from ..gateway.call import Call
+from ..gateway.caching.landing import Landing, Name, Shared, replayed
+from ..gateway.caching.wish import Wish, read_wish
+from ..gateway.call import Call, Step
 from ..gateway.chain import Next
-from ..gateway.errors import GatewayError
+from ..gateway.errors import CallerError, GatewayError
+from ..gateway.facts import Principal
+from ..gateway.ir.event import Chunk
 from ..gateway.relay.reply import Reply
-from ..gateway.relay.source import Listed
-from ..gateway.stores.base import Key, Store
+from ..gateway.stores.base import Key, Store, get_one
 from ..gateway.stores.memory import MemoryStore
-from ..gateway.units import Duration, Size
+from ..gateway.units import Duration, Size, seconds
 
 _log = logging.getLogger("headgate.cache")
 _SPACE: Final = "cache"
-_FRUGAL: Final = frozenset({"openai.chat", "openai.completions"})
-"""Formats whose streams tell usage only if they are asked to."""
+_EVERYTHING: Final = Wish()
 
 
 class CacheOptions(Struct, frozen=True, forbid_unknown_fields=True):
     """``ttl``: how long an answer is given again. ``max_entries``, ``max_size``: what is kept in memory together, unless
-    ``store`` names one of ``stores``. ``max_answer``: a larger one is not kept, nor told to who comes late.
-    ``any_temperature``: keep answers of calls that ask for a temperature above 0, too. ``across_formats``: compare what is
-    asked instead of how it is written, so that callers of different formats share answers; each call is decoded then.
-    ``single_flight``: equal calls under way share one upstream call. ``per``: who shares answers: everybody of a
-    ``tenant``, of a ``team`` in it, or the holder of a ``key`` alone. ``vary``: request headers that change the answer,
-    beside those known to. ``ignore``: top-level members of the request that do not. ``version``: another one forgets all
-    that was kept."""
+    ``store`` names one of ``stores``; streams under way remember ``max_size`` at most, too. ``max_answer``: a larger one
+    is not kept, nor told to who comes late. ``any_temperature``: keep answers of calls that ask for a temperature above 0,
+    too. ``across_formats``: compare what is asked instead of how it is written, so that callers of different formats share
+    answers; each call is decoded then. ``single_flight``: equal calls under way share one upstream call. ``per``: who
+    shares answers: everybody of a ``tenant``, of a ``team`` in it, or the holder of a ``key`` alone. ``vary``: request
+    headers that change the answer, beside those known to. ``ignore``: top-level members of the request that do not.
+    ``version``: another one forgets all that was kept."""
 
     ttl: Duration = Duration(3600)
     max_entries: Annotated[int, Meta(ge=1)] = 10_000
@@ -70,9 +72,11 @@ class Cache:
         self._keys = Keys(
             options.vary, options.ignore, options.across_formats, options.any_temperature, options.version
         )
-        self._per = options.per
+        self._wide = options.per == "tenant"
         self._ttl_s = float(options.ttl)
-        self._flights: dict[object, Flight] = {}
+        self._max_answer = int(options.max_answer)
+        self._room = int(options.max_size)
+        self._flights: dict[Name, Shared] = {}
 
     def carry_over(self, old: Any, /) -> None:
         """Go on with what is kept. Calls under way end where they began: their pool may be about to close."""
@@ -81,103 +85,172 @@ class Cache:
 
     async def __call__(self, call: Call, call_next: Next, /) -> Reply:
         """Return the answer to an equal call if there is one, else the answer of the rest of the chain."""
-        wish = _wish(call)
-        digest = None if wish == "bypass" else self._keys.of(call)
+        headers, wish = call.facts.headers, _EVERYTHING
+        if "headgate-cache" in headers or "cache-control" in headers:
+            wish = read_wish(headers)
+        digest = None if wish.bypass else self._keys.of(call)
+        decision = call.decision
         if digest is None:
-            call.decision.cache = "bypass"
+            decision.cache = "bypass"
             return await call_next(call)
-        names = self._names(call, digest)
-        if wish == "use":
+        principal, flights = call.principal, self._flights
+        whose = principal.tenant if self._wide else self._whose(principal)
+        key = Key(_SPACE, whose, digest)
+        stream = call.peek.stream
+        name = key, ("frugal" if is_frugal(call) else "stream") if stream else ""
+        is_late = False
+        if not wish.refresh:
+            store = self.store
             while True:
-                flight = self._flights.get(names[0])
+                flight = flights.get(name)
                 if flight is not None:
-                    if (reply := await flight.join(call)) is not None:
-                        call.decision.cache = "hit"
+                    if (reply := await self._join(flight, call)) is not None:
                         return reply
-                    continue
-                if (reply := await self._find(call, names)) is not None:
-                    return reply
-                if names[0] not in self._flights:  # it may have begun while the store was read
+                    is_late = True
+                elif type(store) is MemoryStore:
+                    value = store.look(key)
+                    if value is not None and (reply := self._replay(call, key, value, wish)) is not None:
+                        return reply
                     break
-        return await self._ask(call, call_next, names[0])
-
-    def _names(self, call: Call, digest: str) -> tuple[Key, Key]:
-        """Return under which names an answer may be, its own first.
-
-        A stream in which nobody asked for usage cannot stand in for an answer that tells it.
-        """
-        principal = call.principal
-        whose = principal.tenant
-        if self._per != "tenant":
-            whose = f"{whose}\n{principal.team or ''}"
-            if self._per == "key":
-                whose += f"\n{principal.key}"
-        whole, stream = Key(_SPACE, whose, digest), Key(_SPACE, whose, digest + "+stream")
-        if not call.stream:
-            return whole, stream
-        if call.codec.format in _FRUGAL and not call.peek.stream_usage:
-            return Key(_SPACE, whose, digest + "+frugal"), whole
-        return stream, whole
-
-    async def _find(self, call: Call, names: tuple[Key, Key]) -> Reply | None:
+                else:
+                    if (reply := await self._find(call, key, wish)) is not None:
+                        return reply
+                    if name not in flights:  # it may have begun while the store was read
+                        break
+        if wish.only:
+            raise CallerError(
+                "no answer to this call is kept, and it may not be asked for (only-if-cached)", status=504
+            )
+        decision.cache = "miss"
+        if is_late:
+            return await self._launch(call, call_next, name)
+        if stream:
+            return await self._fly(call, call_next, name)
+        landing = Landing(self, name, call)
+        if self.options.single_flight:
+            flights[name] = landing
         try:
-            values = await self.store.get(names)
+            reply = await call_next(call)
+            chunks = reply.gathered()
+        except BaseException as fault:
+            landing.fail(fault)
+            raise
+        if chunks is None:
+            landing.good = reply.status == 200
+            return reply.through(landing)
+        if flights.get(name) is landing:
+            del flights[name]
+        if reply.status == 200:
+            self._keep(key, chunks, call)
+        if landing.waiting is not None:
+            landing.complete(chunks)
+        return replayed(chunks, call.scope, reply.status, reply.headers)
+
+    def _whose(self, principal: Principal) -> str:
+        whose = f"{principal.tenant}\n{principal.team or ''}"
+        return f"{whose}\n{principal.key}" if self.options.per == "key" else whose
+
+    # -- what is kept
+
+    async def _find(self, call: Call, key: Key, wish: Wish) -> Reply | None:
+        began = call.scope.loop.time()
+        try:
+            value = await get_one(self.store, key)
         except GatewayError as error:
             _log.warning("the cache cannot be read: %s", error.message)
             return None
-        for name, value in zip(names, values, strict=True):
-            if value is None:
-                continue
-            chunk = unpack(value)
-            if chunk is None:  # cut off, or filtered: nothing to be given again
-                self.store.delete(name)
-            elif call.stream or chunk.is_whole or chunk.usage is not None:
-                call.decision.cache = "hit"
-                return Reply.whole(chunk, call.scope)
-        return None
+        return None if value is None else self._replay(call, key, value, wish, began)
 
-    async def _ask(self, call: Call, call_next: Next, name: Key) -> Reply:
-        """Send the call on, and let others share its answer."""
-        call.decision.cache = "miss"
-        flight = Flight(call, name, self.options.max_answer, self)
+    def _replay(self, call: Call, key: Key, value: bytes, wish: Wish, began: float | None = None) -> Reply | None:
+        """Return a kept answer, if it is one for this call."""
+        kept = unpack(value)
+        if kept is None:  # cut off, or filtered: nothing to be given again
+            self.store.delete(key)
+            return None
+        age = max(0, int(call.began_unix) - kept.born)
+        chunk = _told(kept, call)
+        if chunk is None or (wish.max_age is not None and age > wish.max_age):
+            return None
+        _note(call, "hit", call.scope.loop.time() if began is None else began)
+        return Reply.whole(chunk, call.scope, 200, {"age": str(age)})
+
+    # -- calls under way
+
+    async def _join(self, flight: Shared, call: Call) -> Reply | None:
+        began = call.scope.loop.time()
+        reply = await flight.join(call)
+        if reply is not None:
+            _note(call, "joined", began)
+        return reply
+
+    async def _fly(self, call: Call, call_next: Next, name: Name) -> Reply:
+        """Ask for a stream that others may follow."""
+        flight = Flight(self, name, call, self._max_answer)
         if self.options.single_flight:
             self._flights[name] = flight
         try:
-            reply = await call_next(call if flight.scope is None else call.replace(scope=flight.scope))
+            reply = await call_next(flight.call)
             chunks = reply.gathered()
-            if chunks is None and flight.scope is None:
-                chunks = await reply.collect()  # nobody can be told before it is all there
         except BaseException as fault:
             flight.fail(fault)
             raise
-        if chunks is None:
-            return flight.begin(reply)
-        flight.complete(chunks)
-        if len(chunks) == 1 and chunks[0].is_whole:
-            return Reply.whole(chunks[0], call.scope, reply.status, reply.headers)
-        return Reply(Listed(chunks), call.scope, reply.status, reply.headers)
+        if chunks is not None:
+            flight.complete(chunks, reply.status == 200)
+            return replayed(chunks, call.scope, reply.status, reply.headers)
+        flight.begin(reply)
+        return Reply(flight.board(call.scope), call.scope, reply.status, reply.headers)
 
-    # -- what flights tell
+    async def _launch(self, call: Call, call_next: Next, name: Name) -> Reply:
+        """Ask anew for all who waited for a caller that left, whoever of them leaves now."""
+        flight = Flight(self, name, call, self._max_answer)
+        self._flights[name] = flight
+        flight.launch(call_next)
+        reply = await flight.join(call)
+        assert reply is not None, "a launched call is nobody's to leave"
+        return reply
 
-    def left(self, flight: Flight) -> None:
-        """Let nobody join ``flight`` any more."""
-        if self._flights.get(flight.name) is flight:
-            del self._flights[flight.name]
+    # -- what calls under way tell
 
-    def landed(self, flight: Flight) -> None:
+    def left(self, call: Shared, /) -> None:
+        """Let nobody join ``call`` any more."""
+        if self._flights.get(call.name) is call:
+            del self._flights[call.name]
+
+    def landed(self, call: Shared, chunks: list[Chunk], /) -> None:
         """Keep an answer."""
-        value = pack(flight.chunks, flight.call)
-        if value is not None and isinstance(flight.name, Key):
-            self.store.put(flight.name, value, self._ttl_s)
+        self._keep(call.name[0], chunks, call.call)
+
+    def _keep(self, key: Key, chunks: list[Chunk], call: Call) -> None:
+        value = pack(chunks, call)
+        if value is not None and len(value) <= self._max_answer:
+            self.store.put(key, value, self._ttl_s)
+
+    def reserve(self, size: int, /) -> bool:
+        """Return whether so many bytes more may be remembered of streams under way; what is kept is not among them."""
+        if size > self._room:
+            return False
+        self._room -= size
+        return True
 
 
-def _wish(call: Call) -> Literal["use", "refresh", "bypass"]:
-    """Return what the caller wants: a fresh answer (``refresh``), or one that is not kept either (``bypass``)."""
-    headers = call.headers
-    ours, usual = headers.get("headgate-cache"), headers.get("cache-control")
-    if ours is None and usual is None:
-        return "use"
-    said = f"{ours or ''},{usual or ''}".lower()
-    if "bypass" in said or "no-store" in said:
-        return "bypass"
-    return "refresh" if "refresh" in said or "no-cache" in said else "use"
+def _told(kept: Kept, call: Call) -> Chunk | None:
+    """Return the answer as this call may hear it; None if it does not tell what the call asks for.
+
+    A stream that nobody asked for usage cannot stand in for an answer that tells it, nor tell it where nobody asked.
+    """
+    chunk = kept.chunk
+    if chunk.is_whole:
+        return chunk
+    if is_frugal(call):
+        return chunk if kept.frugal else Chunk(chunk.events)
+    if kept.frugal or not call.peek.stream:
+        return None if chunk.usage is None else chunk
+    return chunk
+
+
+def _note(call: Call, what: str, began: float) -> None:
+    decision = call.decision
+    decision.cache = "hit"
+    decision.steps.append(
+        Step("cache", what, seconds(began - call.began), seconds(call.scope.loop.time() - call.began))
+    )

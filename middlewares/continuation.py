@@ -13,17 +13,19 @@ from typing import Annotated, ClassVar, Final, Literal
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from ..gateway.call import Call
+from ..gateway.call import Call, Step
 from ..gateway.chain import Next
 from ..gateway.continuing.ending import is_cut_short
 from ..gateway.continuing.said import Said
 from ..gateway.continuing.seam import Seam
 from ..gateway.doors import APART
+from ..gateway.errors import GatewayError
 from ..gateway.ir.message import Message, Request, Text
 from ..gateway.relay.reply import Reply
 from ..gateway.relay.source import Listed
 from ..gateway.relay.splice import End
 from ..gateway.tokens import by_size
+from ..gateway.units import seconds
 
 _log: Final = logging.getLogger("headgate.continue")
 LEAST_TOKENS: Final = 16
@@ -137,7 +139,17 @@ class _Following(Said):
             call = call.with_request(_going_on(request, text, self._options.prompt, room))
         decision = self._call.decision
         _log.info("%s: the answer ended as %s: round %d of %d", call.request_id, ending, number, self._options.rounds)
-        reply = await self._call_next(call)
+        now, began = call.scope.loop.time, call.began
+        started = seconds(now() - began)
+        facts: dict[str, str | int | float | bool] = {"round": number, "ending": ending}
+        try:
+            reply = await self._call_next(call)
+        except GatewayError as error:
+            decision.steps.append(
+                Step("continue", "round", started, seconds(now() - began), {**facts, "error": error.kind})
+            )
+            raise
+        decision.steps.append(Step("continue", "round", started, seconds(now() - began), facts))
         decision.rounds = number
         self.begin()
         if text:

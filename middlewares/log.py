@@ -1,7 +1,8 @@
 """One line of JSON per call: who asked what of whom, how it ended, how long it took, what it cost in tokens.
 
-Lines go to the logger ``headgate.access`` or to a file, a fifth of a second's worth at a time. It keeps no bodies; secrets
-have no place in a line, and what looks like one in a message is masked all the same.
+Lines go to the logger ``headgate.access`` or to a file, a fifth of a second's worth at a time. Secrets have no place in a
+line, and what looks like one in a message is masked all the same. Bodies are written only if the rules ask for them, to files
+of their own.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import re
 import sys
-from typing import BinaryIO, ClassVar, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, ClassVar, Final, Literal
 
 import msgspec
 from msgspec import Struct
@@ -22,7 +23,12 @@ from ..gateway.errors import Cancelled, GatewayError, HouseError, UpstreamTimeou
 from ..gateway.ir.event import Chunk, PartDelta, Usage, UsageReport
 from ..gateway.ir.loss import Loss
 from ..gateway.relay.reply import Reply
-from ..gateway.units import milliseconds
+from ..gateway.secret_shapes import mask_secrets
+from ..gateway.units import Duration, FilePath, Size, milliseconds
+
+if TYPE_CHECKING:
+    from ..gateway.transcripts.bodies import Bodies
+    from ..gateway.transcripts.transcript import Transcript
 
 FLUSH_S: Final = 0.2
 """How long a line may wait: a write for each would cost more than all the rest of the middleware."""
@@ -31,21 +37,27 @@ MAX_LINES: Final = 100
 _log: Final = logging.getLogger("headgate.log")
 _NO_USAGE: Final = Usage()
 _ENCODER: Final = msgspec.json.Encoder()
-_SECRET: Final = re.compile(
-    r"(?:\b(?:sk|pk|rk|xai|gsk|key)-[A-Za-z0-9_\-]{8,}|\bAKIA[0-9A-Z]{16}|\bghp_[A-Za-z0-9]{20,}|\bAIza[0-9A-Za-z_\-]{30,}"
-    r"|\beyJ[A-Za-z0-9_\-]{10,}\.[A-Za-z0-9_\-]{10,}\.[A-Za-z0-9_\-]*|(?<=Bearer )\S{8,})"
-)
-
-
-def mask_secrets(text: str) -> str:
-    """Return ``text`` with everything that looks like a credential replaced by ``***``."""
-    return _SECRET.sub("***", text)
 
 
 class LogOptions(Struct, frozen=True, forbid_unknown_fields=True):
-    """``to``: ``logger`` (the logger headgate.access, level INFO), ``stdout``, ``stderr``, or the path of a file."""
+    """``to``: ``logger`` (the logger headgate.access, level INFO), ``stdout``, ``stderr``, or the path of a file. ``bodies``
+    writes down what was asked and answered, too: ``redacted`` as the innermost ``redact`` left it, and where a call meets
+    none, with stars for whatever a ``redact`` would find; ``full`` as it is, but for secrets. They go to files in
+    ``bodies_in``, together no larger than ``max_size``, none older than ``keep``; of either body ``max_body`` at most."""
 
     to: str = "logger"
+    bodies: Literal["none", "redacted", "full"] = "none"
+    bodies_in: FilePath = FilePath("headgate-bodies")
+    keep: Duration = Duration(7 * 86400)
+    max_size: Size = Size(500_000_000)
+    max_body: Size = Size(64_000)
+
+    def __post_init__(self) -> None:
+        for name in ("keep", "max_size", "max_body"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above zero")
+        if self.max_body * 2 > self.max_size:
+            raise ValueError("max_size must have room for more than one pair of bodies of max_body")
 
 
 class Line(Struct, omit_defaults=True):
@@ -93,6 +105,9 @@ class Line(Struct, omit_defaults=True):
     rounds: int = 0
     cache: str = ""
     notes: list[str] = []
+    cost_usd: float | None = None
+    cost_estimated: bool = False
+    trace_id: str = ""
 
 
 class Log:
@@ -108,9 +123,12 @@ class Log:
         self._lines = bytearray()
         self._count = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._bodies = None if options.bodies == "none" else _bodies(options)
 
     async def start(self) -> None:
-        """Open the file, if there is one."""
+        """Open the file, if there is one, and the directory of bodies."""
+        if self._bodies is not None:
+            self._bodies.files.start()
         to = self.options.to
         if to == "stdout":
             self._file = sys.stdout.buffer
@@ -126,9 +144,13 @@ class Log:
         if self._file is not None and self.options.to not in ("stdout", "stderr"):
             self._file.close()
         self._file = None
+        if self._bodies is not None:
+            await asyncio.to_thread(self._bodies.files.stop)
 
     async def __call__(self, call: Call, call_next: Next, /) -> Reply:
         """Pass the call on and watch its answer."""
+        if self._bodies is not None and call.passed is None:
+            return await self._remember(call, call_next, self._bodies)
         try:
             reply = await call_next(call)
         except BaseException as fault:
@@ -136,6 +158,18 @@ class Log:
             raise
         watch = _Watch if call.passed is None else _Counting
         return reply.through(watch(self, call, reply.status))
+
+    async def _remember(self, call: Call, call_next: Next, bodies: Bodies) -> Reply:
+        """Pass the call on, watch its answer, and have both written down."""
+        transcript, take = bodies.begin(call)
+        try:
+            reply = await call_next(call)
+        except BaseException as fault:
+            error = _as_error(fault, call)
+            self.note(call, error, None, None, 0)
+            bodies.write(call, transcript, error)
+            raise
+        return reply.through(take).through(_Remembering(self, call, reply.status, bodies, transcript))
 
     def note(
         self,
@@ -189,6 +223,9 @@ class Log:
             decision.rounds,
             decision.cache,
             decision.notes,
+            decision.cost_usd,
+            decision.cost_estimated,
+            "" if call.trace is None else call.trace.trace_id,
         )
         # At once, not when they are written: what a line is made of is in the processor's caches still.
         size = len(self._lines)
@@ -221,6 +258,13 @@ class Log:
             self._file.flush()
         except OSError as fault:  # a full disk must not fail the calls that are told of
             _log.error("%d access log lines are lost: cannot write to %s: %s", count, self.options.to, fault)
+
+
+def _bodies(options: LogOptions) -> Bodies:
+    # Here, since most write none down, and it is much to import.
+    from ..gateway.transcripts.bodies import Bodies
+
+    return Bodies(options.bodies == "full", Path(options.bodies_in), options.max_size, options.keep, options.max_body)
 
 
 def _as_error(fault: BaseException, call: Call) -> GatewayError:
@@ -274,6 +318,22 @@ class _Watch:
         if error is not None and self._last is not None:
             self._usage = self._last.usage or self._usage
         self._log.note(self._call, error, self._usage, self._first_token_s, self._status)
+
+
+class _Remembering(_Watch):
+    """Has the bodies written besides, when the answer is over."""
+
+    __slots__ = ("_bodies", "_transcript")
+
+    def __init__(self, log: Log, call: Call, status: int, bodies: Bodies, transcript: Transcript) -> None:
+        super().__init__(log, call, status)
+        self._bodies = bodies
+        self._transcript = transcript
+
+    def close(self, error: GatewayError | None, /) -> None:
+        """The answer is over."""
+        super().close(error)
+        self._bodies.write(self._call, self._transcript, error)
 
 
 class _Counting(_Watch):

@@ -11,8 +11,9 @@ from xml.etree import ElementTree
 
 import msgspec
 import pytest
-from headgate.bench import certificate, plot, result
+from headgate.bench import certificate, middlewares, plot, result
 from headgate.bench.cases import CASES, LOADS
+from headgate.gateway import registry
 
 ROOT = Path(__file__).parent.parent
 SVG = "{http://www.w3.org/2000/svg}"
@@ -145,3 +146,22 @@ def test_the_benchmark_of_the_rules_runs(tmp_path):
     subprocess.run([sys.executable, ROOT / "bench/rules.py", "--out", out], check=True, timeout=60, capture_output=True)
     found = msgspec.json.decode(out.read_bytes(), type=dict[str, float])
     assert all(value > 0 for value in found.values())
+
+
+def test_the_benchmark_of_the_middlewares_runs(tmp_path):
+    out = tmp_path / "figures.json"
+    command = [sys.executable, ROOT / "bench/middlewares.py", "--rounds", "1", "--calls", "4", "--out", out]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    figures = msgspec.json.decode(out.read_bytes())
+    skipped = re.findall(r"^NOTE: SKIPPED (.+?): there is no|^NOTE: SKIPPED (.+?):", done.stderr, re.M)
+    assert set(figures) | {first or second for first, second in skipped} == set(middlewares.ROWS)
+    assert {"auth", "limit", "log", "retry", "breaker", "auth, log"} <= set(figures)
+    for name, row in figures.items():
+        assert row["whole_ratio"] > 0 and row["stream_ratio"] > 0, name
+        assert f"\n{name} " in done.stdout
+
+
+def test_every_middleware_has_a_row_of_its_own():
+    ours = set(registry.names("middlewares")) - set(registry.installed("middlewares"))
+    alone = [row.needs for row in middlewares.ROWS.values() if len(row.needs) == 1]
+    assert ours <= set().union(*alone)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from headgate.gateway import rules
@@ -13,6 +14,7 @@ from headgate.gateway.server.gateway import Gateway
 ROOT = Path(__file__).parent.parent
 PAGES = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("bench/*.md")})
 EMBEDDING = (ROOT / "docs/embedding.md").read_text()
+MIDDLEWARE = (ROOT / "docs/middleware.md").read_text()
 HELLO = b'{"model": "demo", "messages": [{"role": "user", "content": "Hello there"}]}'
 
 
@@ -88,9 +90,9 @@ def test_rules_in_pages_are_in_order(page, tmp_path, monkeypatch):
             assert [str(problem) for problem in rules.check(file)] == []
 
 
-def module_of_example(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Make the example of docs/embedding.md that defines class ``name`` importable; return the module's name."""
-    (example,) = [block for block in blocks(EMBEDDING, "python") if f"class {name}:" in block]
+def module_of_example(page: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Make the example of a page that defines class ``name`` importable; return the module's name."""
+    (example,) = [block for block in blocks(page, "python") if f"class {name}:" in block]
     module = f"headgate_example_{name.lower()}"
     (tmp_path / f"{module}.py").write_text(example)
     monkeypatch.syspath_prepend(tmp_path)
@@ -107,8 +109,8 @@ async def answer(text: str, tmp_path: Path) -> str:
     return "".join(getattr(event, "text", "") for chunk in chunks for event in chunk.events)
 
 
-async def test_the_middleware_of_the_embedding_page_works(tmp_path, monkeypatch):
-    module = module_of_example("Loud", tmp_path, monkeypatch)
+async def test_the_stage_of_the_middleware_page_works(tmp_path, monkeypatch):
+    module = module_of_example(MIDDLEWARE, "Loud", tmp_path, monkeypatch)
     said = await answer(
         f"""
 version: 1
@@ -125,7 +127,7 @@ routes:
 
 
 async def test_the_adapter_of_the_embedding_page_works(tmp_path, monkeypatch):
-    module = module_of_example("Echo", tmp_path, monkeypatch)
+    module = module_of_example(EMBEDDING, "Echo", tmp_path, monkeypatch)
     said = await answer(
         f"""
 version: 1
@@ -137,3 +139,40 @@ routes:
         tmp_path,
     )
     assert said == "good morning "
+
+
+def test_the_smallest_middleware_and_the_test_of_it(tmp_path, monkeypatch):
+    """Ten lines, and the test that the page has for them: run as it stands there, but for the module's name."""
+    module = module_of_example(MIDDLEWARE, "Stamp", tmp_path, monkeypatch)
+    lines = (tmp_path / f"{module}.py").read_text().splitlines()
+    assert len([line for line in lines if line and not line.startswith(("from", "import"))]) <= 10
+    (test,) = [block for block in blocks(MIDDLEWARE, "python") if "def test_" in block]
+    names: dict[str, Any] = {}
+    exec(compile(test.replace("mypackage.stamp", module), "docs/middleware.md", "exec"), names)
+    names["test_the_header"](tmp_path)
+
+
+async def test_the_tally_of_the_middleware_page_outlives_a_reload(tmp_path, monkeypatch):
+    module = module_of_example(MIDDLEWARE, "Tally", tmp_path, monkeypatch)
+    file = tmp_path / "routes.yaml"
+    file.write_text(
+        "version: 1\nupstreams: {demo: {adapter: simulator}}\n"
+        f'routes: [{{name: all, chain: [{{use: "{module}:Tally"}}], to: demo}}]\n'
+    )
+    async with Gateway.load(file) as gateway:
+        for count in ("1", "2"):
+            reply = await gateway.handle("openai.chat", HELLO)
+            await reply.collect()
+            assert reply.headers["x-tally"] == count
+            await gateway.reload()
+
+
+def test_the_facts_of_a_middleware_are_those_of_the_page():
+    """What the chain asks a middleware for by name stands in the tables of the page."""
+    asked = {
+        name
+        for path in (ROOT / "gateway").rglob("*.py")
+        for name in re.findall(r'getattr\((?:each|made|middleware|inner), "([a-z_]+)", False\)', path.read_text())
+    }
+    assert {"needs_usage", "may_retry", "authenticates"} <= asked
+    assert sorted(name for name in asked if f"`{name}`" not in MIDDLEWARE) == []

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from headgate.gateway.units import Duration, MissingSecret, Rate, Secret, Size, decode_unit
+from headgate.gateway.units import Budget, Duration, MissingSecret, Percent, Rate, Secret, Size, decode_unit
 
 DURATIONS: dict[str, float] = {
     "500ms": 0.5,
@@ -94,6 +94,35 @@ def test_what_is_no_rate(text: object) -> None:
         Rate.parse(text)
 
 
+BUDGETS = {
+    "20 USD/day": (20 * 10**12, "day"),
+    "0.50 USD/h": (5 * 10**11, "h"),
+    "0.000001USD/week": (10**6, "week"),
+    "1000 USD/month": (10**15, "month"),
+}
+NO_BUDGETS: list[object] = [
+    "", 5, None, "20/day", "20 USD", "20 USD/year", "20 EUR/day", "-1 USD/day", "0 USD/day", "$20/day", "20 usd/day",
+    "1e3 USD/day", "0.0000000000001 USD/day", " 20 USD/day", "20 USD/day ", "٣ USD/day", "1k USD/day",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", BUDGETS)
+def test_budgets(text: str) -> None:
+    budget = Budget.parse(text)
+    assert (budget.pico, budget.period) == BUDGETS[text]
+    assert str(budget).replace(" ", "") == text.replace(" ", "")
+    same = Budget.parse(text.replace("USD", " USD"))
+    assert budget == same and hash(budget) == hash(same)
+    assert budget != Budget.parse("7 USD/day") and budget != text
+    assert repr(budget) == f"Budget({str(budget)!r})"
+
+
+@pytest.mark.parametrize("text", NO_BUDGETS, ids=repr)
+def test_what_is_no_budget(text: object) -> None:
+    with pytest.raises(ValueError, match='such as "20 USD/day"'):
+        Budget.parse(text)
+
+
 def test_a_secret_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     secret = Secret.parse("env:HEADGATE_TEST_SECRET")
     monkeypatch.delenv("HEADGATE_TEST_SECRET", raising=False)
@@ -175,3 +204,21 @@ def test_units_that_are_wrong_in_options(wrong: dict[str, Any]) -> None:
 def test_other_types_are_nobodys() -> None:
     with pytest.raises(NotImplementedError):
         decode_unit(complex, "1j")
+
+
+@pytest.mark.parametrize(
+    ("text", "share", "shown"),
+    [("5%", 0.05, "5%"), ("0.5%", 0.005, "0.5%"), ("100%", 1, "100%"), ("100.0%", 1, "100%")],
+)
+def test_shares(text: str, share: float, shown: str) -> None:
+    read = Percent.parse(text)
+    assert (read, str(read)) == (pytest.approx(share), shown)
+    assert decode_unit(Percent, text) == read
+
+
+@pytest.mark.parametrize(
+    "text", ["", "5", 5, 0.05, None, True, "0%", "0.0%", "101%", "100.1%", "-1%", "1 %", "1e1%", "%", "5%%"], ids=repr
+)
+def test_what_is_no_share(text: object) -> None:
+    with pytest.raises(ValueError, match='such as "5%"'):
+        Percent.parse(text)

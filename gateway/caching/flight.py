@@ -1,236 +1,182 @@
 """One upstream call that several callers share: who joins late hears first what was told so far.
 
-Before a stream's headers, and until a whole answer is there, it runs in the task of the caller who began it: if that one
-leaves, the others begin anew. From then on a stream belongs to nobody: it lives in a scope of its own, which rides in that of
-one of its callers, so that the gateway's clock looks at it, and moves to another when that one leaves. With the last of them
-it is closed.
+A stream belongs to nobody from its headers on: it lives in a scope of its own, which rides in that of one of its callers, so
+that the gateway's clock looks at it, and moves to another when that one leaves. With the last of them it is closed. Before
+its headers it runs in the task of the caller who began it, since a task for every call is not for nothing; where that one has
+left already and others wait, the call that they ask anew is launched: in a task of its own, nobody's from the start.
 
-Everything told is remembered up to a bound, so that others can join. Above it nobody joins any more, what all have heard is
-forgotten, and the slowest of the callers holds the provider back; below it only if all of them are slow.
+Everything told is remembered up to a bound, so that others can join. Above it nobody joins any more, and what all have heard is
+forgotten; the provider is held back only if all callers are slow, and one who falls behind by more than the bound is let go.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from typing import Final
 
 from ..call import Call
-from ..errors import Cancelled, GatewayError
+from ..chain import Next
+from ..errors import Cancelled, GatewayError, upstream_error
 from ..ir.event import Chunk
 from ..relay.reply import Reply
-from ..relay.scope import Scope, as_gateway_error
+from ..relay.scope import Scope
 from ..relay.source import Sink
+from .landing import OWN, Name, Tower, again, as_shared, replayed, wait, wake
 
-_OWN = frozenset({"cancelled", "timeout.total"})
-"""How a call fails for its caller's sake: no failure of those who wait for the same answer."""
-
-
-class Tower(Protocol):
-    """Who keeps the flights."""
-
-    def left(self, flight: Flight) -> None:
-        """Hear that nobody may join ``flight`` any more. Called once or more."""
-
-    def landed(self, flight: Flight) -> None:
-        """Hear that the answer is complete, and all of it is in ``flight.chunks``."""
+_FREE: Final = 16 * 1024
+"""Bytes that each may remember without asking: most answers are no longer."""
+_STEP: Final = 64 * 1024
+"""Bytes that are reserved at a time of what all calls under way may remember."""
 
 
 class Flight:
-    """``call`` is the first caller's; ``scope`` is where a stream is to run, None for a whole answer. A Sink[Chunk]."""
+    """``name`` is what others find it by, ``call`` what is sent: in a scope of its own. A Sink[Chunk] of the answer."""
 
     __slots__ = (
-        "call",
         "name",
+        "call",
         "scope",
+        "good",
         "chunks",
-        "begun",
+        "told",
         "over",
         "error",
-        "told",
         "_tower",
         "_max_bytes",
+        "_room",
+        "_reserved",
         "_size",
         "_joinable",
+        "_launched",
+        "_begun",
         "_reply",
         "_seats",
+        "_alone",
         "_waiting",
         "_flowing",
         "_held",
     )
 
-    def __init__(self, call: Call, name: object, max_bytes: int, tower: Tower) -> None:
-        self.call = call
+    def __init__(self, tower: Tower, name: Name, call: Call, max_bytes: int) -> None:
         self.name = name
-        self.scope = _Shared(self, call.scope) if call.peek.stream else None
+        self.scope = _Shared(self, call.scope)
+        self.call = call.__copy__()  # type: ignore[attr-defined]  # as Call.replace
+        self.call.scope = self.scope
+        self.good = True
         self.chunks: list[Chunk] = []
-        self.begun = False
-        self.over = False
-        self.error: GatewayError | None = None
         self.told = 0
         """How many chunks there were; the last of them are ``chunks``."""
+        self.over = False
+        self.error: GatewayError | None = None
         self._tower = tower
         self._max_bytes = max_bytes
+        self._room = min(_FREE, max_bytes)
+        self._reserved = 0
         self._size = 0
         self._joinable = True
+        self._launched = False
+        self._begun = False
         self._reply: Reply | None = None
         self._seats: list[Seat] = []
+        self._alone: Seat | None = None
         self._waiting: list[asyncio.Future[None]] = []
         self._flowing = False
         self._held = False
 
-    # -- for the first caller
+    # -- how it begins
 
-    def complete(self, chunks: list[Chunk]) -> None:
-        """Take an answer that is there already."""
-        self.chunks = chunks
-        self.told = len(chunks)
-        for chunk in chunks:
-            self._size += chunk.size
-        self.begun = self.over = True
-        if self.scope is not None:
-            self.scope.close()
-        self._tower.left(self)
-        if self._size <= self._max_bytes:
-            self._tower.landed(self)
-        if self._waiting:
-            self._wake()
+    def launch(self, call_next: Next) -> None:
+        """Send the call in a task of its own. Each of those who wait keeps its own time, so the call has none."""
+        self._launched = True
+        self.call.deadline = None
+        _ = self.scope.spawn(self._fly(call_next), name="shared call")
 
-    def begin(self, reply: Reply) -> Reply:
-        """Take an answer that begins; return it for the first caller."""
-        self.begun = True
+    async def _fly(self, call_next: Next) -> None:
+        try:
+            reply = await call_next(self.call)
+            chunks = reply.gathered()
+            if chunks is None and not self.call.peek.stream:
+                chunks = await reply.collect()
+        except BaseException as fault:
+            self.fail(fault)
+            if not isinstance(fault, GatewayError):
+                raise
+            return
+        if chunks is None:
+            self.begin(reply)
+        else:
+            self.complete(chunks, reply.status == 200)
+
+    def begin(self, reply: Reply) -> None:
+        """Take an answer that begins."""
+        self._begun = True
+        self.good = reply.status == 200
         if self.over:  # its scope was closed meanwhile
             reply.abort()
         else:
             self._reply = reply
-        seat = self.board(self.call.scope)
-        self._wake()
-        return Reply(seat, self.call.scope, reply.status, reply.headers)
+        if self._waiting:
+            wake(self._waiting)
+
+    def complete(self, chunks: list[Chunk], good: bool) -> None:
+        """Take an answer that is there already."""
+        self.good = good
+        self.chunks = chunks
+        self.told = len(chunks)
+        self._begun = True
+        self._finish(None)
 
     def fail(self, fault: BaseException) -> None:
         """There is no answer."""
-        error = fault if isinstance(fault, (GatewayError, asyncio.CancelledError)) else None
-        self.error = Cancelled("the call was not answered") if error is None else as_gateway_error(error)
-        self.over = True
-        self._tower.left(self)
-        if self.scope is not None:
-            self.scope.close()
-        self._wake()
+        self._finish(as_shared(fault))
 
-    # -- for the others
+    # -- who hears it
 
     def board(self, scope: Scope) -> Seat:
         """Return a source of all that is told, from the beginning, for the caller with ``scope``."""
         seat = Seat(self, scope)
         self._seats.append(seat)
+        self._alone = seat if len(self._seats) == 1 else None
         return seat
 
-    async def join(self, call: Call) -> Reply | None:
-        """Wait until the answer begins, and return it; None if ``call`` must be sent after all. Raises GatewayError."""
+    async def join(self, call: Call, /) -> Reply | None:
+        """Wait until the answer begins, and return it; None if it must be asked for anew. Raises GatewayError."""
         seat = self.board(call.scope)
-        if not self.begun and not self.over:
-            waiter = call.scope.loop.create_future()
-            self._waiting.append(waiter)
-            try:
-                with call.scope.limit(call.deadline, "timeout.total", "the call took longer than its total time-out"):
-                    await waiter
-            except BaseException:
-                seat.abort()
-                raise
-        if self.begun:
-            chunks = self.chunks
-            if self.over and len(chunks) == 1 and chunks[0].is_whole:
-                seat.abort()
-                return Reply.whole(chunks[0], call.scope)
-            return Reply(seat, call.scope)
+        try:
+            if not self._begun and not self.over:
+                await wait(self._waiting, call)
+            if self._begun:
+                if self.over and self.error is None:
+                    seat.abort()
+                    return replayed(self.chunks, call.scope)
+                return Reply(seat, call.scope)
+        except BaseException:
+            seat.abort()
+            raise
         seat.abort()
         assert self.error is not None
-        if self.error.kind in _OWN:
+        if self.error.kind in OWN and not self._launched:
             return None
         raise again(self.error)
 
-    def _wake(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for waiter in waiting:
-            if not waiter.done():
-                waiter.set_result(None)
-
-    # -- a sink of the answer
-
-    def push(self, chunk: Chunk, /) -> None:
-        """Tell everybody."""
-        self.chunks.append(chunk)
-        self.told += 1
-        self._size += chunk.size
-        seats = self._seats
-        if len(seats) == 1:
-            seats[0].run()
-        else:
-            for seat in tuple(seats):
-                seat.run()
-        if self._size > self._max_bytes:
-            if self._joinable:
-                self._close_doors()
-            if self._seats:
-                heard = min(seat.at for seat in self._seats)
-                del self.chunks[: heard - (self.told - len(self.chunks))]
-
-    def end(self, error: GatewayError | None, /) -> None:
-        """The answer is over."""
-        self.over = True
-        self.error = error
-        self._reply = None
-        self._tower.left(self)
-        if error is None and self._joinable:
-            self._tower.landed(self)
-        assert self.scope is not None
-        self.scope.close()
-        for seat in tuple(self._seats):
-            seat.run()
-
-    def _close_doors(self) -> None:
-        self._joinable = False
-        self._tower.left(self)
-        self.balance()
-
-    # -- for its seats
-
-    def flow(self) -> None:
-        """Let the answer flow, now that somebody listens."""
-        if not self._flowing and self._reply is not None:
-            self._flowing = True
-            self._reply.connect(self)
-        self.balance()
-
-    def balance(self) -> None:
-        """Pause the provider, or let it go on."""
-        if self._reply is None:
-            return
-        deaf = [seat.deaf for seat in self._seats]
-        held = bool(deaf) and (all(deaf) if self._joinable else any(deaf))
-        if held != self._held:
-            self._held = held
-            if held:
-                self._reply.pause()
-            else:
-                self._reply.resume()
-
     def leave(self, seat: Seat) -> None:
         """A caller needs no more; the last one ends it."""
-        if seat not in self._seats:
+        seats = self._seats
+        if seat not in seats:
             return
-        self._seats.remove(seat)
-        if self.over or not self.begun:
+        seats.remove(seat)
+        self._alone = seats[0] if len(seats) == 1 else None
+        if self.over or not (self._begun or self._launched):
             return
-        if self._seats:
-            if self.scope is not None and self.scope.host is seat.scope:
+        if not seats:
+            self._drop()
+        else:
+            if self.scope.host is seat.scope:
                 self.moved()
             self.balance()
-        else:
-            self._drop()
 
     def moved(self) -> None:
         """The scope that this one rides in is no more: ride in another, or end."""
-        assert self.scope is not None
         for seat in self._seats:
             if not seat.scope.closed and seat.scope is not self.scope.host:
                 self.scope.ride(seat.scope)
@@ -238,74 +184,178 @@ class Flight:
         self._drop()
 
     def _drop(self) -> None:
-        self._tower.left(self)
         reply, self._reply = self._reply, None
-        if not self.over:
-            self.over = True
-            self.error = Cancelled("nobody wanted the rest of the answer")
         if reply is not None:
             reply.abort()
-        assert self.scope is not None
+        self._close(Cancelled("nobody wanted the rest of the answer"))
+
+    # -- a sink of the answer
+
+    def push(self, chunk: Chunk, /) -> None:
+        """Tell everybody."""
+        self.chunks.append(chunk)
+        told = self.told
+        self.told = told + 1
+        raw = chunk.raw
+        self._size += chunk.size if raw is None else len(raw) + 64
+        seat = self._alone
+        if seat is not None and seat.at == told and not seat.paused and not seat.busy and seat.sink is not None:
+            seat.at = told + 1
+            seat.sink.push(chunk)
+        else:
+            for each in tuple(self._seats):
+                each.run()
+        if self._size > self._room:
+            self._full()
+
+    def end(self, error: GatewayError | None, /) -> None:
+        """The answer is over."""
+        self._finish(error)
+
+    def _finish(self, error: GatewayError | None) -> None:
+        if not self.over:
+            self._close(error)
+            for seat in tuple(self._seats):
+                seat.run()
+            if self._waiting:
+                wake(self._waiting)
+
+    def _close(self, error: GatewayError | None) -> None:
+        self.over = True
+        self.error = error
+        self._reply = None
+        self._tower.left(self)
+        if self._reserved:
+            self._tower.reserve(-self._reserved)
+        if error is None and self._joinable and self.good:
+            self._tower.landed(self, self.chunks)
         self.scope.close()
+
+    def _full(self) -> None:
+        """Get room for more, or forget what all have heard."""
+        if self._joinable:
+            if self._size <= self._max_bytes and self._tower.reserve(_STEP):
+                self._reserved += _STEP
+                self._room = min(self._reserved, self._max_bytes)
+                return
+            self._joinable = False
+            self._room = 0
+            self._tower.left(self)
+        self._forget()
+        while self._size > self._max_bytes and len(self._seats) > 1:
+            slowest = min(self._seats, key=lambda seat: seat.at)
+            if slowest.at == self.told:
+                return
+            slowest.give_up()
+            self._forget()
+
+    def _forget(self) -> None:
+        heard = min((seat.at for seat in self._seats), default=self.told) - self.told + len(self.chunks)
+        if heard > 0:
+            self._size -= sum(chunk.size for chunk in self.chunks[:heard])
+            del self.chunks[:heard]
+
+    # -- for its seats
+
+    def flow(self) -> None:
+        """Let the answer flow, now that somebody listens."""
+        if self._flowing or self._reply is None:
+            self.balance()
+            return
+        self._flowing = True
+        if self._alone is None or self._alone.paused:
+            self.balance()
+        self._reply.connect(self)
+
+    def balance(self) -> None:
+        """Pause the provider if nobody can hear it, or let it go on."""
+        if self._reply is None or not self._flowing:
+            return
+        held = bool(self._seats) and not any(seat.listens for seat in self._seats)
+        if held != self._held:
+            self._held = held
+            if held:
+                self._reply.pause()
+            else:
+                self._reply.resume()
 
 
 class Seat:
-    """What one caller hears of a flight: a Source[Chunk]. ``at`` is how many chunks it has heard."""
+    """What one caller hears of a flight: a Source[Chunk]. ``at`` is how many chunks it has heard; ``busy`` while it hears one
+    after another."""
 
-    __slots__ = ("scope", "at", "_flight", "_sink", "_paused", "_busy")
+    __slots__ = ("scope", "at", "sink", "paused", "busy", "_flight", "_lost")
 
     def __init__(self, flight: Flight, scope: Scope) -> None:
         self.scope = scope
         self.at = 0
         self._flight = flight
-        self._sink: Sink[Chunk] | None = None
-        self._paused = False
-        self._busy = False
+        self.sink: Sink[Chunk] | None = None
+        self.paused = False
+        self.busy = False
+        self._lost = False
 
     @property
-    def deaf(self) -> bool:
-        """Whether nothing can be told here at the moment."""
-        return self._paused or self._sink is None
+    def listens(self) -> bool:
+        """Whether something can be told here at the moment."""
+        return not self.paused and self.sink is not None
 
     def connect(self, sink: Sink[Chunk], /) -> None:
         """Tell what was told so far, then follow."""
-        self._sink = sink
-        self.run()
-        self._flight.flow()
+        if self._lost:
+            sink.end(_too_slow())
+            return
+        self.sink = sink
+        flight = self._flight
+        if flight.told or flight.over:
+            self.run()
+        flight.flow()
 
     def pause(self) -> None:
         """Tell nothing."""
-        self._paused = True
+        self.paused = True
         self._flight.balance()
 
     def resume(self) -> None:
         """Go on."""
-        self._paused = False
+        self.paused = False
         self.run()
         self._flight.balance()
 
     def abort(self) -> None:
         """Leave."""
-        self._sink = None
+        self.sink = None
         self._flight.leave(self)
 
     def run(self) -> None:
         """Tell what is new."""
-        if self._busy:  # resume() from inside push: the loop below goes on by itself
+        if self.busy:  # resume() from inside push: the loop below goes on by itself
             return
-        self._busy = True
+        self.busy = True
         flight = self._flight
         try:
-            while self._sink is not None and not self._paused and self.at < flight.told:
+            while self.sink is not None and not self.paused and self.at < flight.told:
                 chunk = flight.chunks[self.at - flight.told]
                 self.at += 1
-                self._sink.push(chunk)
+                self.sink.push(chunk)
         finally:
-            self._busy = False
-        if flight.over and not self._paused and self.at == flight.told and self._sink is not None:
-            sink, self._sink = self._sink, None
+            self.busy = False
+        if flight.over and not self.paused and self.at == flight.told and self.sink is not None:
+            sink, self.sink = self.sink, None
             flight.leave(self)
             sink.end(None if flight.error is None else again(flight.error))
+
+    def give_up(self) -> None:
+        """End here: the others are too far ahead."""
+        sink, self.sink = self.sink, None
+        self._lost = True
+        self._flight.leave(self)
+        if sink is not None:
+            sink.end(_too_slow())
+
+
+def _too_slow() -> GatewayError:
+    return upstream_error("cut", "this answer is shared with other calls, and was read far slower than by them")
 
 
 class _Shared(Scope):
@@ -324,8 +374,9 @@ class _Shared(Scope):
         self._on_close = None
         self.loop = host.loop
         self._flight = flight
-        self.host: Scope | None = None
-        self.ride(host)
+        self.host: Scope | None = host
+        host.items.add(self)
+        host.watched.append(self)
 
     def ride(self, host: Scope) -> None:
         """Be watched and closed as part of ``host`` from here on."""
@@ -349,15 +400,3 @@ class _Shared(Scope):
         if host is not None and not host.closed:
             host.items.discard(self)
             host.watched.remove(self)
-
-
-def again(error: GatewayError) -> GatewayError:
-    """Return the same error for somebody else: one that is raised remembers who raised it."""
-    new: GatewayError = type(error).__new__(type(error))
-    new.args = error.args
-    new.__dict__.update(error.__dict__)
-    new.__cause__ = error.__cause__
-    return new
-
-
-__all__ = ["Flight", "Seat", "Tower", "again"]

@@ -1,4 +1,4 @@
-"""An answer as bytes, and back: what a provider wrote, as it wrote it, behind one line that says how it is spelled.
+"""An answer as bytes, and back: what a provider wrote, as it wrote it, behind a line that says how it is spelled, and when.
 
 An answer that was changed on its way has no such bytes: it is kept as the caller's format would say it whole.
 Whether an answer is one to give again, complete and not broken off, is asked when it is read: most are never read.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from .. import registry
 from ..call import Call
@@ -18,18 +18,39 @@ from ..errors import GatewayError
 from ..ir.event import ChoiceStop, Chunk, Event, Wire
 
 _REASONS: Final = frozenset({"stop", "length", "tool_calls", "stop_sequence", "refusal"})
+_FRUGAL: Final = frozenset({"openai.chat", "openai.completions"})
+"""Formats whose streams tell usage only if they are asked to."""
+_STAMP: Final = 5
+"""Bytes of a date in Unix seconds."""
+
+
+class Kept(NamedTuple):
+    """``born`` is when it was asked for, in Unix seconds; ``frugal`` says that nobody asked it for usage."""
+
+    chunk: Chunk
+    born: int
+    frugal: bool
+
+
+def is_frugal(call: Call) -> bool:
+    """Whether this is a stream that tells no usage, since the caller did not ask for it."""
+    return call.peek.stream and call.codec.format in _FRUGAL and not call.peek.stream_usage
 
 
 def pack(chunks: Sequence[Chunk], call: Call) -> bytes | None:
     """Return a complete answer as bytes; None if it cannot be kept without losing something."""
     if not chunks:
         return None
-    wire = chunks[0].wire
-    if len(chunks) == 1 and wire is not None and chunks[0].raw is not None:
-        return _head(wire) + chunks[0].raw
-    raws = [chunk.raw for chunk in chunks if chunk.raw is not None and chunk.wire == wire]
-    if wire is not None and len(raws) == len(chunks):
-        return _head(wire) + b"".join(raws)
+    first = chunks[0]
+    wire = first.wire
+    born = int(call.began_unix).to_bytes(_STAMP, "big")
+    if wire is not None and (raw := first.raw) is not None:
+        if len(chunks) == 1 and not call.peek.stream:
+            return b"".join((_head(wire, False), born, raw))
+        raws = [chunk.raw for chunk in chunks if chunk.wire is wire or chunk.wire == wire]
+        if len(raws) == len(chunks) and None not in raws:
+            head = _head(wire, is_frugal(call))
+            return b"".join((head, born, *raws))  # type: ignore[arg-type]  # no None in it
     events = [event for chunk in chunks for event in chunk.events]
     if not _is_good(events):
         return None
@@ -41,13 +62,20 @@ def pack(chunks: Sequence[Chunk], call: Call) -> bytes | None:
         return None
     if written.losses:
         return None
-    return _head(codec.whole) + written.body
+    return b"".join((_head(codec.whole, False), born, written.body))
 
 
-def unpack(value: bytes) -> Chunk | None:
+def unpack(value: bytes) -> Kept | None:
     """Return the answer; None if it is not one to give again."""
-    head, _, body = value.partition(b"\n")
-    format, _, framing = head.decode().partition(" ")
+    ends = value.find(b"\n") + 1
+    format, _, how = value[: max(0, ends - 1)].decode("ascii", "replace").partition(" ")
+    framing, _, frugal = how.partition(" ")
+    born, body = int.from_bytes(value[ends : ends + _STAMP], "big"), value[ends + _STAMP :]
+    chunk = _chunk(format, framing, body)
+    return None if chunk is None else Kept(chunk, born, bool(frugal))
+
+
+def _chunk(format: str, framing: str, body: bytes) -> Chunk | None:
     try:
         codec = registry.codec(format)
         if framing == codec.whole.framing:
@@ -68,8 +96,8 @@ def unpack(value: bytes) -> Chunk | None:
 
 
 @cache
-def _head(wire: Wire) -> bytes:
-    return f"{wire.format} {wire.framing}\n".encode()
+def _head(wire: Wire, frugal: bool) -> bytes:
+    return f"{wire.format} {wire.framing}{' frugal' if frugal else ''}\n".encode()
 
 
 def _is_good(events: Sequence[Event]) -> bool:

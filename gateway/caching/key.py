@@ -7,6 +7,7 @@ read. A request that a middleware changed is hashed as the value that it is.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -21,13 +22,10 @@ from ..facts import ANONYMOUS
 
 _MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw])
 _ENCODER: Final = msgspec.json.Encoder()
-_HEADERS: Final = (
-    "anthropic-version",
-    "anthropic-beta",
-    "openai-beta",
-    "openai-organization",
-    "openai-project",
-)
+_PREFIXES: Final = ("anthropic-", "openai-")
+"""Of headers that adapters send on to providers."""
+_SILENT: Final = frozenset({"anthropic-dangerous-direct-browser-access"})
+"""Such headers that change nothing of an answer."""
 _SHOWN: Final = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 """Where strangers show a key that an upstream may be called with: their answers are their own."""
 _DELIVERY: Final = frozenset({"key", "alt"})
@@ -37,12 +35,16 @@ _SETTINGS: Final = {
     "ollama.generate": ("options",),
 }
 """Where formats keep the temperature, if not in the body itself."""
+_MAX_LEARNT: Final = 1000
 
 
 class Keys:
-    """Makes keys. ``vary`` are further headers, lower case; ``ignore`` top-level members that do not count."""
+    """Makes keys. ``vary`` are further headers; ``ignore`` top-level members that do not count.
 
-    __slots__ = ("_headers", "_ignore", "_across", "_any_temperature", "_mark")
+    Where calls go and which headers they have is the same again and again, so what it comes to is remembered.
+    """
+
+    __slots__ = ("_vary", "_ignore", "_left_out", "_across", "_any_temperature", "_mark", "_places", "_telling")
 
     def __init__(
         self,
@@ -52,46 +54,70 @@ class Keys:
         any_temperature: bool = False,
         mark: str = "",
     ) -> None:
-        self._headers = (*_HEADERS, *(name.lower() for name in vary))
-        self._ignore = ("stream", "stream_options", *ignore)
+        self._vary = frozenset(name.lower() for name in vary)
+        self._ignore = ignore
+        self._left_out = ("model", "stream", "stream_options", *ignore)  # the model that is sent stands beside it
         self._across = across_formats
         self._any_temperature = any_temperature
         self._mark = mark
+        self._places: dict[tuple[str, ...], bytes] = {}
+        self._telling: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def of(self, call: Call) -> str | None:
         """Return the hash, in hex; None for a call whose answer is not to be kept, or that cannot be read."""
         if call.counts or call.passed is not None:
             return None
+        format, body = call.codec.format, call.body
         try:
-            body = call.body
-            if body is None or (self._across and call.codec.format not in OPERATIONS):
+            if body is None or (self._across and format not in OPERATIONS):
                 said = self._request(call)
+                format = ""
             else:
-                said = self._body(call, body)
+                members = _MEMBERS.decode(body)
+                told = "temperature" in members or format in _SETTINGS
+                if told and not self._any_temperature and not _is_cold(format, members):
+                    return None
+                for name in self._left_out:
+                    if name in members:
+                        del members[name]
+                said = _ENCODER.encode(members)
             if said is None:
                 return None
-            decision, headers = call.decision, call.headers
-            get = headers.get
-            around: list[str | None] = [decision.route, decision.target, decision.upstream, call.model, self._mark]
-            around += [get(name) for name in self._headers]
-            if call.facts.query:
-                around += (f"{name}={value}" for name, value in call.facts.query.items() if name not in _DELIVERY)
-            if call.principal is ANONYMOUS:
-                around += (get(name) for name in _SHOWN)
-                around.append(call.facts.query.get("key", ""))
-            return blake2b(_ENCODER.encode(around) + said, digest_size=20).hexdigest()
+            decision, facts = call.decision, call.facts
+            where = (format, decision.route, decision.target, decision.upstream, call.model)
+            place = self._places.get(where) or self._place(where)
+            names = tuple(facts.headers)
+            telling = self._telling.get(names)
+            if telling is None:
+                telling = self._learn(names)
+            if telling or facts.query or call.principal is ANONYMOUS:
+                place += self._around(call, telling)
+            return blake2b(place + said).hexdigest()[:40]
         except (msgspec.MsgspecError, UnicodeEncodeError, GatewayError):
             return None  # whoever answers it will say what is wrong
 
-    def _body(self, call: Call, body: bytes) -> bytes | None:
-        members = _MEMBERS.decode(body)
-        format = call.codec.format
-        if not self._any_temperature and not _is_cold(format, members):
-            return None
-        members.pop("model", None)  # the one that is sent stands beside it
-        for name in self._ignore:
-            members.pop(name, None)
-        return b"%b\n%b" % (format.encode(), _ENCODER.encode(members))
+    def _place(self, where: tuple[str, ...]) -> bytes:
+        if len(self._places) >= _MAX_LEARNT:
+            self._places.clear()
+        self._places[where] = place = _ENCODER.encode([*where, self._mark])
+        return place
+
+    def _learn(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Return which of these headers change an answer."""
+        if len(self._telling) >= _MAX_LEARNT:
+            self._telling.clear()
+        found = [name for name in names if name in self._vary or (name.startswith(_PREFIXES) and name not in _SILENT)]
+        self._telling[names] = telling = tuple(sorted(found))
+        return telling
+
+    def _around(self, call: Call, telling: tuple[str, ...]) -> bytes:
+        headers, query = call.facts.headers, call.facts.query
+        around: list[Any] = [[name, headers[name]] for name in telling]
+        around.append({name: value for name, value in query.items() if name not in _DELIVERY})
+        if call.principal is ANONYMOUS:
+            around += [headers.get(name) for name in _SHOWN]
+            around.append(query.get("key"))
+        return _ENCODER.encode(around)
 
     def _request(self, call: Call) -> bytes | None:
         request = call.request
@@ -107,13 +133,17 @@ class Keys:
         return b"=%b\n%b" % (call.codec.format.encode() if own else b"", said)
 
 
-def _is_cold(format: str, members: dict[str, Raw]) -> bool:
+def _is_cold(format: str, members: Mapping[str, Raw]) -> bool:
     within = _SETTINGS.get(format)
     if within is None:
-        return _is_zero(members.get("temperature"))
-    return all(_is_zero(_MEMBERS.decode(members[name]).get("temperature")) for name in within if name in members)
+        raw = members.get("temperature")
+        return raw is None or _is_zero(raw)
+    for name in within:
+        raw = _MEMBERS.decode(members[name]).get("temperature") if name in members else None
+        if raw is not None and not _is_zero(raw):
+            return False
+    return True
 
 
-def _is_zero(raw: Raw | None) -> bool:
-    """Whether a temperature is 0, or not said."""
-    return raw is None or not msgspec.json.decode(raw)
+def _is_zero(raw: Raw) -> bool:
+    return not msgspec.json.decode(raw)

@@ -17,7 +17,8 @@ from ..errors import ErrorKind
 from ..rules import Plan, Route, Upstream
 from ..rules.condition import literals
 from ..rules.match import compile_condition
-from ..rules.target import Aim, Case, Leaf, Split, Target
+from ..rules.target import Aim, Case, Hedge, Leaf, Shadow, Split, Target
+from ..units import Percent
 from .show import demands, visible
 
 Kind: TypeAlias = Literal["format", "route", "chain", "target", "upstream"]
@@ -39,7 +40,7 @@ class Node(Struct):
 
 
 class Edge(Struct):
-    """A way from one box to another; ``on_failure``: one that is taken only after an error."""
+    """A way from one box to another; ``on_failure``: one that is taken only after an error, or besides."""
 
     start: str
     end: str
@@ -137,6 +138,9 @@ class _Artist:
             kinds = _wrapped(sorted(entry.kinds, key=_KINDS.__getitem__))
             lines = _lines(_place(aim, entry.place), *kinds, *_renamed(entry.aim))
             self.choices.append(Edge(key, self._aim(entry.aim), lines, on_failure=True))
+        for beside in aim.beside:
+            lines = _lines(_place(aim, beside.place), *_when(beside), *_renamed(beside.aim))
+            self.choices.append(Edge(key, self._aim(beside.aim), lines, on_failure=True))
         return key
 
     def _case(self, target: str, said: list[str], case: Case) -> None:
@@ -151,7 +155,8 @@ class _Artist:
     def _upstream(self, upstream: Upstream) -> str:
         chain = _wrapped(upstream.chain_names, "chain: ") if upstream.chain_names else []
         adapter = f"adapter: {upstream.adapter_name}"
-        return self._node("upstream", upstream.name, upstream.name, adapter, *chain, off=upstream.off).key
+        accounts = [] if upstream.accounts is None else [f"accounts: {upstream.accounts.name}"]
+        return self._node("upstream", upstream.name, upstream.name, adapter, *accounts, *chain, off=upstream.off).key
 
     def _node(self, kind: Kind, name: str, *lines: str, off: str | None = None) -> Node:
         """Return the node of that name, made if need be; ``off`` is why it is."""
@@ -185,6 +190,13 @@ def _case_lines(target: Target, case: Case, *, is_first: bool) -> list[str]:
 def _place(target: Target, place: str) -> str:
     """Return where a case or entry stands within its target: what decision records say, without the target's name."""
     return place.removeprefix(f"{target.spelled}.")
+
+
+def _when(beside: Hedge | Shadow) -> list[str]:
+    """Return when a call goes there besides."""
+    if isinstance(beside, Shadow):
+        return [f"copies of {Percent(beside.share)}"]
+    return [f"after {beside.after_s:g} s without content", f"extra calls: {Percent(beside.allowance.share)} at most"]
 
 
 def _renamed(aim: Aim) -> list[str]:

@@ -7,11 +7,15 @@ from typing import Any
 
 import msgspec
 
+from ..accounts.pool import AccountPool
 from ..counted import CountedFacts
 from ..facts import ANONYMOUS, WireFacts
+from ..rules.decide import Beside
 from ..rules.explain import Drawn, Explanation
+from ..rules.target import Shadow
 from ..rules.tries import Try
 from ..rules.why_not import PassedBy, Unmet
+from ..units import Percent
 from .body_diff import body_diff
 from .show import short
 from .veil import MASK, Veil, is_secret_name
@@ -49,8 +53,12 @@ def _lines(told: Explanation, veil: Veil) -> Iterator[str]:
     yield from _rows("split", [_split(each) for each in told.drawn])
     yield from _rows("tried", [f"{leaf.spelled} fails" for leaf in verdict.tried])
     yield from _rows("tries", [f"{at}. {_try(each)}" for at, each in enumerate(told.tries, 1)])
+    yield from _rows("passed over", [f"{leaf.spelled} would lose something (loss: refuse)" for leaf in verdict.skipped])
+    yield from _rows("hedge", [_beside(each) for each in verdict.hedges])
+    yield from _rows("shadow", [_beside(each) for each in verdict.shadows])
     if verdict.leaf is not None:
         yield _row("upstream", f"{verdict.leaf.upstream.name} ({verdict.leaf.upstream.adapter_name})")
+        yield from _rows("accounts", _accounts(verdict.leaf.upstream.accounts))
         yield _row("model", sent.decision.model)
     if sent.preview is not None:
         yield _row("sends", f"{sent.preview.method} {url_shown(sent.preview.url)}")
@@ -132,9 +140,37 @@ def _try(each: Try) -> str:
     return f"{text}  after {', '.join(sorted(each.kinds))} within {each.after}  ({each.place})"
 
 
+def _beside(each: Beside) -> str:
+    what = each.what
+    to = what.aim.spelled if each.leaf is None or each.leaf is what.aim else f"{what.aim.spelled}: {each.leaf.spelled}"
+    if isinstance(what, Shadow):
+        return f"copies of {Percent(what.share)} of the calls to {to}  ({what.place})"
+    share = Percent(what.allowance.share)
+    return f"after {what.after_s:g} s without content also {to}, for {share} of the calls at most  ({what.place})"
+
+
+def _beside_data(each: Beside) -> dict[str, object]:
+    what = each.what
+    found: dict[str, object] = {
+        "place": what.place,
+        "use": what.aim.spelled,
+        "upstream": None if each.leaf is None else each.leaf.upstream.name,
+    }
+    if isinstance(what, Shadow):
+        return {**found, "share": what.share}
+    return {**found, "after_s": what.after_s, "max_extra": what.allowance.share}
+
+
 def _adapter(told: Explanation) -> str:
     leaf = told.verdict.leaf
     return "" if leaf is None else leaf.upstream.adapter_name
+
+
+def _accounts(pool: AccountPool | None) -> list[str]:
+    if pool is None or not pool.members:
+        return []
+    ids = ", ".join(member.id for member in pool.members)
+    return [f"{pool.name}, by {pool.pick}: {ids}; shown is {pool.members[0].id}"]
 
 
 def _refusal(told: Explanation) -> str:
@@ -235,7 +271,11 @@ def as_data(told: Explanation, veil: Veil) -> dict[str, Any]:
             }
             for each in told.tries
         ],
+        "passed_over": [each.spelled for each in verdict.skipped],
+        "hedges": [_beside_data(each) for each in verdict.hedges],
+        "shadows": [_beside_data(each) for each in verdict.shadows],
         "upstream": None if leaf is None else leaf.upstream.name,
+        "accounts": None if leaf is None or leaf.upstream.accounts is None else leaf.upstream.accounts.name,
         "model": sent.decision.model or None,
         "in_process": sent.in_process,
         "sends": None

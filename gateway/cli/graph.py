@@ -21,8 +21,8 @@ def add(commands: Any) -> None:
         "graph",
         help="draw a rule file",
         description="Draw a rule file: which formats reach which routes, through which chains, to which targets and upstreams. "
-        "Ways on failure are dotted; what is off is dashed, and says why. No secret is needed: one that is missing counts as "
-        "set, unless it is optional.",
+        "Ways on failure are dotted, as are those of second calls and copies; what is off is dashed, and says why. No secret "
+        "is needed: one that is missing counts as set, unless it is optional.",
     )
     parser.add_argument(
         "--format",

@@ -12,7 +12,7 @@ from typing import Final
 
 from .. import rules
 from ..version import VERSION
-from . import explain, fmt, graph, imports, migrate, replay, schema, trials
+from . import accounts, explain, fmt, graph, imports, keys, migrate, new, replay, schema, trials
 from .show import Screen, plan_as_data, problems_as_data, routes_table
 
 _FILE: Final = "routes.yaml"
@@ -52,9 +52,12 @@ def _parser() -> argparse.ArgumentParser:
     fmt.add(commands)
     imports.add(commands)
     migrate.add(commands)
+    keys.add(commands)
+    accounts.add(commands)
     graph.add(commands)
     explain.add(commands)
     replay.add(commands)
+    new.add(commands)
 
     for command in (serve, check, init, routes):
         command.add_argument("file", metavar="FILE", nargs="?", default=_FILE, help=f"the rule file (default: {_FILE})")

@@ -11,6 +11,7 @@ import msgspec
 
 from ..rules import Plan, Problem, Route
 from ..rules.condition import Condition, spell
+from ..rules.target import Hedge, Shadow
 
 _COLOURS: Final = {"good": "32", "error": "31", "warning": "33", "bold": "1", "faint": "2"}
 _HEADINGS: Final = ("#", "route", "match", "chain", "to", "state")
@@ -80,6 +81,9 @@ def plan_as_data(plan: Plan) -> dict[str, object]:
                 "to": route.to,
                 "upstream": None if route.upstream is None else route.upstream.name,
                 "model": route.model,
+                "beside": [
+                    {"place": each.place, "use": each.aim.spelled, "off": each.aim.off} for each in _beside(route)
+                ],
                 "loss": route.loss,
                 "timeout_s": route.total_s,
                 "off": route.off,
@@ -101,8 +105,20 @@ def routes_table(plan: Plan) -> list[Sequence[str]]:
     for at, route in enumerate(plan.routes, 1):
         match = "  ".join(demands(route.conditions, route.when)) or "every request"
         state = "on" if route.off is None else f"off: {route.off}"
-        rows.append((str(at), route.name, match, ", ".join(route.chain_names) or "-", route.to, state))
+        rows.append((str(at), route.name, match, ", ".join(route.chain_names) or "-", _led_to(route), state))
     return rows
+
+
+def _led_to(route: Route) -> str:
+    """Return where a route leads, with what is asked beside that."""
+    kinds = [(each, "shadow" if isinstance(each, Shadow) else "hedge") for each in _beside(route)]
+    said = ", ".join(f"{kind} {each.aim.spelled}" for each, kind in kinds)
+    return f"{route.to} ({said})" if said else route.to
+
+
+def _beside(route: Route) -> list[Hedge | Shadow]:
+    found = {each.place: each for target in route.aim.targets() for each in target.beside}
+    return list(found.values())
 
 
 def demands(conditions: Mapping[str, Condition], when: str | None) -> list[str]:

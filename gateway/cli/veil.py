@@ -62,4 +62,6 @@ def secrets_of(plan: Plan, headers: Mapping[str, str], query: Mapping[str, str])
         if isinstance(context, AdapterContext):
             found += [context.headers[name] for name in upstream.secret_headers if name in context.headers]
             found += [] if context.credential is None else [context.credential]
+        if upstream.accounts is not None:
+            found += [member.account.credential for member in upstream.accounts.members]
     return found

@@ -17,6 +17,8 @@ MAX_CHARACTERS: Final = 1_000_000
 """What is kept of an answer. A longer one stays as it ends."""
 MAX_PENDING: Final = 512
 """Chunks that are kept unread: most answers end well, and nobody ever reads them here."""
+_LARGE: Final = 16 * 1024
+"""Bytes of a chunk that is read at once: an image in one frame is not to be held."""
 
 
 class Said:
@@ -57,7 +59,8 @@ class Said:
         """Remember."""
         pending = self._pending
         pending.append(chunk.events)
-        if len(pending) >= MAX_PENDING:
+        raw = chunk.raw
+        if len(pending) >= MAX_PENDING or (raw is not None and len(raw) > _LARGE):
             self.read()
         return chunk
 

@@ -2,7 +2,7 @@
 
 Models that are asked to go on repeat the last words, the last sentence, or the word that broke off; others go on exactly. Both
 look alike where a text repeats itself, so only an overlap that is hardly chance counts: LEAST characters which do not
-stand earlier in the text, too, or the whole of a broken word that is now told to its end.
+stand earlier in the text, too, nor repeat themselves, or the whole of a broken word that is now told to its end.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ def overlap(said: str, head: str, most: int) -> int:
 
 def _is_telling(said: str, words: str) -> bool:
     size = len(words)
-    return size >= LEAST and len(set(words)) >= _DISTINCT and said.find(words) == len(said) - size
+    if size < LEAST or len(set(words)) < _DISTINCT or said.find(words) != len(said) - size:
+        return False
+    return not any(words.startswith(words[period:]) for period in range(1, size // 2 + 1))
 
 
 def _is_word(said: str, head: str, size: int) -> bool:

@@ -51,9 +51,9 @@ _WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "CUSTOM_ROUTER_PATH": ("rules hold no code", "write a case with match or when"),
     "REWRITE_SYSTEM_PROMPT": ("prompts are sent as they came", ""),
     "StatusLine": ("Headgate shows nothing in a client", ""),
-    "transformers": ("code of its own", "write a middleware: docs/embedding.md"),
-    "Transformers": ("code of its own", "write a middleware: docs/embedding.md"),
-    "plugins": ("code of its own", "write a middleware: docs/embedding.md"),
+    "transformers": ("code of its own", "write a middleware: docs/middleware.md"),
+    "Transformers": ("code of its own", "write a middleware: docs/middleware.md"),
+    "plugins": ("code of its own", "write a middleware: docs/middleware.md"),
 }
 
 
@@ -229,7 +229,7 @@ class _Conversion:
                         "`max_output_tokens` of the upstream stands in where callers name none",
                     )
                 else:
-                    each.leave("there are no transformers", "write a middleware: docs/embedding.md")
+                    each.leave("there are no transformers", "write a middleware: docs/middleware.md")
 
     # -- routes
 

@@ -59,7 +59,7 @@ LIBRARY: Final[Words] = {
 GENERAL: Final[Words] = {
     "database_url": _KEYS,
     "store_model_in_db": _KEYS,
-    "custom_auth": ("a Python function of LiteLLM's", "write a middleware: docs/embedding.md"),
+    "custom_auth": ("a Python function of LiteLLM's", "write a middleware: docs/middleware.md"),
     "alerting": _LOGGING,
     "alerting_threshold": _LOGGING,
     "max_parallel_requests": ("calls are not counted", "set `pool: {max_connections: …}` of an upstream"),

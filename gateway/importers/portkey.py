@@ -66,7 +66,7 @@ _WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "forwardHeaders": ("headers pass by the adapter's own list", "set fixed ones with `headers` of the upstream"),
     "strict_open_ai_compliance": ("answers have the caller's format, always", ""),
     "strictOpenAiCompliance": ("answers have the caller's format, always", ""),
-    **dict.fromkeys(_HOOKS, ("there are no guardrails", "write a middleware: docs/embedding.md")),
+    **dict.fromkeys(_HOOKS, ("there are no guardrails", "write a middleware: docs/middleware.md")),
 }
 
 

@@ -217,6 +217,7 @@ class Chunk(Struct, gc=False):
     _read_usage: Callable[[Raw], Usage | None] | None = None
     _usage: Raw | None = None
     plain: PlainAnswer | None = None
+    _told: Usage | None = None
 
     @property
     def events(self) -> tuple[Event, ...]:
@@ -233,9 +234,12 @@ class Chunk(Struct, gc=False):
         """The last usage told here; of a whole body that nobody decoded yet, read without decoding the rest."""
         if self.plain is not None:
             return self.plain.usage
+        if self._told is not None:
+            return self._told
         if self._read_usage is not None and self._usage is not None:
             usage = self._read_usage(self._usage)
             if usage is not None or self._events is None:
+                self._told = usage  # limits, log and prices all ask
                 return usage
         for event in reversed(self.events):
             if isinstance(event, UsageReport):

@@ -1,1 +1,2 @@
-"""How much is left of a limit, and to whom: arithmetic on times that somebody else reads, and a bounded table of subjects."""
+"""What limits are made of: arithmetic on times and money that somebody else reads, a bounded table of who took what, and the
+tickets of the calls that are under way."""

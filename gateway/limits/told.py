@@ -7,14 +7,15 @@ Sources: the pages "Rate limits" of both APIs.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache, lru_cache
 from typing import Literal
 
+from ..call import Call
+from .book import Subject
 from .pace import Pace
 
-Unit = Literal["requests", "tokens"]
 Family = Literal["openai", "anthropic"]
 
 
@@ -26,27 +27,57 @@ def family_of(format: str) -> Family | None:
 
 
 class Told:
-    """The headers of one unit of one limit."""
+    """The headers of one limit: of its requests, its tokens, or both."""
 
-    __slots__ = ("openai", "anthropic", "_pace", "_limit")
+    __slots__ = ("_units",)
 
-    def __init__(self, unit: Unit, pace: Pace) -> None:
-        self._pace = pace
-        self._limit = str(pace.burst)
-        self.openai = f"x-ratelimit-limit-{unit}", f"x-ratelimit-remaining-{unit}", f"x-ratelimit-reset-{unit}"
-        start = f"anthropic-ratelimit-{unit}-"
-        self.anthropic = f"{start}limit", f"{start}remaining", f"{start}reset"
+    def __init__(self, requests: Pace | None, tokens: Pace | None) -> None:
+        paces = {"requests": requests, "tokens": tokens}
+        self._units = [
+            (unit == "requests", pace, _names(unit, pace)) for unit, pace in paces.items() if pace is not None
+        ]
 
-    def add(self, headers: dict[str, str], family: Family, full_at: float, now: float, unix: float) -> None:
-        """Add to ``headers``, unless the figures of a provider stand there; ``unix`` is now by the wall's clock."""
-        limit, remaining, reset = self.openai if family == "openai" else self.anthropic
-        if limit in headers:
-            return
-        ahead = full_at - now
-        seconds = math.ceil(ahead) if ahead > 0 else 0
-        headers[limit] = self._limit
-        headers[remaining] = str(self._pace.left(full_at, now))
-        headers[reset] = _duration(seconds) if family == "openai" else _moment(math.ceil(unix) + seconds)
+    def __bool__(self) -> bool:
+        return bool(self._units)
+
+    def add(self, call: Call, subject: Subject, standing: Mapping[str, str], now: float) -> Mapping[str, str]:
+        """Return ``standing`` with what is left; figures of a provider that stand there do."""
+        family = family_of(call.codec.format)
+        if family is None:
+            return standing
+        headers = {**standing}
+        for of_requests, pace, (limit, openai, anthropic) in self._units:
+            full_at = subject.requests if of_requests else subject.tokens
+            ahead = full_at - now
+            if ahead > 0.0:
+                seconds, room = -int(-ahead // 1), pace.depth - ahead
+                left = str(int(room / pace.interval)) if room > 0.0 else "0"
+            else:
+                seconds, left = 0, limit
+            if family == "openai":
+                named, remaining, reset = openai
+                if named not in headers:
+                    headers[named] = limit
+                    headers[remaining] = left
+                    headers[reset] = _duration(seconds)
+            else:
+                named, remaining, reset = anthropic
+                if named not in headers:
+                    unix = call.began_unix + (call.scope.loop.time() - call.began)
+                    headers[named] = limit
+                    headers[remaining] = left
+                    headers[reset] = _moment(-int(-unix // 1) + seconds)
+        return headers
+
+
+_Three = tuple[str, str, str]
+
+
+def _names(unit: str, pace: Pace) -> tuple[str, _Three, _Three]:
+    """Return the limit as it is told, and the names of the three headers for both families."""
+    start = f"anthropic-ratelimit-{unit}-"
+    openai = f"x-ratelimit-limit-{unit}", f"x-ratelimit-remaining-{unit}", f"x-ratelimit-reset-{unit}"
+    return str(pace.burst), openai, (f"{start}limit", f"{start}remaining", f"{start}reset")
 
 
 @lru_cache(1024)

@@ -1,11 +1,15 @@
 """Finds what must not leave, puts something in its place, and puts it back into the answer. Sans-IO; usable by itself.
 
-- ``detectors``  where in a text an address, a number or a secret stands
-- ``words``      the same for a user's own words and patterns
-- ``redactor``   what is looked for, and what stands in its place: one Session per conversation
-- ``json_text``  the same inside the strings of a JSON text
-- ``request``    every text of a request that a provider would see
-- ``restoring``  the way back, for an answer in any number of pieces
+- ``detectors``    where in a text an address or a number stands
+- ``words``        where a user's own words and patterns stand
+- ``folding``      texts in their plain spelling, for those who look
+- ``prefilter``    whether there may be anything at all, on bytes
+- ``redactor``     what is looked for, and what stands in its place: one Session per conversation
+- ``json_text``    the same inside the strings of a JSON text
+- ``request``      every text of a request that a provider would see
+- ``restoring``    the way back, for an answer in any number of pieces
+- ``masking``      stars for what a model says by itself
+- ``sealing``      the same for a conversation that is to be kept
 
 >>> from headgate.gateway.redaction import Redactor
 >>> session = Redactor().session()
@@ -21,10 +25,14 @@
 '3 email, 4 secret'
 >>> Redactor(mode="mask").session().text("card 4111 1111 1111 1111, from 192.0.2.7")
 'card ***1111, from ***'
+>>> mask_secrets("mail ann@corp.example, AKIAIOSFODNN7EXAMPLE")
+'mail ann@corp.example, ***'
 """
 
+from ..secret_shapes import mask_secrets
+from .masking import Masking
 from .redactor import Found, Redactor, Session
 from .request import redact_request
 from .restoring import Restoring
 
-__all__ = ["Found", "Redactor", "Restoring", "Session", "redact_request"]
+__all__ = ["Found", "Masking", "Redactor", "Restoring", "Session", "mask_secrets", "redact_request"]

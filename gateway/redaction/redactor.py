@@ -6,14 +6,17 @@ always gets the same number: the next turn's request begins with the bytes of th
 
 from __future__ import annotations
 
-import hashlib
+import hmac
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Literal, NamedTuple
 
 from ..errors import CallerError
-from .detectors import DETECTORS, KINDS, Kind, Place, suspicious
+from ..secret_shapes import Place
+from .detectors import DETECTORS, KINDS, Kind
+from .folding import Folded, needs_folding
+from .prefilter import POSSIBLE, Test, plain_bytes, quick_test, words_test
 from .words import Words, user_pattern
 
 Mode = Literal["replace", "mask", "hash", "refuse"]
@@ -43,7 +46,7 @@ class Redactor:
     """Finds and replaces. ``patterns`` are RE2 expressions by the name that a placeholder shall have.
 
     ``allow`` are values that stay, in any case; ``@example.com`` keeps all addresses there. ``key`` is what mode ``hash`` is
-    keyed with: without one, an own for each Redactor. Raises ValueError for a bad pattern or name.
+    keyed with, of any length: without one, an own for each Redactor. Raises ValueError for a bad pattern or name.
     """
 
     def __init__(
@@ -62,40 +65,46 @@ class Redactor:
         self.allowed = frozenset(each.lower() for each in allow)
         self._domains = tuple(each for each in self.allowed if each.startswith("@"))
         self._words = Words(words) if words else None
-        self._detectors: list[tuple[str, Callable[[str], Iterator[Place]]]] = [
-            (kind, find) for kind, find in DETECTORS.items() if kind in self.kinds
+        self.longest_word = max(map(len, words), default=0)
+        self._possible: list[tuple[Test, str, Callable[[str], Iterator[Place]]]] = [
+            (POSSIBLE[kind], kind, find) for kind, find in DETECTORS.items() if kind in self.kinds
         ]
+        self._own: list[tuple[str, Callable[[str], Iterator[Place]]]] = []
         if self._words is not None:
-            self._detectors.append(("word", self._words))
+            test: Test = bool if self._words.plain is None else words_test(self._words.plain)
+            self._possible.append((test, "word", self._words))
         for name, pattern in (patterns or {}).items():
             if _NAME.fullmatch(name) is None or name in _SAID:
                 raise ValueError(f"the pattern name {name!r} must be small letters, digits and _, and none of ours")
             try:
-                self._detectors.append((name, user_pattern(pattern)))
+                self._own.append((name, user_pattern(pattern)))
             except ValueError as fault:
                 raise ValueError(f"pattern {name}: {fault}") from fault
-        self._always = bool(patterns) or (self._words is not None and self._words.in_bytes is None)
-        names = "|".join(name.upper() for name, _ in self._detectors)
+        self._always = bool(patterns) or (self._words is not None and self._words.plain is None)
+        self._quick = quick_test(self.kinds, None if self._words is None else self._words.plain)
+        order = [*(kind for _, kind, _ in self._possible), *(name for name, _ in self._own)]
+        self._rank = {kind: number for number, kind in enumerate(order)}
+        names = "|".join(name.upper() for name in order)
         self.literal: Final = re.compile(rf"<((?:{names})_[1-9][0-9]{{0,8}})>" if names else r"(?!)")
 
     def suspicious(self, body: bytes) -> bool:
         """Whether a JSON body may hold anything; False is certain. Costs some microseconds, and a few more per 10 KB."""
-        if self._always or b"\\u" in body:
+        if self._always or self._quick(body):
             return True
-        if self._words is not None and self._words.in_bytes is not None and self._words.in_bytes.search(body):
-            return True
-        return suspicious(body, self.kinds)
+        plain = plain_bytes(body)
+        return plain is not body and bool(self._quick(plain))
 
     def find(self, text: str) -> list[Found]:
         """Return what stands in ``text``, in order, none overlapping: of two that do, the first kind names both."""
-        found: list[Found] = []
-        for kind, find in self._detectors:
-            for start, end in find(text):
-                if not self.allowed or not self._is_allowed(text[start:end].lower()):
-                    found.append(Found(start, end, kind))
+        found = self._places(text)
+        if needs_folding(text):
+            folded = Folded(text)
+            found += [Found(*folded.place(start, end), kind) for start, end, kind in self._places(folded.text)]
+        if self.allowed:
+            found = [each for each in found if not self._is_allowed(text[each.start : each.end].lower())]
         if len(found) < 2:
             return found
-        rank = {kind: number for number, (kind, _) in enumerate(self._detectors)}
+        rank = self._rank
         found.sort(key=lambda each: each.start)
         merged = [found[0]]
         for each in found[1:]:
@@ -106,6 +115,18 @@ class Redactor:
                 kind = min(last.kind, each.kind, key=rank.__getitem__)
                 merged[-1] = Found(last.start, max(last.end, each.end), kind)
         return merged
+
+    def _places(self, text: str) -> list[Found]:
+        data = text.encode("utf-8", "replace")
+        found = [
+            Found(start, end, kind)
+            for possible, kind, find in self._possible
+            if possible(data)
+            for start, end in find(text)
+        ]
+        if self._own:
+            found += [Found(start, end, kind) for kind, find in self._own for start, end in find(text)]
+        return found
 
     def _is_allowed(self, value: str) -> bool:
         return value in self.allowed or (bool(self._domains) and value.endswith(self._domains))
@@ -118,9 +139,10 @@ class Redactor:
 class Session:
     """What was found in one conversation so far. ``values`` are the values by placeholder, without its brackets."""
 
-    __slots__ = ("redactor", "values", "counts", "_names", "_numbers", "_taken", "_restores", "_tenant")
+    __slots__ = ("redactor", "values", "counts", "_names", "_numbers", "_taken", "_restores", "_tenant", "_mode")
 
-    def __init__(self, redactor: Redactor, restores: bool, tenant: str) -> None:
+    def __init__(self, redactor: Redactor, restores: bool, tenant: str = "", mode: Mode | None = None) -> None:
+        self._mode = mode or redactor.mode
         self.redactor = redactor
         self.values: dict[str, str] = {}
         self.counts: dict[str, int] = {}
@@ -147,10 +169,11 @@ class Session:
         found = self.redactor.find(text)
         if not self._restores or "<" not in text:
             return found
+        taken = {place for each in found for place in range(each.start, each.end)}
         literals = [
             Found(*each.span(), each[1].rpartition("_")[0].lower())
             for each in self.redactor.literal.finditer(text)
-            if not any(other.start < each.end() and each.start() < other.end for other in found)
+            if taken.isdisjoint(range(*each.span()))
         ]
         return sorted((*found, *literals)) if literals else found
 
@@ -172,12 +195,13 @@ class Session:
                 return value
         else:
             self.counts[kind] = self.counts.get(kind, 0) + 1
-        mode = self.redactor.mode
+        mode = self._mode
         if mode == "replace":
             return self._placeholder(value, kind)
         if mode == "hash":
-            digest = hashlib.blake2b(f"{self._tenant}\0{value}".encode("utf-8", "surrogatepass"), key=self.redactor.key)
-            return f"<{kind.upper()}:{digest.hexdigest()[:16]}>"
+            said = f"{self._tenant}\0{value}".encode("utf-8", "surrogatepass")
+            digest = hmac.digest(self.redactor.key, said, "sha256").hex()
+            return f"<{kind.upper()}:{digest[:16]}>"
         if mode == "mask":
             return _MASKED + value[-4:] if kind in _LAST_FOUR else _MASKED
         what = _SAID.get(kind) or f"what the pattern {kind} forbids"

@@ -6,7 +6,10 @@ tools, ids, signatures and the data of media are left alone.
 
 from __future__ import annotations
 
+import base64
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, TypeVar
 
 from msgspec import Raw, Struct
@@ -32,6 +35,8 @@ from .json_text import redact_json, redact_json_bytes
 from .redactor import Found, Session
 
 S = TypeVar("S", bound=Struct)
+_CERTAIN = frozenset({"secret", "card", "iban"})
+"""Kinds that two texts do not make up together by chance."""
 
 
 def redact_request(request: Request, session: Session) -> Request:
@@ -137,43 +142,57 @@ def _parts(parts: tuple[Any, ...], session: Session, where: str) -> tuple[Any, .
 def _run(parts: Sequence[Text], session: Session, where: str) -> list[Part]:
     """Texts that a model reads without a gap.
 
-    What stands in one of them counts as found there. Besides there is what stands in none of them whole; and a secret that
-    seems to end with its part, while the next goes on with it.
+    What stands in one of them counts as found there. Besides there is what stands in none of them whole; and a secret, or a
+    number with a checksum, of which a part only has some piece that looks like something itself.
     """
     texts = [part.text for part in parts]
-    borders = [0]
-    for text in texts:
-        borders.append(borders[-1] + len(text))
+    borders = [0, *accumulate(map(len, texts))]
+    whole = "".join(texts)
     own = [
         Found(each.start + start, each.end + start, each.kind)
         for start, text in zip(borders, texts, strict=False)
         for each in session.find(text)
     ]
-    found = list(own)
-    for each in session.find("".join(texts)):
-        if not any(each.start < border < each.end for border in borders):
-            continue
-        inside = [other for other in own if other.start < each.end and each.start < other.end]
-        if not inside or (each.kind == "secret" and inside[0].start == each.start):
-            found = [other for other in found if other not in inside]
-            found.append(each)
-    found.sort()
+    found = _across(own, session.find(whole), borders)
     new: list[Part] = []
+    at = 0  # of the finds, the first that may stand in this part
     for part, start, text in zip(parts, borders, texts, strict=False):
         end = start + len(text)
+        while at < len(found) and found[at].end <= start:
+            at += 1
         pieces: list[str] = []
-        at = start
-        for each in found:
-            if each.end <= start or each.start >= end:
-                continue
+        done = start
+        number = at
+        while number < len(found) and found[number].start < end:
+            each = found[number]
             if each.start >= start:
-                whole = "".join(texts)[each.start : each.end]
-                pieces += (text[at - start : each.start - start], session.name(whole, each.kind, where))
-            at = min(each.end, end)
-        joined = "".join((*pieces, text[at - start :]))
+                value = whole[each.start : each.end]
+                pieces += (whole[done : each.start], session.name(value, each.kind, where))
+            done = min(each.end, end)
+            number += 1
+        joined = "".join((*pieces, whole[done:end]))
         changed = part if joined == text else replace(part, text=joined)
         new.append(_around_text(changed, session, where))
     return new
+
+
+def _across(own: list[Found], together: list[Found], borders: list[int]) -> list[Found]:
+    """Return what to replace: what stands within the parts, and of what they hold together that which a border cuts."""
+    ends = [each.end for each in own]
+    dropped: set[int] = set()
+    added: list[Found] = []
+    for each in together:
+        border = bisect_right(borders, each.start)
+        if border == len(borders) or borders[border] >= each.end:
+            continue
+        first = last = bisect_right(ends, each.start)
+        while last < len(own) and own[last].start < each.end:
+            last += 1
+        covers = first == last or (each.start <= own[first].start and own[last - 1].end <= each.end)
+        if first == last or (covers and each.kind in _CERTAIN):
+            dropped.update(range(first, last))
+            added.append(each)
+    return sorted((*(each for number, each in enumerate(own) if number not in dropped), *added)) if added else own
 
 
 def _around_text(part: Text, session: Session, where: str) -> Text:
@@ -192,6 +211,19 @@ def _citation(citation: Citation, session: Session, where: str) -> Citation:
         title=_text(citation.title, session, where),
         cited_text=_text(citation.cited_text, session, where),
     )
+
+
+def _document(part: Media, session: Session, where: str) -> str | None:
+    """A text in base64 is read; other data is not."""
+    data, kind = part.data, (part.media_type or "").partition(";")[0].lower()
+    if not data or not (kind.startswith("text/") or kind.endswith(("json", "xml", "yaml"))):
+        return data
+    try:
+        text = base64.b64decode(data).decode()
+    except ValueError:  # neither base64 nor text: the provider's to refuse
+        return data
+    new = redact_json(text, session, where) if kind.endswith("json") else session.text(text, where)
+    return data if new is text else base64.b64encode(new.encode("utf-8", "surrogatepass")).decode()
 
 
 def _part(part: Any, session: Session, where: str) -> Any:
@@ -215,6 +247,7 @@ def _part(part: Any, session: Session, where: str) -> Any:
         is_data = part.uri is not None and part.uri.startswith("data:")
         return _changed(
             part,
+            data=_document(part, session, where),
             text=_text(part.text, session, where),
             name=_text(part.name, session, where),
             uri=part.uri if is_data else _text(part.uri, session, where),

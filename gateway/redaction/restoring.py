@@ -7,6 +7,7 @@ session did not give stay as they are.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -36,6 +37,8 @@ from .redactor import Session
 _OPENING: Final = re.compile(r"\\u003[cC]")
 _CLOSING: Final = re.compile(r"\\u003[eE]")
 _HALF_ESCAPE: Final = re.compile(r"\\(?:u(?:0(?:03?)?)?)?\Z")
+_TEXTUAL: Final = frozenset({"json", "sse", "ndjson", "array", "message"})
+"""Framings whose frames are JSON as it is."""
 _LONGEST_MARKS: Final = 12
 """Characters of both brackets at most, spelled as escapes."""
 
@@ -52,7 +55,7 @@ class _Places:
         self._in_json = re.compile(rf"\\(?:u003[cC]{name}(?:>|\\u003[eE])|.)|<{name}(?:>|\\u003[eE])", re.DOTALL)
         self._in_bytes = re.compile(name.encode())
         self._longest = max(map(len, self.values)) + _LONGEST_MARKS
-        self._spelled = tuple(f"<{each}>" for each in self.values)
+        self._spelled = sorted(f"<{each}>" for each in self.values)
 
     def any_in(self, data: bytes) -> bool:
         """Whether a name of this session stands in the bytes of a frame."""
@@ -102,8 +105,24 @@ class _Places:
 
     def _may_become(self, tail: str, closing: bool = False) -> bool:
         if closing and tail:
-            return f"{tail}>" in self._spelled
-        return any(len(tail) < len(each) and each.startswith(tail) for each in self._spelled)
+            return self._begins(f"{tail}>", whole=True)
+        return self._begins(tail)
+
+    def _begins(self, tail: str, whole: bool = False) -> bool:
+        """Whether a placeholder is ``tail``, or begins with it and goes on; by bisection, since there may be thousands."""
+        at = bisect_left(self._spelled, tail)
+        if at < len(self._spelled) and self._spelled[at] == tail:
+            if whole:
+                return True
+            at += 1
+        return not whole and at < len(self._spelled) and self._spelled[at].startswith(tail)
+
+
+def _is_plain(chunk: Chunk, raw: bytes) -> bool:
+    """Whether no placeholder, nor the beginning of one in any spelling, can stand in a chunk: what most are."""
+    if b"<" in raw or chunk.wire is None or chunk.wire.framing not in _TEXTUAL:
+        return False
+    return b"\\" not in raw or (b"\\u00" not in raw and b"\\\\" not in raw)
 
 
 class Restoring:
@@ -120,8 +139,13 @@ class Restoring:
     def feed(self, chunk: Chunk, /) -> Chunk | None:
         """Take a chunk. One without a placeholder, or a part of one, goes on as it is."""
         places, raw = self._places, chunk.raw
-        if chunk.is_whole and raw is not None and not places.any_in(raw):
-            return chunk
+        if raw is not None:
+            if chunk.is_whole:
+                if not places.any_in(raw):
+                    return chunk
+            elif not self._held and _is_plain(chunk, raw):
+                self._note_starts(chunk)
+                return chunk
         events: list[Event] = []
         changed = False
         for event in chunk.events:
@@ -157,6 +181,8 @@ class Restoring:
             if self._held:
                 out += self._held.values()
                 self._held.clear()
+            if isinstance(event, ChoiceStop) and event.stop_sequence and "<" in event.stop_sequence:
+                event = replace(event, stop_sequence=self._places.text(event.stop_sequence))
             out.append(event)
         elif isinstance(event, (ResponseStart, ResponsePatch, ChoicePatch)):
             extra = self._extra(event.extra)
@@ -165,6 +191,11 @@ class Restoring:
             out.append(replace(event, data=bytes(self._places.raw(Raw(event.data)))))
         else:
             out.append(event)
+
+    def _note_starts(self, chunk: Chunk) -> None:
+        for event in chunk.events:
+            if type(event) is PartStart and self._is_json(event.part):
+                self._json.add(event.index)
 
     def _is_json(self, part: object) -> bool:
         if isinstance(part, ToolCall):

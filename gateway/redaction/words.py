@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
-from .detectors import Place
+from ..secret_shapes import Place
+from .prefilter import compiled, load_re2
 
 MAX_PATTERN: Final = 1000
 MAX_MEMORY: Final = 4 * 1024 * 1024
@@ -38,16 +38,15 @@ def _written(trie: _Trie) -> str:
 
 
 class Words:
-    """Finds words, whole and in any case. ``in_bytes`` looks for them in a body; None where escapes may hide them there."""
+    """Finds words, whole and in any case. ``plain`` is an expression for them in a body; None where escapes may hide them."""
 
-    __slots__ = ("_search", "in_bytes")
+    __slots__ = ("_search", "plain")
 
     def __init__(self, words: Iterable[str]) -> None:
         lowered = sorted({word.lower() for word in words})
-        pattern = rf"(?<!\w)(?:{trie_pattern(lowered)})(?!\w)"
-        self._search = re.compile(pattern, re.IGNORECASE)
-        plain = all(_PLAIN.fullmatch(word) for word in lowered)
-        self.in_bytes = re.compile(trie_pattern(lowered).encode(), re.IGNORECASE) if plain else None
+        pattern = trie_pattern(lowered)
+        self._search = re.compile(rf"(?<!\w)(?:{pattern})(?!\w)", re.IGNORECASE)
+        self.plain = pattern if all(_PLAIN.fullmatch(word) for word in lowered) else None
 
     def __call__(self, text: str) -> Iterator[Place]:
         """Yield where they stand."""
@@ -60,17 +59,12 @@ def user_pattern(pattern: str) -> Callable[[str], Iterator[Place]]:
     Raises ValueError for a malformed one, or when the extra ``re2`` is not installed: the standard library's ``re`` would
     let one text hold the loop for minutes.
     """
-    try:
-        re2 = importlib.import_module("re2")
-    except ImportError as fault:
-        raise ValueError("patterns need the extra re2: pip install 'headgate[re2]'") from fault
+    if (re2 := load_re2()) is None:
+        raise ValueError("patterns need the extra re2: pip install 'headgate[re2]'")
     if len(pattern) > MAX_PATTERN:
         raise ValueError(f"a pattern is longer than {MAX_PATTERN} characters")
-    options = re2.Options()
-    options.max_mem = MAX_MEMORY
-    options.log_errors = False
     try:
-        find = re2.compile(pattern, options).finditer
+        find = compiled(re2, pattern, MAX_MEMORY).finditer
     except re2.error as fault:
         reason = fault.args[0] if fault.args else fault
         raise ValueError(reason.decode() if isinstance(reason, bytes) else str(reason)) from fault

@@ -383,6 +383,8 @@ class Reply:
         for number in range(first, last):
             try:
                 tail: Chunk | Stop | None = stages[number].close(error)
+                if tail is None:
+                    continue
                 for stage in stages[number + 1 : last]:
                     if type(tail) is Stop:
                         tail = tail.chunk

@@ -2,10 +2,11 @@
 
 - ``document``, ``scalars``: YAML into nodes with positions; ``include``: several files as one; ``problems``: what is wrong
 - ``schema``: every key, as msgspec Structs; ``read``: nodes into Structs, all mistakes at once; ``listen``: addresses
-- ``read_match``, ``condition``, ``pattern``, ``regex``, ``match``: from ``match:`` to a closure over a request's WireFacts
+- ``read_match``, ``condition``, ``regex``, ``match``: from ``match:`` to a closure over a request's WireFacts
 - ``cel``, ``cel_text``: the same for ``when:``
 - ``assumed``: secrets that count as there where rules are only looked at or tested
-- ``named``, ``chains``, ``stores``, ``upstreams``, ``targets``, ``routes``: the parts of a plan; ``build`` puts them together
+- ``named``, ``chains``, ``stores``, ``accounts``, ``upstreams``, ``targets``, ``routes``: the parts of a plan
+- ``build``: puts them together
 - ``coverage``: proof that a rule is never reached; ``exposure``: whether the network may reach the plan
 - ``upstream``, ``target``, ``plan``: the result
 - ``layout``: a file in canonical layout; ``json_schema``, ``json_types``, ``json_match``, ``docstrings``: for editors

@@ -13,14 +13,18 @@ from typing import NamedTuple
 import msgspec
 
 from .. import vocabulary
+from ..chain import KnowsUpstreams, Reached
 from ..media.options import MediaRules
 from ..units import Size
+from .accounts import Accounts
 from .assumed import Assumed
 from .chains import Chains
 from .document import Entry, Node, Scalar, Table, plain
+from .fail_open import inner_of
 from .include import Parts, merge, numbered, read_parts
 from .named import NAME
 from .plan import Place, Plan, Route
+from .prices import PriceTables
 from .problems import Problems, Spot
 from .read import Reader
 from .routes import Routes, note_unused, served_models
@@ -109,10 +113,14 @@ class _Build:
         store_entries = reader.table(root.get("stores"), "stores")
         stores = Stores(reader, store_entries, defaults, root.get("defaults"))
         stores.build_all()
-        chains = Chains(reader, chain_entries, stores)
+        prices = PriceTables(reader, root.get("prices"), upstream_entries)
+        chains = Chains(reader, chain_entries, stores, prices.any)
         chains.build_all()
+        account_entries = reader.table(root.get("accounts"), "accounts")
+        accounts = Accounts(reader, account_entries, stores)
+        accounts.build_all()
         media = self._media()
-        builder = Upstreams(reader, chains, stores, defaults, self._previous, self._off, media.fetch)
+        builder = Upstreams(reader, chains, stores, accounts, defaults, self._previous, self._off, media.fetch, prices)
         built = {name: builder.build(name, entry) for name, entry in upstream_entries.items()}
         upstreams = {name: upstream for name, upstream in built.items() if upstream is not None}
 
@@ -121,6 +129,9 @@ class _Build:
         routes = Routes(reader, chains, stores, defaults, targets)
         nodes = reader.items(root.get("routes"), "routes")
         tried = [routes.build(node, where) for where, node in numbered(nodes, "routes")]
+        for (where, node), route in zip(numbered(nodes, "routes"), tried, strict=True):
+            if route is not None:
+                accounts.astray(route, _spot_in(root, node, "chain"), where)
         made = [route for route in tried if route is not None]
         if not problems.failed:  # what is broken may be what would have used them
             if not nodes:
@@ -129,13 +140,16 @@ class _Build:
             note_unused(problems, "upstream", _spots(upstream_entries), targets.used)
             note_unused(problems, "target", _spots(target_entries), targets.used)
             note_unused(problems, "store", _spots(store_entries), stores.used)
+            note_unused(problems, "pool of accounts", _spots(account_entries), accounts.used)
+        members = _members(stores, accounts, chains, upstreams, made)
+        _introduce(members.values(), upstreams)
         return Plan(
             source,
             server,
             made,
             upstreams,
             served_models(made),
-            _members(stores, chains, upstreams, made),
+            members,
             problems.sorted(),
             self.sources,
             exact_tokens=defaults.tokens == "exact",
@@ -249,24 +263,34 @@ def _spot_in(root: Table, node: Node | None, *keys: str) -> Spot:
 
 
 def _members(
-    stores: Stores, chains: Chains, upstreams: Mapping[str, Upstream], routes: Iterable[Route]
+    stores: Stores, accounts: Accounts, chains: Chains, upstreams: Mapping[str, Upstream], routes: Iterable[Route]
 ) -> dict[Place, object]:
-    """Return the stores, and the middlewares and adapters that upstreams and routes lead to, upstreams' first; each with its
-    place. What stands before something starts before it, and ends after it."""
+    """Return the stores, the pools of accounts, the middlewares and adapters that upstreams and routes lead to, upstreams'
+    first, and what targets keep; each with its place. What stands before something starts before it, and ends after it."""
     owners: dict[int, str] = {}
     for name, chain in chains.named.items():
         for middleware in chain.middlewares:
-            owners.setdefault(id(middleware), f"chains.{name}")
+            owners.setdefault(id(inner_of(middleware)), f"chains.{name}")
     owned = [
-        (f"upstreams.{name}", member)
+        (f"upstreams.{name}", inner_of(member))
         for name, upstream in upstreams.items()
         for member in (upstream.adapter, *upstream.middlewares)
         if member is not None
     ]
-    owned += [(f"routes.{route.name}", middleware) for route in routes for middleware in route.middlewares]
+    owned += [(f"routes.{route.name}", inner_of(middleware)) for route in routes for middleware in route.middlewares]
+    owned += [
+        (f"targets.{target.spelled}", part)
+        for route in routes
+        for target in route.aim.targets()
+        for part in (target.hedge and target.hedge.allowance, target.shadow and target.shadow.shadows)
+        if part is not None
+    ]
     members: dict[Place, object] = {
         Place(f"stores.{name}", type(store)): store for name, store in stores.named.items() if name in stores.used
     }
+    for name, pool in accounts.named.items():
+        if name in accounts.used:
+            members[Place(f"accounts.{name}", type(pool))] = pool
     seen: set[int] = set()
     counts: Counter[tuple[str, type]] = Counter()
     for owner, member in owned:
@@ -277,3 +301,14 @@ def _members(
         counts[owner, kind] += 1
         members[Place(owner, kind, counts[owner, kind])] = member
     return members
+
+
+def _introduce(members: Iterable[object], upstreams: Mapping[str, Upstream]) -> None:
+    """Tell those who want to know where upstreams are."""
+    reached: dict[str, Reached] = {}
+    for name, upstream in upstreams.items():
+        base_url = getattr(upstream.adapter, "base_url", None)
+        reached[name] = Reached(upstream.adapter_name, base_url if isinstance(base_url, str) else None)
+    for member in members:
+        if isinstance(member, KnowsUpstreams):
+            member.know(reached)

@@ -14,6 +14,7 @@ from msgspec import Struct
 from .. import registry
 from ..chain import Middleware, UsesStore
 from .document import Entry, Items, Node, Scalar, Table, kind_of
+from .fail_open import FailOpen
 from .named import BUILD_FAULTS, PYTHON_NAME, describe, find_class
 from .plan import Authenticator
 from .problems import Spot, nearest
@@ -33,16 +34,19 @@ class Chain(Struct, frozen=True, eq=False):
 
 
 EMPTY: Final = Chain()
+_FAIL: Final = ("closed", "open")
+"""What becomes of a call on which a middleware of one's own fails: it fails too, or goes on without it."""
 
 
 class Chains:
     """The chains of one file. ``used`` are the names that something refers to."""
 
-    def __init__(self, reader: Reader, entries: Mapping[str, Entry], stores: Stores) -> None:
+    def __init__(self, reader: Reader, entries: Mapping[str, Entry], stores: Stores, priced: bool = True) -> None:
         self._reader = reader
         self._problems = reader.problems
         self._entries = entries
         self._stores = stores
+        self._priced = priced
         self._built: dict[str, Chain] = {}
         self._building: list[str] = []
         self.used: set[str] = set()
@@ -129,15 +133,39 @@ class Chains:
         return self._middleware(name, node, entry.value, where)
 
     def _python(self, node: Table, where: str) -> Chain:
+        known = ("use", "with", "fail")
         for key, entry in node.entries.items():
-            if key not in ("use", "with"):
-                self._problems.add("E012", entry.spot, f'unknown key "{key}" in {where}', nearest(key, ("use", "with")))
+            if key not in known:
+                self._problems.add("E012", entry.spot, f'unknown key "{key}" in {where}', nearest(key, known))
         name = node.get("use")
-        if not isinstance(name, Scalar) or not isinstance(name.value, str) or not PYTHON_NAME.fullmatch(name.value):
+        if (
+            not isinstance(name, Scalar)
+            or not isinstance(name.value, str)
+            or not (PYTHON_NAME.fullmatch(name.value) or name.value in registry.installed("middlewares"))
+        ):
             spot = node.spot if name is None else name.spot
-            self._problems.add("E035", spot, f"{where}: use names a class", 'such as "package.module:Class"')
+            hint = 'such as "package.module:Class", or an installed name'
+            self._problems.add("E035", spot, f"{where}: use names a class", hint)
             return EMPTY
-        return self._middleware(name.value, name, node.get("with"), where)
+        chain = self._middleware(name.value, name, node.get("with"), where)
+        return self._failing_open(chain, node, where) if "fail" in node.entries else chain
+
+    def _failing_open(self, chain: Chain, node: Table, where: str) -> Chain:
+        """Return ``chain``, of one middleware, as the key ``fail`` wants it."""
+        how = node.entries["fail"].value
+        if not isinstance(how, Scalar) or how.value not in _FAIL:
+            said = f'"{how.text}"' if isinstance(how, Scalar) else kind_of(how)
+            hint = "closed, which is the default, or open"
+            self._problems.add("E011", how.spot, f"{where}.fail: expected one of {', '.join(_FAIL)}, got {said}", hint)
+            return EMPTY
+        if how.value == "closed" or not chain.middlewares:
+            return chain
+        (name,), (middleware,) = chain.names, chain.middlewares
+        if getattr(middleware, "authenticates", False):
+            said = f"{where}: {name} authenticates, and cannot fail open"
+            self._problems.add("E032", how.spot, said, "whoever makes it fail would be let in: take fail: open out")
+            return EMPTY
+        return Chain(chain.names, (FailOpen(middleware, name),))
 
     def _middleware(self, name: str, node: Node, options: Node | None, where: str) -> Chain:
         kind = self._class(name, node.spot, where)
@@ -159,6 +187,10 @@ class Chains:
                 "E032", node.spot, f"{where}: {name} says that it authenticates, but has no identify(call)"
             )
             return EMPTY
+        if getattr(made, "needs_prices", False) and not self._priced:
+            at = options.get("budget") if isinstance(options, Table) else None
+            said = f"{where}: {name} counts money, and the file has no prices"
+            self._problems.add("E065", node.spot if at is None else at.spot, said, "add prices, or an upstream's")
         if isinstance(made, UsesStore) and made.store_name is not None:
             at = options.get("store") if isinstance(options, Table) else None
             store = self._stores.of(made.store_name, node.spot if at is None else at.spot, f"{where} {name}.store")

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from .pattern import Glob
+from ..globs import Glob
 
 
 class Text(Struct, frozen=True, tag=True):

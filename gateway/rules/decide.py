@@ -5,27 +5,43 @@ Routes and targets are asked by the very code that serves calls; only what live 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Generator, Iterable
+from typing import TypeAlias
 
 from msgspec import Struct
 
 from ..errors import ErrorKind
 from ..facts import WireFacts
 from .plan import Plan, Route
-from .target import Draw, Leaf, Share, Split, attempts, heaviest
+from .target import LOSS, Copied, Doubled, Draw, Ending, Hedge, Leaf, Shadow, Share, Split, Walk, attempts, heaviest
+
+Loses: TypeAlias = Callable[[Route, Leaf], bool]
+"""Whether a route refuses a request for what would be lost of it at an upstream."""
+
+
+class Beside(Struct, frozen=True, eq=False):
+    """What stands beside the tries of a target: a second call if the first is late, or copies. ``leaf`` is where that goes
+    first, None: no case of it applies."""
+
+    what: Hedge | Shadow
+    leaf: Leaf | None
 
 
 class Verdict(Struct, frozen=True, eq=False):
-    """The decision about one request: ``leaf`` is what would be tried after the given failures.
+    """The decision about one request: ``leaf`` is what would be tried after the given failures, if none is late.
 
     ``route`` None: no route matches. ``leaf`` None: no case applies, or nothing is left to try. ``tried`` are the tries
-    that failed before it, ``chosen`` the branches that targets took.
+    that failed before it, ``skipped`` those passed by for what would be lost there, ``chosen`` the branches that targets took.
+    ``hedges`` are those under way beside ``leaf``, the outermost first; ``shadows`` all that were come to.
     """
 
     route: Route | None
     leaf: Leaf | None
     tried: tuple[Leaf, ...] = ()
     chosen: tuple[str, ...] = ()
+    skipped: tuple[Leaf, ...] = ()
+    hedges: tuple[Beside, ...] = ()
+    shadows: tuple[Beside, ...] = ()
 
     @property
     def chain(self) -> tuple[str, ...]:
@@ -39,17 +55,30 @@ class Verdict(Struct, frozen=True, eq=False):
         return asked if self.leaf is None or self.leaf.model is None else self.leaf.model
 
 
-def decide(plan: Plan, facts: WireFacts, draw: Draw = heaviest, failures: Iterable[ErrorKind] = ()) -> Verdict:
+def decide(
+    plan: Plan,
+    facts: WireFacts,
+    draw: Draw = heaviest,
+    failures: Iterable[ErrorKind] = (),
+    loses: Loses | None = None,
+) -> Verdict:
     """Return what ``plan`` decides about a request whose tries end with ``failures``, one after the other.
 
-    ``facts.principal`` is who calls, as auth would say. Nothing of the chain runs.
+    ``facts.principal`` is who calls, as auth would say. Nothing of the chain runs. ``loses`` is asked where the route refuses
+    losses and a target may go elsewhere; None: nobody knows what would be lost.
     """
     route = plan.match(facts)
     if route is None:
         return Verdict(None, None)
+    asked = route.loss == "refuse" and loses is not None and not isinstance(route.aim, Leaf)
+
+    def passed_by(leaf: Leaf) -> bool:
+        return asked and loses is not None and loses(route, leaf)
+
     chosen: list[str] = []
     tried: list[Leaf] = []
-    steps = attempts(route.aim, facts, draw, chosen)
+    order = _Order(passed_by)
+    steps = order.leaves(attempts(route.aim, facts, draw, chosen))
     leaf = next(steps, None)
     for kind in failures:
         if leaf is None:
@@ -59,7 +88,52 @@ def decide(plan: Plan, facts: WireFacts, draw: Draw = heaviest, failures: Iterab
             leaf = steps.send(kind)
         except StopIteration:
             leaf = None
-    return Verdict(route, leaf, tuple(tried), tuple(chosen))
+    hedges = order.hedges if leaf is not None else []
+    return Verdict(
+        route,
+        leaf,
+        tuple(tried),
+        tuple(chosen),
+        tuple(order.skipped),
+        tuple(Beside(each.hedge, order.first(each.second([]))) for each in hedges),
+        tuple(Beside(each.shadow, order.first(each.walk([]))) for each in order.shadows),
+    )
+
+
+class _Order:
+    """Steps one after the other, as if no call were late. ``hedges`` are those that are under way."""
+
+    def __init__(self, passed_by: Callable[[Leaf], bool]) -> None:
+        self.hedges: list[Doubled] = []
+        self.shadows: list[Copied] = []
+        self.skipped: list[Leaf] = []
+        self._passed_by = passed_by
+
+    def leaves(self, steps: Walk) -> Generator[Leaf, Ending, Ending]:
+        """Yield the upstreams to try; send how each try ended; return how the last did."""
+        ended: Ending = None
+        try:
+            while True:
+                step = steps.send(ended)
+                ended = None
+                if isinstance(step, Copied):
+                    self.shadows.append(step)
+                elif isinstance(step, Doubled):
+                    self.hedges.append(step)
+                    ended = yield from self.leaves(step.first)
+                    self.hedges.remove(step)
+                elif self._passed_by(step):
+                    self.skipped.append(step)
+                    ended = LOSS
+                else:
+                    ended = yield step
+        except StopIteration as stop:
+            over: Ending = stop.value
+            return over
+
+    def first(self, steps: Walk) -> Leaf | None:
+        """Return where a walk begins."""
+        return next(_Order(self._passed_by).leaves(steps), None)
 
 
 def preferring(branches: Collection[str], otherwise: Draw = heaviest) -> Draw:

@@ -5,7 +5,7 @@ The verdict is that of ``decide``, which asks what live calls ask.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 
 from msgspec import Struct
 
@@ -14,8 +14,8 @@ from ..facts import WireFacts
 from .decide import Verdict, decide, preferring
 from .given import Posed
 from .plan import Plan
-from .preview import Outgoing, outgoing
-from .target import Share, Split, Target, likeliest
+from .preview import Outgoing, lost_at, outgoing
+from .target import Share, Split, likeliest
 from .tries import Try, tries
 from .why_not import PassedBy, cases_passed_by, routes_passed_by
 
@@ -51,35 +51,23 @@ def explain(
 
     Of a split it is the branch named among ``branches``, else the one that the request is bound to, else the heaviest.
     """
-    drawn: dict[int, Drawn] = {}
+    drawn: dict[str, Drawn] = {}
     draw = preferring(branches, likeliest)
 
     def noted(split: Split, facts: WireFacts) -> Share:
         share = draw(split, facts)
-        drawn.setdefault(id(split), Drawn("", split, share, share is split.bound(facts)))
+        # drawn once more where the first branch would lose something
+        first = drawn[split.place].split if split.place in drawn else split
+        drawn[split.place] = Drawn(split.place, first, share, share is split.bound(facts))
         return share
 
-    verdict = decide(plan, posed.wire, noted, failures)
-    places = {} if verdict.route is None else dict(_places(verdict.route.aim))
+    verdict = decide(plan, posed.wire, noted, failures, lost_at(posed))
     return Explanation(
         posed,
         verdict,
         routes_passed_by(plan, posed.wire, verdict),
         cases_passed_by(verdict, posed.wire),
-        tuple(Drawn(places[at], each.split, each.share, each.bound) for at, each in drawn.items()),
+        tuple(drawn.values()),
         () if verdict.route is None else tries(verdict.route.aim, posed.wire, draw),
         outgoing(verdict, posed, failures),
     )
-
-
-def _places(aim: object) -> Iterator[tuple[int, str]]:
-    """Yield the identity and the case of every split below ``aim``."""
-    if not isinstance(aim, Target):
-        return
-    for case in aim.cases:
-        if isinstance(case.goes, Split):
-            yield id(case.goes), case.place
-        for inner in case.aims:
-            yield from _places(inner)
-    for fallback in aim.fallbacks:
-        yield from _places(fallback.aim)

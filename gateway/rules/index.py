@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Literal, TypeAlias
 
+from ..globs import ANY_CHARACTER, ANY_TEXT, Glob
 from .condition import AllOf, AnyOf, Condition, Text
 from .match import Fact, find_fact
-from .pattern import ANY_CHARACTER, ANY_TEXT, Glob
 
 _Kind: TypeAlias = Literal["is", "begins", "ends"]
 _RANK: Final = {"model": 0, "path": 2, "format": 3}

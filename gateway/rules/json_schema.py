@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from .. import registry
+from ..accounts.options import AffinityRules, PoolRules
 from .json_match import match_schema, sticky_schema
 from .json_types import NOTES, Schema, Types
 from .named import NAME, PYTHON_NAME
@@ -61,6 +62,7 @@ def json_schema(*, part: bool = False) -> Schema:
         {
             "include": _include(),
             "stores": _named(types.of(StoreRules)),
+            "accounts": _named(_pool(types)),
             "upstreams": _named(_upstream(types, chain_or_name)),
             "chains": _named(chain),
             "targets": _named(types.define("target", target)),
@@ -90,7 +92,7 @@ def _include() -> Schema:
 
 
 def _chain_item(types: Types) -> Schema:
-    """Return the schema of a chain's item: a name, {name: options}, {chain: name}, or {use: class, with: options}."""
+    """Return the schema of a chain's item: a name, {name: options}, {chain: name}, {use: class, with: options, fail: how}."""
     bare: list[str] = []
     named: dict[str, Schema] = {"chain": {"type": "string", "description": "The name of another chain, for its items."}}
     for name in registry.names("middlewares"):
@@ -101,14 +103,24 @@ def _chain_item(types: Types) -> Schema:
             continue  # installed, but broken: the loader says why to whoever uses it
         schema = types.define(f"middleware-{name}", _options(types, options))
         optional = not any(field.required for field in msgspec.structs.fields(options))
+        optional = optional and not getattr(options, "needs_one_of", ())
         bare += [name] if optional else []
         said = (kind.__doc__ or "").partition("\n")[0]
         named[name] = {"anyOf": [schema, {"type": "null"}] if optional else [schema], "description": said}
     by_class = {
         "type": "object",
         "properties": {
-            "use": {"type": "string", "pattern": _PYTHON, "description": "A class of your own, package.module:Class."},
+            "use": {
+                "type": "string",
+                "anyOf": [{"pattern": _PYTHON}, {"enum": registry.installed("middlewares")}],
+                "description": "A class of your own, package.module:Class, or the name of one that is installed.",
+            },
             "with": {"type": ["object", "null"], "description": "Its options."},
+            "fail": {
+                "enum": ["closed", "open"],
+                "default": "closed",
+                "description": "What becomes of a call on which it fails: it fails too, or goes on without it.",
+            },
         },
         "additionalProperties": False,
     }
@@ -157,6 +169,13 @@ def _upstream(types: Types, chain: Schema) -> Schema:
         "allOf": cases,
     }
     return types.define("upstream", schema)
+
+
+def _pool(types: Types) -> Schema:
+    by = {"anyOf": [{"const": "session"}, sticky_schema()]}
+    affinity = types.define("affinity", types.table(AffinityRules, {"by": by}))
+    pool = types.table(PoolRules, {"affinity": {"anyOf": [affinity, {"type": "null"}]}})
+    return types.define("pool-of-accounts", pool)
 
 
 def _options(types: Types, options: type[Struct]) -> Schema:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, Union, get_args, g
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from ..units import Duration, Rate, Secret, Size
+from ..units import Budget, Duration, FilePath, Percent, Rate, Secret, Size
 from .docstrings import field_docs
 
 Schema: TypeAlias = "dict[str, Any]"
@@ -38,6 +38,21 @@ _UNITS: Final[dict[Any, Schema]] = {
         "type": "string",
         "pattern": "^[0-9]+(\\.[0-9]+)?[kM]?/(s|min|h|day)$",
         "description": "A rate such as 5/s, 60/min, 100k/h or 2M/day.",
+    },
+    Budget: {
+        "type": "string",
+        "pattern": "^[0-9]+(\\.[0-9]+)? *USD/(h|day|week|month)$",
+        "description": "An amount of money for a calendar hour, day, week or month, such as 20 USD/day.",
+    },
+    Percent: {
+        "type": "string",
+        "pattern": "^(?!0{1,2}(\\.0+)?%)(100(\\.0+)?|[0-9]{1,2}(\\.[0-9]+)?)%$",
+        "description": "A share above 0% and up to 100%, such as 5% or 0.5%.",
+    },
+    FilePath: {
+        "type": "string",
+        "minLength": 1,
+        "description": "The path of a file, relative to the rule file.",
     },
     Secret: {
         "type": "string",
@@ -94,11 +109,13 @@ class Types:
         """Return the schema of a mapping with the fields of ``kind``; those in ``special`` have a schema of their own."""
         fields = msgspec.structs.fields(kind)
         required = [field.encode_name for field in fields if field.required]
+        either: tuple[str, ...] = getattr(kind, "needs_one_of", ())
         return {
             "type": "object",
             "description": _words(inspect.cleandoc(kind.__doc__ or "")),
             "properties": self.properties(kind, special or {}),
             **({"required": required} if required else {}),
+            **({"anyOf": [{"required": [name]} for name in either]} if either else {}),
             "patternProperties": NOTES,
             "additionalProperties": False,
         }
@@ -162,6 +179,8 @@ def _default(field: msgspec.structs.FieldInfo) -> Any:
             ((size, name) for size, name in ((2**20, "MiB"), (2**10, "KiB")) if value % size == 0), (1, "B")
         )
         return f"{value // unit}{name}"
+    if isinstance(value, Percent | FilePath):
+        return str(value)
     if value is UNSET or value is msgspec.NODEFAULT or not isinstance(value, str | int | float) or value == "":
         return None
     return value

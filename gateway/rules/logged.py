@@ -25,6 +25,7 @@ class LoggedAttempt(Struct, frozen=True):
     upstream: str
     model: str
     error: ErrorKind | None = None
+    cause: str = ""
 
 
 class LoggedCall(Struct, frozen=True):
@@ -48,9 +49,13 @@ class LoggedCall(Struct, frozen=True):
     attempts: tuple[LoggedAttempt, ...] = ()
 
     def tries(self) -> list[LoggedAttempt]:
-        """Return the tries, the last attempt of each: a middleware may have sent one several times."""
+        """Return the tries, the last attempt of each: a middleware may have sent one several times.
+
+        Second calls beside late ones are none of them: when a call is late is nothing that rules decide."""
         found: list[LoggedAttempt] = []
         for each in self.attempts:
+            if each.cause == "hedge":
+                continue
             if found and (found[-1].upstream, found[-1].model) == (each.upstream, each.model):
                 found.pop()
             found.append(each)
@@ -126,7 +131,8 @@ def logged_decision(line: LoggedCall) -> Decided:
     tries = line.tries()
     if not tries:
         return Decided(line.route, (line.upstream,) if line.upstream else None, None, line.chain)
-    return Decided(line.route, tuple(each.upstream for each in tries), tuple(each.model for each in tries), line.chain)
+    chain = None if line.attempts[-1].cause == "hedge" else line.chain  # else it is that of the second call
+    return Decided(line.route, tuple(each.upstream for each in tries), tuple(each.model for each in tries), chain)
 
 
 def decide_again(plan: Plan, line: LoggedCall) -> Decided:

@@ -12,8 +12,8 @@ from typing import Any, Final, Literal, TypeAlias
 from msgspec import Struct
 
 from ..facts import WireFacts
+from ..globs import Test, any_of
 from .condition import Above, AllOf, AnyOf, Below, Condition, Equal, Exists, Has, Is, Not, Regex, Text
-from .pattern import Test, any_of
 from .regex import compile_regex
 
 Matcher: TypeAlias = "Callable[[WireFacts], bool]"

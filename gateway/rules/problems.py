@@ -62,6 +62,8 @@ CATALOGUE: Final[dict[str, str]] = {
     "E059": "media that nobody may be asked for",
     "E060": "a test in the file that fails",
     "E061": "a route for what its upstreams do not serve",
+    "E064": "a catalog of prices without the prices extra",
+    "E065": "a budget that nobody can keep",
     "W101": "defined and never used",
     "W102": "an upstream that is off",
     "W103": "no routes",

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get
 import msgspec
 from msgspec import Struct
 
-from ..units import Secret, decode_unit
+from ..units import FilePath, Secret, decode_unit
 from .assumed import Assumed, assume
 from .document import Entry, Items, Node, Scalar, Table, kind_of, plain
 from .problems import Problems, Spot, nearest
@@ -88,8 +88,9 @@ class Reader:
             self.problems.add("E011", node.spot, f"{where}: expected a mapping, got {kind_of(node)}")
             return None
         fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+        strange = False
         if beside is not None:
-            self._unknown(node, kind, where, [*fields, *beside])
+            strange = self._unknown(node, kind, where, [*fields, *beside])
         else:
             self._misspelt(node, [key for key, field in fields.items() if field.required], where)
         values: dict[str, Any] = {}
@@ -113,7 +114,10 @@ class Reader:
         try:
             return kind(**values)
         except (ValueError, TypeError) as fault:
-            self._at_field(node, str(fault), where)
+            message = str(fault)
+            # What is said to be missing may be there, under the name that nobody knows.
+            if not strange or _key_of(message) in node.entries:
+                self._at_field(node, message, where)
             return None
 
     def secret(
@@ -140,16 +144,20 @@ class Reader:
         """Note the keys of ``node`` that are no fields of ``kind``."""
         self._unknown(node, kind, where, [field.encode_name for field in msgspec.structs.fields(kind)])
 
-    def _unknown(self, node: Table, kind: type[Struct], where: str, known: list[str]) -> None:
+    def _unknown(self, node: Table, kind: type[Struct], where: str, known: list[str]) -> bool:
+        """Note the keys that are not ``known``; return whether there are any."""
+        strange = False
         later: frozenset[str] = getattr(kind, "later", frozenset())
         for key, entry in node.entries.items():
             if key in known or key.startswith("x-"):
                 continue
+            strange = True
             place = f" in {where}" if where else ""
             if key in later:
                 self.problems.add("E013", entry.spot, f'"{key}"{place} is not available in this version', "remove it")
             else:
                 self.problems.add("E012", entry.spot, f'unknown key "{key}"{place}', nearest(key, known))
+        return strange
 
     def _misspelt(self, node: Table, required: list[str], where: str) -> None:
         """Note keys that look like a missing one, where nobody knows which others there may be."""
@@ -204,6 +212,8 @@ class Reader:
         return value
 
     def _unit(self, spot: Spot, kind: type, value: Any) -> Any:
+        if kind is FilePath:
+            return FilePath(self.path(FilePath.parse(value), spot))
         if kind is not Secret:
             return decode_unit(kind, value)
         try:
@@ -229,10 +239,15 @@ class Reader:
 
     def _at_field(self, node: Table, message: str, where: str) -> None:
         """Note what a Struct said of itself, at the key that its message begins with, else at the mapping."""
-        entry = node.entries.get(re.split(r"[^\w-]", message, maxsplit=1)[0])
+        entry = node.entries.get(_key_of(message))
         spot = node.spot if entry is None else entry.value.spot
         code = "E050" if message.startswith("listen:") else "E011"
         self.problems.add(code, spot, f"{where}: {message}" if where else message)
+
+
+def _key_of(message: str) -> str:
+    """Return the key that a message about a mapping begins with, if it begins with one."""
+    return re.split(r"[^\w-]", message, maxsplit=1)[0]
 
 
 class _Wrong:

@@ -6,10 +6,10 @@ from difflib import get_close_matches
 from typing import Final
 
 from .. import registry
+from ..globs import ANY_TEXT, Glob
 from .condition import Above, AllOf, AnyOf, Below, Condition, Equal, Exists, Has, Is, Not, Regex, Text
 from .document import Items, Node, Scalar, Table, kind_of
 from .match import FACT_NAMES, PRINCIPAL_FACTS, Fact, find_fact
-from .pattern import ANY_TEXT, Glob
 from .problems import Problems, Spot, nearest
 from .regex import NoRe2, compile_regex
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import Final
 
-from .pattern import Test
+from ..globs import Test
 
 MAX_PATTERN: Final = 1000
 MAX_MEMORY: Final = 4 * 1024 * 1024

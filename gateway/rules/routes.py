@@ -21,6 +21,7 @@ from .problems import Problems, Spot
 from .read import Reader
 from .read_match import read_match
 from .schema import Defaults, RouteRules
+from .serving import serve as serve_target
 from .stores import Stores
 from .target import Aim, Leaf, Target
 from .targets import Targets
@@ -76,18 +77,21 @@ class Routes:
             return None
         leaves = list(aim.leaves())
         self._check_served(rules.name, match, conditions, leaves)
-        middlewares = _each_once([*chain.middlewares, *(each for leaf in leaves for each in leaf.upstream.middlewares)])
+        reached = [*leaves, *aim.shaded()]
+        middlewares = _each_once(
+            [*chain.middlewares, *(each for leaf in reached for each in leaf.upstream.middlewares)]
+        )
         outright = aim.upstream if isinstance(aim, Leaf) else None
         counted = chain.middlewares if outright is None else middlewares
-        ways = [_authenticators([*chain.middlewares, *leaf.upstream.middlewares]) for leaf in leaves]
+        ways = [_authenticators([*chain.middlewares, *leaf.upstream.middlewares]) for leaf in reached]
         patience = [leaf.upstream.timeouts.total for leaf in leaves]
-        chains = {leaf.upstream.name: chain.names + leaf.upstream.chain_names for leaf in leaves}
+        chains = {leaf.upstream.name: chain.names + leaf.upstream.chain_names for leaf in reached}
         if not rules.remember_reasoning:
-            for leaf in leaves:
+            for leaf in reached:
                 if leaf.upstream.memory is not None:
                     leaf.upstream.memory.silent.add(rules.name)
         if isinstance(aim, Target):
-            serve: Next = partial(aim.serve, chains=chains)
+            serve: Next = partial(serve_target, target=aim, chains=chains, waits=aim.waits)
         else:
             serve = aim.upstream.entry if aim.model is None else aim.serve
         return Route(

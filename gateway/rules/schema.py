@@ -12,12 +12,14 @@ from typing import Annotated, ClassVar, Final, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from ..accounts.options import PoolRules
 from ..emulation.options import Emulate
 from ..errors import ErrorKind
 from ..media.options import MediaRules
+from ..pricing.table import PriceSection, UpstreamPrices
 from ..transport.choose import TransportName
 from ..transport.options import TransportOptions
-from ..units import Duration, Secret, Size
+from ..units import Duration, Percent, Secret, Size
 from .listen import parse_listen
 
 VERSION: Final = 1
@@ -40,6 +42,7 @@ OUR_HEADERS: Final = (
     "headgate-cache",
     "headgate-tokens",
     "headgate-rounds",
+    "headgate-cost",
 )
 """Response headers of ours, which ``server.response_headers`` can switch off."""
 
@@ -259,6 +262,8 @@ class UpstreamRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Where the provider is, spelled as the vendor's own SDK spells it; left out: the adapter's default."""
     key: Secret | None = None
     """The provider's key, by reference. ``env:NAME?`` switches the upstream off while NAME is unset."""
+    accounts: str | None = None
+    """Instead of ``key``: the name of a pool of accounts, which ``rotate`` in the chain takes turns with."""
     credential: Literal["own", "pass-through"] = "own"
     """Whether the provider sees our key or the caller's."""
     chain: ChainRules | None = None
@@ -277,8 +282,8 @@ class UpstreamRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """What it signed, kept for callers of other formats."""
     emulate: Emulate = Emulate()
     """What the gateway stands in for, since the provider lacks it."""
-
-    later: ClassVar[frozenset[str]] = frozenset({"accounts", "prices"})
+    prices: UpstreamPrices = UpstreamPrices()
+    """What its models cost."""
 
 
 class ShareRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -314,6 +319,38 @@ class FailureRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """A target, an upstream, or ``upstream/model``. Each entry is tried at most once for a call."""
 
 
+class HedgeRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A second call beside one whose first content is late: whichever has content first is the answer, the other is ended."""
+
+    after: Duration
+    """How long what ``select`` chose may take until its first content; of a whole answer, until all of it is there."""
+    use: str
+    """A target, an upstream, or ``upstream/model``, also the same once more."""
+    max_extra: Percent = Percent(0.05)
+    """How many second calls there may be, as a share of this target's calls in the last ten minutes; one may be in any case."""
+
+    def __post_init__(self) -> None:
+        if self.after <= 0:
+            raise ValueError("after must be above zero")
+
+
+class ShadowRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Copies of some requests, whose answers nobody gets: they are read, told of in the log, and thrown away."""
+
+    use: str
+    """A target, an upstream, or ``upstream/model``."""
+    share: Percent = Percent(0.01)
+    """Of how many of this target's calls, drawn at random."""
+    timeout: Duration = Duration(300)
+    """How long a copy may take altogether."""
+    at_once: Annotated[int, Meta(ge=1)] = 10
+    """How many copies are under way at most; beyond them none is made."""
+
+    def __post_init__(self) -> None:
+        if self.timeout <= 0:
+            raise ValueError("timeout must be above zero")
+
+
 class TargetRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where requests go, in two questions: which branch applies, and what to do when it fails."""
 
@@ -321,8 +358,10 @@ class TargetRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Cases, the first that applies is taken."""
     on_failure: tuple[FailureRules, ...] = ()
     """Entries by kind of error; the first that names the error and was not tried yet is taken."""
-
-    later: ClassVar[frozenset[str]] = frozenset({"hedge", "shadow"})
+    hedge: HedgeRules | None = None
+    """A second call beside a late one."""
+    shadow: ShadowRules | None = None
+    """Copies that go elsewhere, and are not answered."""
 
 
 class GivenPrincipal(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -388,6 +427,10 @@ class ExpectRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """The middlewares, in order, the upstream's last."""
     loss: tuple[str, ...] | UnsetType = UNSET
     """Places of the request that do not reach the provider, in order."""
+    hedge: str | UnsetType | None = UNSET
+    """The upstream that is asked too when the first content is late; null: none is."""
+    shadow: str | UnsetType | None = UNSET
+    """The upstream that copies go to; null: there are none."""
 
 
 class TrialRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -442,6 +485,10 @@ class RuleFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where things are kept, by names of your own; ``default`` is a memory store unless it stands here."""
     media: MediaRules = MediaRules()
     """Images and files that a request gives by URL."""
+    accounts: dict[str, PoolRules] = {}
+    """Pools of several credentials of one provider, by names of your own."""
+    prices: PriceSection = PriceSection()
+    """What models cost, wherever they are asked for."""
     upstreams: dict[str, UpstreamRules] = {}
     """Providers, by names of your own."""
     chains: dict[str, list[ChainItem]] = {}
@@ -453,4 +500,4 @@ class RuleFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     tests: list[TrialRules] = []
     """Requests and what should be decided about them."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"accounts", "prices", "telemetry"})
+    later: ClassVar[frozenset[str]] = frozenset({"telemetry"})

@@ -1,33 +1,37 @@
-"""Targets: which upstream a request goes to, and where it goes when that fails.
+"""Targets: which upstream a request goes to, and where it goes when that fails. What is decided; ``serving`` does it.
 
-``attempts`` says it as a generator: it yields an upstream to try and is sent the kind of error that came. Live calls, in-file
-tests and ``explain`` all walk it, so that they cannot disagree.
+``attempts`` says it as a generator: it yields what to do next and is sent how that ended. Live calls, in-file tests and
+``explain`` all walk it, so that they cannot disagree.
 """
 
 from __future__ import annotations
 
-import asyncio
 import math
 import random
 from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
-from functools import partial
 from hashlib import blake2b
-from typing import Any, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from ..call import Call
 from ..doors import APART
-from ..errors import ErrorKind, GatewayError, NotFound
+from ..errors import ErrorKind
 from ..facts import WireFacts
 from ..relay.reply import Reply
+from ..targets.allowance import Allowance
+from ..targets.shadow import Shadows
 from .condition import Condition
 from .match import Matcher
 from .upstream import Upstream
 
 Draw: TypeAlias = Callable[["Split", WireFacts], "Share"]
 """Picks a branch of a split for a request."""
+LOSS: Final = "loss"
+"""How a try ends that was not made: the request would lose something there, and its route refuses that."""
+Ending: TypeAlias = ErrorKind | Literal["loss"] | None
+"""How a try ended; None: no case of what was tried applies to the request."""
 
 
 class Leaf(Struct, frozen=True, eq=False):
@@ -56,6 +60,19 @@ class Leaf(Struct, frozen=True, eq=False):
         """Yield itself."""
         yield self
 
+    def shaded(self) -> Iterator[Leaf]:
+        """Yield nothing: no copies are made here."""
+        return iter(())
+
+    def targets(self) -> Iterator[Target]:
+        """Yield nothing."""
+        return iter(())
+
+    @property
+    def waits(self) -> bool:
+        """Whether anything may still be tried elsewhere."""
+        return False
+
     def serve(self, call: Call) -> Awaitable[Reply]:
         """Send the call to the upstream, under the model's name there."""
         model, upstream = self.model, self.upstream
@@ -72,11 +89,13 @@ class Share(Struct, frozen=True, eq=False):
 
 
 class Split(Struct, frozen=True, eq=False):
-    """Branches that share the requests by weight. ``sticky`` reads the fact whose value binds a request to a branch."""
+    """Branches that share the requests by weight. ``sticky`` reads the fact whose value binds a request to a branch.
+    ``place`` is its case."""
 
     shares: tuple[Share, ...]
     fact: str | None = None
     sticky: Callable[[WireFacts], Any] | None = None
+    place: str = ""
 
     def bound(self, facts: WireFacts) -> Share | None:
         """Return the branch that a request is bound to; None when nothing is sticky, or the request lacks the fact."""
@@ -118,9 +137,28 @@ class Fallback(Struct, frozen=True, eq=False):
     aim: Aim
 
 
+class Hedge(Struct, frozen=True, eq=False):
+    """A second call beside one that has no content after ``after_s``, where ``allowance`` lets it."""
+
+    place: str
+    aim: Aim
+    after_s: float
+    allowance: Allowance
+
+
+class Shadow(Struct, frozen=True, eq=False):
+    """Copies of the ``share`` of the calls, which ``shadows`` makes."""
+
+    place: str
+    aim: Aim
+    share: float
+    shadows: Shadows
+
+
 class Target(Struct, frozen=True, eq=False):
-    """A named choice between upstreams. ``cases`` and ``fallbacks`` are those that are on; ``dormant`` the cases that
-    lead only to upstreams that are off. ``select`` and ``on_failure`` are all as the file has them, for pictures."""
+    """A named choice between upstreams. ``cases``, ``fallbacks``, ``hedge`` and ``shadow`` are those that are on; ``dormant``
+    the cases that lead only to upstreams that are off. ``select``, ``on_failure`` and ``beside`` are all as the file has them,
+    for pictures."""
 
     spelled: str
     cases: tuple[Case, ...]
@@ -128,6 +166,9 @@ class Target(Struct, frozen=True, eq=False):
     dormant: tuple[Case, ...] = ()
     select: tuple[Case, ...] = ()
     on_failure: tuple[Fallback, ...] = ()
+    hedge: Hedge | None = None
+    shadow: Shadow | None = None
+    beside: tuple[Hedge | Shadow, ...] = ()
     model: None = None
     upstream_name: str = ""
 
@@ -144,81 +185,123 @@ class Target(Struct, frozen=True, eq=False):
         """Whether it may be off another time."""
         return all(aim.optional for case in (*self.cases, *self.dormant) for aim in case.aims)
 
-    def leaves(self) -> Iterator[Leaf]:
-        """Yield every upstream it may lead to, as often as it does."""
+    def inner(self) -> Iterator[Aim]:
+        """Yield what answers may come from: the aims of cases, of the hedge and of fallbacks."""
         for case in self.cases:
-            for aim in case.aims:
-                yield from aim.leaves()
+            yield from case.aims
+        if self.hedge is not None:
+            yield self.hedge.aim
         for fallback in self.fallbacks:
-            yield from fallback.aim.leaves()
+            yield fallback.aim
 
-    async def serve(self, call: Call, chains: Mapping[str, tuple[str, ...]]) -> Reply:
-        """Send the call where the cases say; while nothing reached the caller, go on as ``on_failure`` says.
+    def leaves(self) -> Iterator[Leaf]:
+        """Yield every upstream whose answer a caller may get, as often as it may."""
+        for aim in self.inner():
+            yield from aim.leaves()
 
-        ``chains`` are the names of all middlewares around a try, by the upstream's name: the record says those of the last.
-        """
-        facts = call.wire
-        assert facts is not None, "a call without its wire facts cannot be aimed"
-        facts.principal = call.principal
-        decision, has_fallbacks = call.decision, bool(self.fallbacks) or any(self._inner_fallbacks())
-        steps = attempts(self, facts, at_random, decision.chosen)
-        leaf = await _asked(facts, partial(next, steps, None))
-        if leaf is None:
-            raise NotFound(f"no case of the target {self.spelled} applies to this request", param="model")
-        while True:
-            decision.upstream, decision.model = leaf.upstream.name, leaf.model or call.model
-            decision.chain = chains[leaf.upstream.name]
-            if leaf.upstream.needs_usage and not call.wants_usage:
-                call = call.replace(wants_usage=True)
-            try:
-                reply = await leaf.serve(call)
-                return await reply.opened() if has_fallbacks else reply
-            except GatewayError as error:
-                tries = decision.attempts
-                if tries and tries[-1].error is None:
-                    tries[-1].error = error.kind  # it failed inside its stream
-                if call.is_final or (call.deadline is not None and call.scope.loop.time() >= call.deadline):
-                    raise
-                leaf = await _asked(facts, partial(_send, steps, error.kind))
-                if leaf is None:
-                    raise
-                call = call.replace(cause="fallback")
-                call.ledger.request.clear()  # what the first upstream's format could not say, the next one's may
+    def shaded(self) -> Iterator[Leaf]:
+        """Yield every upstream that copies may go to."""
+        if self.shadow is not None:
+            yield from self.shadow.aim.leaves()
+            yield from self.shadow.aim.shaded()
+        for aim in self.inner():
+            yield from aim.shaded()
 
-    def _inner_fallbacks(self) -> Iterator[bool]:
-        for case in self.cases:
-            for aim in case.aims:
-                if isinstance(aim, Target):
-                    yield bool(aim.fallbacks) or any(aim._inner_fallbacks())
+    def targets(self) -> Iterator[Target]:
+        """Yield itself and every target that calls may pass."""
+        yield self
+        for aim in (*self.inner(), *(() if self.shadow is None else (self.shadow.aim,))):
+            yield from aim.targets()
+
+    @property
+    def waits(self) -> bool:
+        """Whether anything may still be tried elsewhere until an answer has content."""
+        return bool(self.fallbacks) or self.hedge is not None or any(aim.waits for aim in self.inner())
 
 
 Aim: TypeAlias = Leaf | Target
 
 
-def attempts(aim: Aim, facts: WireFacts, draw: Draw, chosen: list[str]) -> Generator[Leaf, ErrorKind, ErrorKind | None]:
-    """Yield the upstreams to try; send the kind of error that each attempt ended with.
+class Doubled(Struct, frozen=True, eq=False):
+    """A step: walk ``first``; if that is late, walk beside it what ``second`` returns, which tells its branches to a list."""
 
-    Ends when nothing is left to try, with the kind of the last error; without having yielded when no case applies.
-    ``chosen`` is told each branch as it is taken.
+    hedge: Hedge
+    first: Walk
+    second: Callable[[list[str]], Walk]
+
+
+class Copied(Struct, frozen=True, eq=False):
+    """A step: maybe make a copy, which is served by walking what ``walk`` returns, and go on at once."""
+
+    shadow: Shadow
+    walk: Callable[[list[str]], Walk]
+
+
+Step: TypeAlias = Leaf | Doubled | Copied
+Walk: TypeAlias = Generator[Step, Ending, Ending]
+"""Yields steps; is sent how each ended; returns how the last ended."""
+
+
+def attempts(aim: Aim, facts: WireFacts, draw: Draw, chosen: list[str]) -> Walk:
+    """Yield what to try; send how each step ended: the kind of its error, LOSS, or None where no case of it applied.
+
+    Ends when nothing is left to try. An upstream at which the request would lose what its route refuses to lose counts as one
+    that is not there: another branch of the split is taken, another case that applies, and where none is left the first
+    entry of ``on_failure``, whatever its kinds. ``chosen`` is told each branch as it is taken.
     """
     aim = fitting(aim, facts.format, facts.path)
     if isinstance(aim, Leaf):
         return (yield aim)
-    case = next((case for case in aim.cases if case.matches(facts)), None)
-    if case is None:
+    for first in aim.cases:
+        if first.matches(facts):
+            break
+    else:
         return None
-    inner = draw(case.goes, facts).aim if isinstance(case.goes, Split) else case.goes
-    chosen.append(f"{case.place} {inner.spelled}")
-    kind = yield from attempts(inner, facts, draw, chosen)
+    if (shadow := aim.shadow) is not None:
+        yield Copied(shadow, lambda told: _beside(shadow, facts, draw, told))
+    if (hedge := aim.hedge) is not None:
+        kind = yield Doubled(
+            hedge, _selected(aim, first, facts, draw, chosen), lambda told: _beside(hedge, facts, draw, told)
+        )
+    else:
+        kind = yield from _selected(aim, first, facts, draw, chosen)
     left = list(aim.fallbacks)
     while kind is not None:
-        fallback = next((each for each in left if kind in each.kinds), None)
+        fallback = next((each for each in left if kind == LOSS or kind in each.kinds), None)
         if fallback is None:
             break
         left.remove(fallback)
         chosen.append(f"{fallback.place} {fallback.aim.spelled} after {kind}")
-        kind = (yield from attempts(fallback.aim, facts, draw, chosen)) or kind
+        ended = yield from attempts(fallback.aim, facts, draw, chosen)
+        if ended is not None and ended != LOSS:
+            kind = ended
     return kind
+
+
+def _selected(target: Target, first: Case, facts: WireFacts, draw: Draw, chosen: list[str]) -> Walk:
+    """Yield what ``first`` says, the first case that applies; the others only where that would lose something."""
+    kind: Ending = None
+    for case in target.cases[target.cases.index(first) :]:
+        if case is not first and not case.matches(facts):
+            continue
+        goes = case.goes
+        while True:
+            taken = draw(goes, facts) if isinstance(goes, Split) else goes
+            aim = taken.aim if isinstance(taken, Share) else taken
+            chosen.append(f"{case.place} {aim.spelled}")
+            ended = yield from attempts(aim, facts, draw, chosen)
+            if ended != LOSS:
+                return kind if ended is None else ended
+            kind = LOSS
+            if not isinstance(goes, Split) or len(goes.shares) == 1:
+                break
+            goes = replace(goes, shares=tuple(each for each in goes.shares if each is not taken))
+    return kind
+
+
+def _beside(beside: Hedge | Shadow, facts: WireFacts, draw: Draw, chosen: list[str]) -> Walk:
+    chosen.append(f"{beside.place} {beside.aim.spelled}")
+    return (yield from attempts(beside.aim, facts, draw, chosen))
 
 
 def fitting(aim: Aim, format: str, path: str = "") -> Aim:
@@ -238,6 +321,13 @@ def _fitting(aim: Aim, format: str, path: str) -> Aim | None:
     fallbacks = tuple(
         replace(each, aim=inner) for each in aim.fallbacks if (inner := _fitting(each.aim, format, path)) is not None
     )
+    hedge, shadow = aim.hedge, aim.shadow
+    if hedge is not None:
+        inner = _fitting(hedge.aim, format, path)
+        hedge = None if inner is None else replace(hedge, aim=inner)
+    if shadow is not None:
+        inner = _fitting(shadow.aim, format, path)
+        shadow = None if inner is None else replace(shadow, aim=inner)
     cases: list[Case] = []
     for case in aim.cases:
         goes: Aim | Split | None
@@ -252,19 +342,18 @@ def _fitting(aim: Aim, format: str, path: str) -> Aim | None:
     listed = tuple(each for each in aim.on_failure if each.aim.off is not None)
     if not cases and fallbacks:
         cases, fallbacks = [Case(fallbacks[0].place, lambda facts: True, fallbacks[0].aim)], fallbacks[1:]
-    return replace(aim, cases=tuple(cases), fallbacks=fallbacks, on_failure=fallbacks + listed) if cases else None
-
-
-async def _asked(facts: WireFacts, step: Callable[[], Leaf | None]) -> Leaf | None:
-    """Take a step, off the event loop where the cases may have a long request counted."""
-    return await asyncio.to_thread(step) if facts.slow else step()
-
-
-def _send(steps: Generator[Leaf, ErrorKind, ErrorKind | None], kind: ErrorKind) -> Leaf | None:
-    try:
-        return steps.send(kind)
-    except StopIteration:
+    if not cases:
         return None
+    beside = tuple(each for each in (hedge, shadow) if each is not None)
+    return replace(
+        aim,
+        cases=tuple(cases),
+        fallbacks=fallbacks,
+        on_failure=fallbacks + listed,
+        hedge=hedge,
+        shadow=shadow,
+        beside=beside,
+    )
 
 
 def at_random(split: Split, facts: WireFacts) -> Share:

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from ..facts import WireFacts
+from ..targets.allowance import Allowance
+from ..targets.shadow import Shadows
 from .cel import narrowed, read_when
 from .condition import Condition
 from .coverage import all_covered
@@ -15,7 +19,7 @@ from .problems import Spot, nearest
 from .read import Reader
 from .read_match import read_match
 from .schema import CaseRules, FailureRules, ShareRules, TargetRules
-from .target import Aim, Case, Fallback, Leaf, Share, Split, Target
+from .target import Aim, Case, Fallback, Hedge, Leaf, Shadow, Share, Split, Target
 from .upstream import Upstream
 
 STICKY: Final = ("text", "number", "any")
@@ -91,8 +95,11 @@ class Targets:
             self._fallback(item, f"{where}.on_failure[{at}]", f"{name}.on_failure[{at}]")
             for at, item in enumerate(self._reader.items(node.get("on_failure"), f"{where}.on_failure"))
         ]
+        hedge, shadow = self._hedge(rules, node, name), self._shadow(rules, node, name)
         known = [case for case in cases if case is not None]
         if len(known) < len(cases) or any(each is None for each in fallbacks) or not known:
+            return None
+        if (rules.hedge is not None and hedge is None) or (rules.shadow is not None and shadow is None):
             return None
         self._judge(name, node, known)
         live = [lit for case in known if (lit := _lit(case)) is not None]
@@ -104,7 +111,32 @@ class Targets:
             tuple(case for case in known if _lit(case) is None),
             tuple(known),
             entries,
+            hedge if hedge is not None and hedge.aim.off is None else None,
+            shadow if shadow is not None and shadow.aim.off is None else None,
+            tuple(each for each in (hedge, shadow) if each is not None),
         )
+
+    def _hedge(self, rules: TargetRules, node: Table, name: str) -> Hedge | None:
+        said = rules.hedge
+        if said is None:
+            return None
+        aim = self._beside(node, name, "hedge", said.use)
+        return None if aim is None else Hedge(f"{name}.hedge", aim, float(said.after), Allowance(float(said.max_extra)))
+
+    def _shadow(self, rules: TargetRules, node: Table, name: str) -> Shadow | None:
+        said = rules.shadow
+        if said is None:
+            return None
+        aim = self._beside(node, name, "shadow", said.use)
+        if aim is None:
+            return None
+        shadows = Shadows(float(said.share), said.at_once, float(said.timeout))
+        return Shadow(f"{name}.shadow", aim, float(said.share), shadows)
+
+    def _beside(self, node: Table, name: str, key: str, use: str) -> Aim | None:
+        where, table = f"targets.{name}.{key}.use", node.get(key)
+        spot = table.entries["use"].value.spot if isinstance(table, Table) else node.spot
+        return self.aim(use, spot, where)
 
     def _judge(self, name: str, node: Table, cases: Sequence[Case]) -> None:
         """Note a case that is never reached, and requests that no case takes."""
@@ -171,7 +203,7 @@ class Targets:
         reading = self._sticky(sticky, case, where)
         if not known or len(known) < len(shares) or (sticky is not None and reading is None):
             return None
-        return Split(known, sticky, reading)
+        return Split(known, sticky, reading, where.removeprefix("targets."))
 
     def _sticky(self, name: str | None, case: Table, where: str) -> Callable[[WireFacts], Any] | None:
         if name is None:
@@ -201,4 +233,4 @@ def _lit(case: Case) -> Case | None:
     shares = tuple(share for share in case.goes.shares if share.aim.off is None)
     if not shares:
         return None
-    return Case(case.place, case.matches, Split(shares, case.goes.fact, case.goes.sticky), case.conditions, case.when)
+    return Case(case.place, case.matches, replace(case.goes, shares=shares), case.conditions, case.when)

@@ -14,11 +14,12 @@ from msgspec import UNSET, Struct, structs
 from ..codecs.base import UpstreamFacts
 from ..errors import DecodeError, GatewayError
 from ..registry import UnknownName
-from .decide import Verdict, decide, preferring
+from .decide import Beside, Verdict, decide, preferring
 from .document import Entry, Node, Table
 from .given import Posed, pose
 from .include import numbered
 from .plan import Plan
+from .preview import lost_at
 from .problems import Problems, Spot, nearest
 from .read import Reader
 from .schema import TrialRules
@@ -118,7 +119,7 @@ def _run(rules: TrialRules, node: Table, plan: Plan) -> Trial:
         return Trial(rules.name, _spot(node, "given"), None, fault=f"given: {fault}")
     given = rules.given
     branches = (given.branch,) if isinstance(given.branch, str) else given.branch
-    verdict = decide(plan, posed.wire, preferring(branches), given.failures)
+    verdict = decide(plan, posed.wire, preferring(branches), given.failures, lost_at(posed))
     differences = []
     for key, expected in structs.asdict(rules.expect).items():
         if expected is UNSET:
@@ -143,6 +144,11 @@ def _losses(verdict: Verdict, posed: Posed) -> tuple[str, ...]:
     return tuple(loss.path for loss in encoded.losses if loss.kind == "lost")
 
 
+def _beside(found: tuple[Beside, ...]) -> str | None:
+    """Return the upstream that is asked beside the first."""
+    return next((each.leaf.upstream.name for each in found if each.leaf is not None), None)
+
+
 _RESULTS: Final[dict[str, Callable[[Verdict, Posed], object]]] = {
     "route": lambda verdict, posed: None if verdict.route is None else verdict.route.name,
     "target": lambda verdict, posed: None if verdict.route is None else verdict.route.to,
@@ -150,6 +156,8 @@ _RESULTS: Final[dict[str, Callable[[Verdict, Posed], object]]] = {
     "model": lambda verdict, posed: verdict.model(posed.wire.model),
     "chain": lambda verdict, posed: verdict.chain,
     "loss": _losses,
+    "hedge": lambda verdict, posed: _beside(verdict.hedges),
+    "shadow": lambda verdict, posed: _beside(verdict.shadows),
 }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from ..accounts.pool import AccountPool
 from ..call import Call
 from ..chain import Adapter, Middleware, Next, Timeouts
 from ..doors import APART, PASSED
@@ -31,6 +32,7 @@ class Upstream(Struct, frozen=True, eq=False):
     so that it may be off another time. ``shared`` is what must be alike for a reload to keep the connections.
     ``secret_headers`` are the configured headers, in lower case, whose value is a secret. ``memory`` keeps what it signs, if
     anything does. ``ask`` returns the call that the adapter gets for one, where something is stood in for; None: the same.
+    ``accounts`` are those that calls go out with, None: none but its own key.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Upstream(Struct, frozen=True, eq=False):
     secret_headers: frozenset[str] = frozenset()
     memory: ReasoningMemory | None = None
     ask: Callable[[Call], Call] | None = None
+    accounts: AccountPool | None = None
 
     @property
     def transport(self) -> Transport | None:

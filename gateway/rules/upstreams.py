@@ -12,22 +12,26 @@ import msgspec
 from msgspec import Struct
 
 from .. import registry
+from ..accounts.pool import AccountPool
 from ..call import Call
 from ..chain import Adapter, AdapterContext, Next, Timeouts, compose
 from ..counting import ending
 from ..doors import PASSED
 from ..errors import Overloaded
 from ..media.options import FetchRules
+from ..metering import Metering
 from ..operations import operating, operations_of, passes
 from ..reasoning import memory as reasoning
 from ..relay.reply import Reply
 from ..transport.choose import CannotServe, open_transport
 from ..transport.options import TransportOptions
 from ..units import Duration, Secret
+from .accounts import Accounts, off_because
 from .chains import Chains
 from .document import Entry, Node, Scalar, Table
 from .named import BUILD_FAULTS, describe, find_class
 from .plan import Plan
+from .prices import PriceTables
 from .problems import Spot, looks_like_key
 from .read import Reader
 from .schema import Defaults, TimeoutRules, UpstreamRules
@@ -58,16 +62,20 @@ class Upstreams:
         reader: Reader,
         chains: Chains,
         stores: Stores,
+        accounts: Accounts,
         defaults: Defaults,
         previous: Plan | None,
         off: Collection[str] | None = None,
         fetch: FetchRules | None = None,
+        prices: PriceTables | None = None,
     ) -> None:
+        self._prices = prices
         self._fetch = fetch
         self._reader = reader
         self._problems = reader.problems
         self._chains = chains
         self._stores = stores
+        self._accounts = accounts
         self._defaults = defaults
         self._off = off
         self._able: dict[str, list[str]] = {}
@@ -89,9 +97,16 @@ class Upstreams:
             return None
         self._check(rules, node, where)
         check(rules.emulate, self._fetch, node, where, self._problems)
+        accounts = self._accounts.of(rules, node, where, chain.middlewares)
+        prices = None
+        if self._prices is not None:
+            prices = self._prices.of(rules, node, where)
+            self._prices.no_budgets(chain.middlewares, node, where)
         policy = self._stores.reasoning(rules.reasoning, node, where)
         try:
             credential = self._credential(rules, node, where)
+            if accounts is not None and (without := off_because(accounts)) is not None:
+                raise _Off(without)
             headers = self._headers(rules, node, where)
             off = None
         except _Off as why:
@@ -107,12 +122,13 @@ class Upstreams:
             _timeouts(self._defaults.timeout, rules.timeout),
             _unavailable(name, off or "it could not be built"),
             off=off,
-            optional=any(secret is not None and secret.optional for secret in optional),
+            optional=any(secret is not None and secret.optional for secret in optional) or _may_all_be_off(accounts),
             chain_names=chain.names,
             middlewares=chain.middlewares,
             models=rules.models,
             shared=(rules.base_url, rules.adapter, pool_options, rules.transport, self._stamps(pool_options)),
             secret_headers=frozenset(header.lower() for header, text in rules.headers.items() if _reference(text)),
+            accounts=accounts,
         )
         if off is not None:
             self._problems.add("W102", entry.spot, f"the upstream {name} is off: {off}", "routes to it do not match")
@@ -135,8 +151,12 @@ class Upstreams:
         for format in (*operations_of(adapter), *(each for each in PASSED if passes(adapter, each))):
             self._able.setdefault(format, []).append(name)
         memory = None if policy is None else reasoning.around(name, adapter, policy)
-        serve = compose(chain.middlewares, ending(adapter, memory or adapter, operating(name, adapter, self._able)))
+        end = ending(adapter, memory or adapter, operating(name, adapter, self._able))
+        metering = None if prices is None else Metering(name, prices, end)
+        serve = compose(chain.middlewares, end if metering is None else metering)
         serve, ask = around(rules.emulate, self._fetch, adapter, serve)
+        if metering is not None:
+            serve = metering.gate(serve)
         return msgspec.structs.replace(upstream, adapter=adapter, pool=pool, entry=serve, memory=memory, ask=ask)
 
     def _adapter(self, node: Table, where: str) -> type[Adapter] | None:
@@ -249,6 +269,10 @@ class Upstreams:
         except BUILD_FAULTS as fault:
             self._problems.add("E032", _spot(node, "adapter"), f"{where} cannot be built: {describe(fault)}")
             return None
+
+
+def _may_all_be_off(accounts: AccountPool | None) -> bool:
+    return accounts is not None and all(member.optional for member in accounts.all)
 
 
 def _spot(node: Table, key: str) -> Spot:

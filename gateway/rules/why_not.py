@@ -62,15 +62,24 @@ def cases_passed_by(verdict: Verdict, facts: WireFacts) -> tuple[PassedBy, ...]:
 def _cases(aim: Aim, facts: WireFacts, steps: frozenset[str]) -> Iterator[PassedBy]:
     if not isinstance(aim, Target):
         return
+    left = sum(_is_taken(case, steps) for case in aim.select)
     for case in aim.select:
-        taken = [inner for inner in case.aims if f"{case.place} {inner.spelled}" in steps]
-        if taken:
-            yield from _cases(taken[0], facts, steps)
-            break
+        if _is_taken(case, steps):
+            for inner in case.aims:
+                if f"{case.place} {inner.spelled}" in steps:
+                    yield from _cases(inner, facts, steps)
+            left -= 1
+            if not left:
+                break
+            continue  # what it leads to would lose something: a later one was taken
         yield PassedBy(case.place, _off(case), _unmet(case.conditions, case.when, case.matches, facts))
     for fallback in aim.on_failure:
         if any(step.startswith(f"{fallback.place} ") for step in steps):
             yield from _cases(fallback.aim, facts, steps)
+
+
+def _is_taken(case: Case, steps: frozenset[str]) -> bool:
+    return any(f"{case.place} {inner.spelled}" in steps for inner in case.aims)
 
 
 def _off(case: Case) -> str | None:

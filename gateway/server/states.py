@@ -15,6 +15,7 @@ from msgspec import Raw, Struct
 from ..call import Call
 from ..errors import AuthError, CallerError, GatewayError, TooLarge
 from ..facts import ANONYMOUS, Principal
+from ..redaction.sealing import sealed
 from ..responses import errors
 from ..responses.kept import Kept, Policy, conversation, dereferenced, keep, key_of, read, refers
 from ..responses.memory import Lane
@@ -37,13 +38,18 @@ class State(Struct, frozen=True):
     tenant: str
     items: tuple[Raw, ...]
     lane: Lane | None = None
+    call: Call | None = None
 
     def keep(self, response: bytes) -> None:
-        """Keep the answer."""
+        """Keep the answer. In a store that outlives the process it has placeholders for what was redacted in the call."""
+        items = self.items
         if self.lane is not None:
-            self.lane.keep(self.tenant, response, self.items)
-        if self.policy is not None:
-            keep(self.policy, self.tenant, response, self.items)
+            self.lane.keep(self.tenant, response, items)
+        if self.policy is None:
+            return
+        if self.call is not None and (sessions := self.call.aside.redactions) and self.policy.store.shared:
+            response, items = sealed(self.call.codec, response, items, sessions)
+        keep(self.policy, self.tenant, response, items)
 
 
 async def begin(call: Call, route: Route, plan: Plan, lane: Lane | None = None) -> tuple[Call, State | None]:
@@ -98,7 +104,7 @@ async def _begin(call: Call, route: Route, plan: Plan, lane: Lane | None) -> tup
             principal = await principal_of(route, call)
         except AuthError:
             return call, None  # the chain refuses this caller itself, and its log says so
-        return call, State(policy if keeps else None, principal.tenant, items, remembers)
+        return call, State(policy if keeps else None, principal.tenant, items, remembers, call)
     tenant = (await principal_of(route, call)).tenant
     if policy.state == "gateway":
         items = await dereferenced(policy.store, tenant, items)
@@ -111,7 +117,7 @@ async def _begin(call: Call, route: Route, plan: Plan, lane: Lane | None) -> tup
         if kept is None:
             raise errors.previous_not_found(previous, 404 if lane is None else 400)
         items = conversation(kept) + items
-    state = State(policy if keeps else None, tenant, items, remembers)
+    state = State(policy if keeps else None, tenant, items, remembers, call)
     return _written_out(call, items, plan), state if keeps or remembers is not None else None
 
 

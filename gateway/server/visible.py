@@ -10,6 +10,7 @@ from aiohttp import web
 
 from ..call import Call
 from ..errors import PermissionDenied
+from ..pricing.price import spelled
 from ..rules.plan import Plan
 from .gateway import Gateway
 from .intake import Arrived
@@ -45,6 +46,8 @@ class Visible:
                 headers["headgate-cache"] = decision.cache
             if decision.rounds and not call.peek.stream:  # a stream's headers are gone before anybody knows
                 headers["headgate-rounds"] = str(decision.rounds)
+            if decision.cost_usd is not None and not call.peek.stream:
+                headers["headgate-cost"] = spelled(decision.cost_usd)
             if call.ledger.request and call.show_loss and (lost := call.ledger.lost):
                 headers["headgate-loss"] = ", ".join(_header_safe(loss.path) for loss in lost)[:1000]
         for name in self.hidden:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, TypeAlias
 
 from .base import Key
 
@@ -13,10 +13,8 @@ ENTRY_BYTES: Final = 400
 """What an entry costs beside its key and its value (CPython 3.11: the tuples, their strings' heads, the place in the table)."""
 
 
-class _Entry(NamedTuple):
-    value: bytes
-    expires: float
-    size: int
+_Entry: TypeAlias = tuple[bytes, float, int]
+"""Value, when it expires, and what it takes. No NamedTuple: making one costs more than all the rest of ``put``."""
 
 
 class _Shelf:
@@ -31,11 +29,11 @@ class _Shelf:
     def take(self, key: Key) -> None:
         entry = self.entries.pop(key, None)
         if entry is not None:
-            self.size -= entry.size
+            self.size -= entry[2]
 
     def take_oldest(self) -> None:
         _, entry = self.entries.popitem(last=False)
-        self.size -= entry.size
+        self.size -= entry[2]
 
 
 class MemoryStore:
@@ -65,31 +63,33 @@ class MemoryStore:
 
     async def get(self, keys: Sequence[Key], /) -> list[bytes | None]:
         """Return what is kept under each key. Never suspends."""
-        shelf, now = self._shelf, self._clock()
-        found: list[bytes | None] = []
-        for key in keys:
-            entry = shelf.entries.get(key)
-            if entry is None:
-                found.append(None)
-            elif entry.expires <= now:
-                shelf.take(key)
-                found.append(None)
-            else:
-                shelf.entries.move_to_end(key)
-                found.append(entry.value)
-        return found
+        return [self.look(key) for key in keys]
+
+    def look(self, key: Key, /) -> bytes | None:
+        """Return what is kept under ``key``, for those who need not await."""
+        entry = self._shelf.entries.get(key)
+        if entry is None:
+            return None
+        if entry[1] <= self._clock():
+            self._shelf.take(key)
+            return None
+        self._shelf.entries.move_to_end(key)
+        return entry[0]
 
     def put(self, key: Key, value: bytes, ttl_s: float | None = None, /) -> None:
         """Keep ``value``; others go for it, the one used longest ago first."""
         shelf = self._shelf
-        shelf.take(key)
-        size = len(value) + key.size + ENTRY_BYTES
+        entries = shelf.entries
+        if key in entries:
+            shelf.take(key)
+        size = len(value) + len(key[0]) + len(key[1]) + len(key[2]) + ENTRY_BYTES
         if size > self.max_bytes:
             return
-        ttl_s = self.ttl_s if ttl_s is None else min(ttl_s, self.ttl_s)
-        shelf.entries[key] = _Entry(value, self._clock() + ttl_s, size)
+        if ttl_s is None or ttl_s > self.ttl_s:
+            ttl_s = self.ttl_s
+        entries[key] = (value, self._clock() + ttl_s, size)
         shelf.size += size
-        while shelf.size > self.max_bytes or len(shelf.entries) > self.max_entries:
+        while shelf.size > self.max_bytes or len(entries) > self.max_entries:
             shelf.take_oldest()
 
     def delete(self, key: Key, /) -> None:

@@ -28,6 +28,10 @@ class NotFetched(Exception):
     """A URL was not fetched; the words are for the caller, and say nothing of what stands behind the host."""
 
 
+class NotAllowed(NotFetched):
+    """It leads to a host that its rules do not allow."""
+
+
 class Fetched(Struct, frozen=True):
     """A file: ``media_type`` is what the server calls it, in lower case, without parameters."""
 
@@ -101,7 +105,7 @@ async def _fetch(url: str, bounds: Bounds) -> Fetched:
             target = URL(_without_fragment(urlsplit(url))) if is_fetchable(url, bounds) else None
             # Two parsers may read an odd address differently: the one that connects is asked too.
             if target is None or not bounds.allows(target.scheme, target.host or "", target.explicit_port):
-                raise NotFetched("it leads to a host that media.fetch.hosts does not allow")
+                raise NotAllowed("it leads to a host that media.fetch.hosts does not allow")
             async with session.get(target, allow_redirects=False) as response:
                 if response.status not in _REDIRECTS:
                     return await _read(response, bounds)

@@ -45,7 +45,7 @@ routes:
   - {name: big, match: {request.tokens: {gt: 1000}, request.stream: true}, to: sim}
   - {name: keyed, match: {header.authorization: {prefix: Basic}, query.key: {exists: false}}, to: sim}
   - {name: mine, match: {header.x-mine: "1"}, to: passing}
-  - {name: strict, match: {header.x-strict: "1"}, chain: base, to: smart, loss: refuse}
+  - {name: strict, match: {header.x-strict: "1"}, chain: base, to: gpt, loss: refuse}
   - {name: renamed, match: {model: short}, to: gpt/long}
   - {name: other, match: {model: "other-*"}, when: '"x-a" in header', to: sim}
   - {name: rest, match: {format: [openai.*, anthropic.messages], model: {not: nobody}}, chain: base, to: smart}

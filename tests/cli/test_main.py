@@ -115,6 +115,7 @@ def test_routes_for_programs(here, capsys):
         "to": "paid/x",
         "upstream": "paid",
         "model": "x",
+        "beside": [],
         "loss": "report",
         "timeout_s": 1800,
         "off": "HEADGATE_NOT_SET is not set",

@@ -15,7 +15,7 @@ import pytest
 from ..fakes.gateway import CALLER_KEY
 from ..fakes.provider import FakeProvider
 from ..fakes.script import Use, script
-from ..server.house import House, serving, until
+from ..server.house import House, begin, serving, until
 
 RULES = """
 upstreams:
@@ -103,8 +103,48 @@ async def test_the_second_time(provider: FakeProvider, clients: Clients, caller:
 @pytest.mark.parametrize("caller", ["openai", "anthropic"])
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 async def test_many_at_once(provider: FakeProvider, clients: Clients, caller: str, stream: bool) -> None:
+    number = 100 if caller == "openai" else 10
     provider.answer(script("Hello there, you.", Use("look", '{"at": "home"}'), wait_s=0.2, pause_s=0.01))
-    answers = await asyncio.gather(*(ask(clients, caller, MODELS[0], stream) for _ in range(20)))
+    answers = await asyncio.gather(*(ask(clients, caller, MODELS[0], stream) for _ in range(number)))
     assert len({answer[:2] for answer in answers}) == 1
-    assert sorted(answer[2] for answer in answers) == ["hit"] * 19 + ["miss"]
+    assert sorted(answer[2] for answer in answers) == ["hit"] * (number - 1) + ["miss"]
     assert len(provider.requests) == 1
+
+
+@pytest.mark.parametrize(("caller", "stream"), [("openai", False), ("anthropic", True)])
+async def test_callers_that_leave(provider: FakeProvider, clients: Clients, caller: str, stream: bool) -> None:
+    """The first two leave before anything came: it is asked for once more, and the rest have their answer."""
+    answer = script("Hello there, you.", Use("look", '{"at": "home"}'), wait_s=1.0)
+    provider.answer(script("x", stall_before=True), answer)
+    tasks = []
+    for _ in range(5):
+        tasks.append(begin(ask(clients, caller, MODELS[0], stream)))
+        await (await provider.received(1)).answering.wait()
+    await asyncio.sleep(0.1)
+    for task in tasks[:2]:
+        task.cancel()
+        await asyncio.wait([task])
+        await until(lambda: len(provider.requests) == 2)
+    assert provider.requests[0].outcome == "aborted"
+    answers = await asyncio.gather(*tasks[2:])
+    assert {answer[:2] for answer in answers} == {("Hello there, you.", answers[0][1])}
+    assert {answer[2] for answer in answers} == {"hit"}
+    assert len(provider.requests) == 2
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_all_leave(provider: FakeProvider, clients: Clients, stream: bool) -> None:
+    provider.answer(script("x", stall_before=True), script("x", stall_before=True))
+    tasks = [begin(ask(clients, "openai", MODELS[0], stream)) for _ in range(3)]
+    await (await provider.received(1)).answering.wait()
+    await asyncio.sleep(0.1)
+    for number in range(2):
+        await (await provider.received(number + 1)).answering.wait()
+        tasks[number].cancel()
+        await asyncio.wait([tasks[number]])
+    await until(lambda: len(provider.requests) == 2)
+    await asyncio.sleep(0.1)
+    tasks[2].cancel()
+    async with asyncio.timeout(2):
+        await provider.requests[1].over.wait()
+    assert [request.outcome for request in provider.requests] == ["aborted"] * 2

@@ -83,3 +83,44 @@ async def by_responses(base: str, model: str, stream: bool) -> tuple[str, Any]:
             response = await client.responses.create(model=model, input=ASK, tools=tools)
     (call,) = [item for item in response.output if item.type == "function_call"]
     return response.output_text, json.loads(call.arguments)
+
+
+KEPT = """
+stores: {{disk: {{kind: {kind}}}}}
+defaults: {{responses: {{store: disk}}}}
+"""
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("kind", ["memory", "sqlite, path: kept.db"], ids=["memory", "sqlite"])
+async def test_conversations_that_are_kept(tmp_path: Path, provider: FakeProvider, kind: str, stream: bool) -> None:
+    provider.answer(script("Hello <EMAIL_1>."), script("You are <EMAIL_1>, and <EMAIL_2> too."))
+    text = KEPT.format(kind=kind) + RULES.format(base=provider.base)
+    async with serving(tmp_path, text) as house:
+        base = f"http://127.0.0.1:{house.port}/v1"
+        async with openai.AsyncOpenAI(base_url=base, api_key="none", max_retries=0) as client:
+
+            async def ask(**asked: Any) -> Any:
+                if not stream:
+                    return await client.responses.create(model="claude-fake-4-5", **asked)
+                async with client.responses.stream(model="claude-fake-4-5", **asked) as answer:
+                    return await answer.get_final_response()
+
+            parts = [{"type": "input_text", "text": "I am ann@corp.example, AKIAIOSFO"}]
+            parts.append({"type": "input_text", "text": "DNN7EXAMPLE"})
+            first = await ask(input=[{"role": "user", "content": parts}])
+            assert first.output_text == "Hello ann@corp.example."
+            sent = provider.last.json["messages"]
+            second = await ask(input="And bob@corp.example?", previous_response_id=first.id)
+            assert provider.last.json["messages"][: len(sent)] == sent  # the prompt cache of the provider hits
+            kept = await client.responses.retrieve(first.id)
+    if kind == "memory":
+        assert kept.output_text == first.output_text
+        assert second.output_text == "You are ann@corp.example, and bob@corp.example too."
+        return
+    # On a disk there is what the provider saw; nobody knows any more what the placeholders of earlier turns stood for.
+    assert kept.output_text == "Hello <EMAIL_1>."
+    assert second.output_text == "You are <EMAIL_1>, and bob@corp.example too."
+    data = b"".join(path.read_bytes() for path in tmp_path.glob("kept.db*"))
+    assert b"<EMAIL_1>" in data
+    assert b"corp.example" not in data and b"AKIAIOSFO" not in data and b"DNN7EXAMPLE" not in data

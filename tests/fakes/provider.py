@@ -51,6 +51,11 @@ class Received:
     """Set once everything was written that is written before a stall, a pause or the end."""
 
     @property
+    def presented(self) -> str:
+        """The key that it came with."""
+        return self.headers.get("x-api-key") or self.headers.get("Authorization", "").removeprefix("Bearer ")
+
+    @property
     def body(self) -> bytes:
         """The bytes of the response body as far as they were sent."""
         return b"".join(self.sent)
@@ -64,6 +69,8 @@ class FakeProvider:
 
     def __init__(self) -> None:
         self.key = KEY
+        self.accounts: dict[str, Script | None] = {}
+        """Other keys that are taken, by chat and messages, each with what it always answers; None: as with any."""
         self.extra: frozenset[str] = frozenset()
         self.reasoning_field = False
         self.echo = False
@@ -158,7 +165,7 @@ class FakeProvider:
             presented = request.headers.get("Authorization", "")
             if not presented:
                 raise openai_api.Refusal("You didn't provide an API key.", status=401)
-            if presented != f"Bearer {self.key}":
+            if presented != f"Bearer {self.key}" and received.presented not in self.accounts:
                 raise openai_api.Refusal("Incorrect API key provided.", None, "invalid_api_key", 401)
             openai_api.validate(received.json, extra=self.extra, reasoning_field=self.reasoning_field)
             if self.models is not None and received.json["model"] not in self.models:
@@ -191,7 +198,7 @@ class FakeProvider:
             presented = request.headers.get("x-api-key", bearer)
             if not presented:
                 raise anthropic_checks.Refusal("x-api-key header is required", 401, "authentication_error")
-            if presented != self.key:
+            if presented != self.key and received.presented not in self.accounts:
                 raise anthropic_checks.Refusal("invalid x-api-key", 401, "authentication_error")
             lower = {name.lower(): value for name, value in request.headers.items()}
             anthropic_checks.validate(received.json, lower, self.issued, extra=self.extra)
@@ -312,6 +319,8 @@ class FakeProvider:
         return received
 
     def _next(self, received: Received) -> Script:
+        if (standing := self.accounts.get(received.presented)) is not None:
+            return standing
         if self._queue:
             return self._queue.popleft()
         if self.echo:

@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 from headgate.gateway import registry, rules
+from headgate.gateway.caching.flight import Flight
 from headgate.gateway.call import Attempt, Call
+from headgate.gateway.codecs.base import AnswerContext
 from headgate.gateway.errors import Cancelled, GatewayError, upstream_error
 from headgate.gateway.facts import Principal
 from headgate.gateway.ir.event import Chunk, PartDelta
+from headgate.gateway.ir.fold import fold
 from headgate.gateway.relay.reply import Reply
 from headgate.gateway.relay.source import Listed, Sink
 from headgate.gateway.stores.memory import MemoryStore
@@ -138,7 +141,11 @@ async def test_the_same_again(call_of: Make) -> None:
     (chunk,) = await reply.collect()
     assert (chunk.raw, chunk.wire) == (whole(), CODEC.whole)
     assert (first.decision.cache, second.decision.cache) == ("miss", "hit")
-    assert (len(upstream.calls), second.decision.attempts, dict(reply.headers)) == (1, [], {})
+    assert (len(upstream.calls), second.decision.attempts, dict(reply.headers)) == (1, [], {"age": "0"})
+    assert [(step.middleware, step.what) for step in second.decision.steps] == [("cache", "hit")]
+    assert first.decision.steps == []
+    later = asking(call_of).replace(began_unix=first.began_unix + 12)
+    assert (await cache(later, upstream)).headers == {"age": "12"}
 
 
 PRINCIPAL = Principal("k", "team", "tenant")
@@ -148,6 +155,7 @@ DIFFERENT: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "an unknown member": ({}, {"body": {"frobnicate": 1}}),
     "the user": ({"body": {"user": "a"}}, {"body": {"user": "b"}}),
     "a beta": ({}, {"headers": {"anthropic-beta": "x"}}),
+    "a header that providers may read": ({}, {"headers": {"openai-something-new": "x"}}),
     "the organization": ({}, {"headers": {"openai-organization": "x"}}),
     "strangers' keys": ({"headers": {"authorization": "Bearer a"}}, {"headers": {"authorization": "Bearer b"}}),
     "the tenant": ({"principal": PRINCIPAL}, {"principal": Principal("k", "team", "other")}),
@@ -156,6 +164,7 @@ ALIKE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "zero": ({}, {"body": {"temperature": None}}),
     "no stream, said": ({}, {"body": {"stream": False}}),
     "another header": ({}, {"headers": {"x-other": "1", "user-agent": "y"}}),
+    "what only browsers need": ({}, {"headers": {"anthropic-dangerous-direct-browser-access": "true"}}),
     "another key of the tenant": ({"principal": PRINCIPAL}, {"principal": Principal("l", "other", "tenant")}),
 }
 
@@ -227,16 +236,42 @@ async def test_the_temperature_of_formats_that_keep_it_elsewhere(call_of: Make) 
         ({"headgate-cache": "bypass"}, "bypass", 2, "one"),
         ({"cache-control": "no-cache"}, "miss", 2, "two"),
         ({"headgate-cache": "refresh"}, "miss", 2, "two"),
-        ({"cache-control": "max-age=5"}, "hit", 1, "one"),
+        ({"cache-control": "max-age=60"}, "hit", 1, "one"),
+        ({"cache-control": "max-age=59"}, "miss", 2, "two"),
+        ({"cache-control": "public, max-age=nonsense"}, "hit", 1, "one"),
+        ({"cache-control": "max-age=0"}, "miss", 2, "two"),
+        ({"headgate-cache": "Max-Age=3"}, "miss", 2, "two"),
+        ({"cache-control": "x-no-store, no-cacheable"}, "hit", 1, "one"),
+        ({"headgate-cache": "only"}, "hit", 1, "one"),
     ],
 )
 async def test_what_a_caller_may_ask(call_of: Make, headers: dict[str, str], said: str, calls: int, kept: str) -> None:
     cache, upstream = cache_of(), Upstream(whole("one"), whole("two"))
     await heard(cache, asking(call_of), upstream)
     call = asking(call_of, headers=headers)
+    call.began_unix += 60
     await heard(cache, call, upstream)
     assert (call.decision.cache, len(upstream.calls)) == (said, calls)
     assert text_of(await heard(cache, asking(call_of), upstream)) == kept
+
+
+@pytest.mark.parametrize("headers", [{"cache-control": "only-if-cached"}, {"headgate-cache": "only"}])
+async def test_who_wants_a_kept_answer_or_none(call_of: Make, headers: dict[str, str]) -> None:
+    cache, upstream = cache_of(), Upstream()
+    with pytest.raises(GatewayError) as caught:
+        await heard(cache, asking(call_of, headers=headers), upstream)
+    assert (caught.value.status, upstream.calls) == (504, [])
+
+
+async def test_only_answers_with_status_200(call_of: Make) -> None:
+    async def partial(call: Call) -> Reply:
+        upstream.calls.append(call)
+        return Reply.whole(Chunk(None, whole(), CODEC.whole, CODEC.decode_response), call.scope, 203)
+
+    cache, upstream = cache_of(), Upstream()
+    for _ in range(2):
+        assert (await cache(asking(call_of), partial)).status == 203
+    assert len(upstream.calls) == 2
 
 
 @pytest.mark.parametrize("reason", ["stop", "length", "content_filter", "unheard_of"])
@@ -306,6 +341,40 @@ async def test_a_whole_answer_told_as_a_stream_and_the_other_way(call_of: Make) 
     assert text_of(await heard(cache, asking(call_of), upstream)) == "asked"
 
 
+USAGE = {"stream": True, "stream_options": {"include_usage": True}}
+HOW: dict[str, dict[str, Any]] = {"whole": {}, "stream": {"stream": True}, "stream with usage": USAGE}
+
+
+def answer_to(how: str) -> bytes | list[Chunk]:
+    if how == "whole":
+        return whole("ab")
+    pieces = frames("a", "b")
+    if how == "stream with usage":
+        told = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+        frame = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [], "usage": told}
+        pieces.insert(-1, b"data: %b\n\n" % json.dumps(frame).encode())
+    return chunks_of(pieces)
+
+
+@pytest.mark.parametrize("first", HOW)
+@pytest.mark.parametrize("second", HOW)
+async def test_however_it_was_asked_for_first(call_of: Make, first: str, second: str) -> None:
+    """What does not tell the usage that is asked for is asked anew; what tells more than that is told without it."""
+    cache, upstream = cache_of(), Upstream(answer_to(first), answer_to(second))
+    await heard(cache, asking(call_of, HOW[first]), upstream)
+    call = asking(call_of, HOW[second])
+    chunks = await heard(cache, call, upstream)
+    assert text_of(chunks) == "ab"
+    assert len(upstream.calls) == (2 if first == "stream" and second != "stream" else 1)
+    encoder = CODEC.stream_encoder(AnswerContext(stream_usage=second == "stream with usage"))
+    spelled = b"".join(map(encoder.encode, chunks)) + encoder.close(None)
+    if second == "whole":
+        assert any(chunk.usage is not None for chunk in chunks)
+    else:
+        assert (b'"prompt_tokens":' in spelled) == (second == "stream with usage")
+        assert spelled.count(b"[DONE]") == 1
+
+
 async def test_an_answer_that_was_changed_on_its_way(call_of: Make) -> None:
     changed = [Chunk(chunk.events) for chunk in chunks_of(frames("a", "b"))]
     cache, upstream = cache_of(), Upstream(changed)
@@ -334,6 +403,32 @@ async def test_across_formats(call_of: Make) -> None:
     extra = {"frobnicate": 1}  # a member that each format has for itself
     await heard(cache, asking(call_of, extra), upstream)
     assert cache._keys.of(asking(call_of, extra)) != cache._keys.of(asking(call_of, extra).replace(codec=MESSAGES))
+
+
+FORMATS = ["openai.chat", "openai.responses", "anthropic.messages", "gemini", "ollama.chat"]
+
+
+@pytest.mark.parametrize("caller", FORMATS)
+@pytest.mark.parametrize("kept", ["whole", "stream with usage"])
+async def test_a_kept_answer_reads_as_a_live_one_in_every_format(call_of: Make, caller: str, kept: str) -> None:
+    answer, codec = answer_to(kept), registry.codec(caller)
+    live = [Chunk(CODEC.decode_response(answer), answer, CODEC.whole)] if isinstance(answer, bytes) else answer
+    cache, upstream = cache_of(across_formats=True), Upstream(answer)
+    await heard(cache, asking(call_of, HOW[kept]), upstream)
+    spelled: list[list[Any]] = []
+    context = AnswerContext("req", 7, "m", True)
+    call = asking(call_of, HOW[kept])
+    call = call.with_request(call.request).replace(codec=codec)
+    for chunks in (live, await heard(cache, call, upstream)):
+        encoder = codec.stream_encoder(context)
+        streamed = b"".join(map(encoder.encode, chunks)) + encoder.close(None)
+        whole_body = codec.encode_response([event for chunk in chunks for event in chunk.events], context).body
+        decoder = codec.stream_decoder()
+        read = [chunk for chunk in (decoder.feed(streamed), decoder.close()) if chunk is not None]
+        assert decoder.error is None
+        spelled.append([fold([event for chunk in read for event in chunk.events]), whole_body])
+    assert spelled[0] == spelled[1]
+    assert (call.decision.cache, len(upstream.calls)) == ("hit", 1)
 
 
 async def test_what_cannot_be_read_goes_by(call_of: Make) -> None:
@@ -381,6 +476,7 @@ async def test_a_hundred_at_once(call_of: Make, stream: bool) -> None:
     assert len({b"".join(chunk.raw or b"" for chunk in answer) for answer in answers}) == 1
     assert (len(answers), len(upstream.calls), len(cache._flights)) == (100, 1, 0)
     assert sorted(call.decision.cache for call in calls) == ["hit"] * 99 + ["miss"]
+    assert [step.what for call in calls for step in call.decision.steps] == ["joined"] * 99
 
 
 async def test_who_comes_late_hears_all_and_who_leaves_cuts_nobody(call_of: Make) -> None:
@@ -442,20 +538,96 @@ async def test_with_the_last_one_it_ends(call_of: Make) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-async def test_the_first_leaves_before_anything_came(call_of: Make, stream: bool) -> None:
+@pytest.mark.parametrize("how", ["cancelled", "closed"])
+async def test_the_first_leaves_before_anything_came(call_of: Make, stream: bool, how: str) -> None:
+    """It is asked for once more, and then whoever leaves."""
     answer: Any = chunks_of(frames("a")) if stream else whole("a")
     upstream = Upstream(answer, answer)
     cache, upstream.gate = cache_of(), asyncio.Event()
-    first = begin(heard(cache, asking(call_of, {"stream": stream}), upstream))
+    calls = [asking(call_of, {"stream": stream}) for _ in range(7)]
+    tasks = [begin(heard(cache, calls[0], upstream))]
     await asyncio.sleep(0)
-    others = [begin(heard(cache, asking(call_of, {"stream": stream}), upstream)) for _ in range(5)]
+    tasks += [begin(heard(cache, call, upstream)) for call in calls[1:]]
+    await asyncio.sleep(0)
+    for number in range(3):
+        if how == "closed" and number:
+            calls[number].scope.close()
+        tasks[number].cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await tasks[number]
+        calls[number].scope.close()
+        await until(lambda: len(upstream.calls) == 2)
+    upstream.gate.set()
+    assert {text_of(answer) for answer in await asyncio.gather(*tasks[3:])} == {"a"}
+    assert sorted(call.decision.cache for call in calls[3:]) == ["hit"] * 4
+    assert [step.what for step in calls[6].decision.steps] == ["joined"]
+    assert (len(upstream.calls), cache._flights, cache._room) == (2, {}, cache.options.max_size)
+    assert all(not call.scope.items and not call.scope.watched and not call.scope.tasks for call in calls)
+    later = asking(call_of, {"stream": stream})
+    assert (text_of(await heard(cache, later, upstream)), later.decision.cache) == ("a", "hit")
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_nobody_waits_any_more_for_what_was_asked_anew(call_of: Make, stream: bool) -> None:
+    upstream = Upstream(b"", b"")
+    cache, upstream.gate = cache_of(), asyncio.Event()
+    calls = [asking(call_of, {"stream": stream}) for _ in range(2)]
+    first = begin(heard(cache, calls[0], upstream))
+    await asyncio.sleep(0)
+    second = begin(heard(cache, calls[1], upstream))
     await asyncio.sleep(0)
     first.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await first
+    await until(lambda: len(upstream.calls) == 2)
+    (flight,) = cache._flights.values()
+    assert isinstance(flight, Flight)
+    (task,) = flight.scope.tasks
+    second.cancel()
+    await asyncio.wait([first, second, task], timeout=2)
+    assert (task.cancelled(), cache._flights) == (True, {})
+
+
+async def test_the_time_of_the_first_is_not_that_of_the_others(call_of: Make) -> None:
+    upstream = Upstream(upstream_error("timeout.total", "x"), whole("a"))
+    cache, upstream.gate = cache_of(), asyncio.Event()
+    tasks = [begin(heard(cache, asking(call_of), upstream)) for _ in range(3)]
+    await asyncio.sleep(0)
     upstream.gate.set()
-    assert {text_of(answer) for answer in await asyncio.gather(*others)} == {"a"}
-    assert len(upstream.calls) == 2
+    failed, *others = await asyncio.gather(*tasks, return_exceptions=True)
+    assert getattr(failed, "kind", "") == "timeout.total"
+    assert [text_of(answer) for answer in others if isinstance(answer, list)] == ["a", "a"]
+
+
+async def test_who_waits_keeps_its_own_time(call_of: Make) -> None:
+    upstream = Upstream(whole("a"))
+    cache, upstream.gate = cache_of(), asyncio.Event()
+    first = begin(heard(cache, asking(call_of), upstream))
+    await asyncio.sleep(0)
+    hasty = asking(call_of)
+    with pytest.raises(GatewayError) as caught:
+        await heard(cache, hasty.replace(deadline=hasty.scope.loop.time() - 1), upstream)
+    assert caught.value.kind == "timeout.total"
+    upstream.gate.set()
+    assert text_of(await first) == "a"
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_a_fault_of_the_chain_is_everybodys_at_once(call_of: Make, stream: bool) -> None:
+    asked: list[Call] = []
+    gate = asyncio.Event()
+
+    async def faulty(call: Call) -> Reply:
+        asked.append(call)
+        await gate.wait()
+        raise ValueError("oops")
+
+    cache = cache_of()
+    tasks = [begin(cache(asking(call_of, {"stream": stream}), faulty)) for _ in range(4)]
+    await asyncio.sleep(0)
+    gate.set()
+    first, *others = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(first, ValueError)
+    assert [repr(other) for other in others] == ["HouseError(internal, 500, 'an internal error')"] * 3
+    assert len(asked) == 1
 
 
 async def test_a_failure_is_everybodys(call_of: Make) -> None:
@@ -483,26 +655,31 @@ async def test_a_failure_within_the_stream(call_of: Make) -> None:
     ] * 3
 
 
+class Ear:
+    """Hears an answer, as long as it is let."""
+
+    def __init__(self) -> None:
+        self.chunks: list[Chunk] = []
+        self.ends: list[GatewayError | None] = []
+
+    def push(self, chunk: Chunk, /) -> None:
+        self.chunks.append(chunk)
+
+    def end(self, error: GatewayError | None, /) -> None:
+        self.ends.append(error)
+
+
 async def test_slow_readers(call_of: Make) -> None:
-    """Below the bound the provider waits if all are slow, above it for the slowest; what all heard is forgotten then."""
+    """They hold nobody back: the provider waits if all are slow, and who falls behind by more than the bound is let go."""
     told, tap = chunks_of(frames(*"abcdefgh")), Tap()
-    cache, upstream = cache_of(max_answer=Size(1000)), Upstream(tap, whole())
-    replies = [await cache(asking(call_of, {"stream": True}), upstream) for _ in range(2)]
-    (flight,) = cache._flights.values()
-
-    class Ear:
-        def __init__(self) -> None:
-            self.chunks: list[Chunk] = []
-
-        def push(self, chunk: Chunk, /) -> None:
-            self.chunks.append(chunk)
-
-        def end(self, error: GatewayError | None, /) -> None:
-            assert error is None
-
-    ears = [Ear(), Ear()]
-    for reply, ear in zip(replies, ears, strict=True):
-        reply.connect(ear)
+    size = sum(chunk.size for chunk in told[:4])
+    cache, upstream = cache_of(max_answer=Size(size)), Upstream(tap, whole())
+    replies = [await cache(asking(call_of, {"stream": True}), upstream) for _ in range(3)]
+    flight = next(iter(cache._flights.values()))
+    assert isinstance(flight, Flight)
+    slow, quick, late = Ear(), Ear(), Ear()
+    replies[0].connect(slow)
+    replies[1].connect(quick)
     assert not tap.paused
     replies[0].pause()
     assert not tap.paused
@@ -510,16 +687,44 @@ async def test_slow_readers(call_of: Make) -> None:
     assert tap.paused
     replies[1].resume()
     assert not tap.paused
-    tap.say(*told[:8])
-    assert (tap.paused, cache._flights) == (True, {})  # beyond the bound
-    assert [len(ear.chunks) for ear in ears] == [0, 8]
+    tap.say(*told[:4])
+    assert (len(slow.chunks), len(quick.chunks), list(cache._flights.values())) == (0, 4, [flight])
     replies[0].resume()
-    assert not tap.paused
-    tap.say(*told[8:])
-    assert len(flight.chunks) == 0
+    assert slow.chunks == told[:4]
+    replies[0].pause()
+    tap.say(told[4])  # beyond the bound: nobody joins any more, and who has not even begun to listen is let go
+    assert (tap.paused, cache._flights, len(flight.chunks), slow.ends) == (False, {}, 1, [])
+    replies[2].connect(late)
+    assert (late.chunks, [error and error.kind for error in late.ends]) == ([], ["cut"])
+    tap.say(*told[5:9])
+    assert ([error and error.kind for error in slow.ends], slow.chunks) == (["cut"], told[:4])
+    replies[1].pause()
+    assert tap.paused  # the last one: now it is its own pace that counts
+    tap.say(*told[9:])
+    assert quick.chunks == told[:9]
+    replies[1].resume()
     tap.end()
-    assert ears[0].chunks == ears[1].chunks == told
-    assert await cache._find(asking(call_of, {"stream": True}), cache._names(asking(call_of), "x")) is None
+    assert (quick.chunks, quick.ends) == (told, [None])
+    assert text_of(await heard(cache, asking(call_of), upstream)) == "hi"
+
+
+async def test_what_is_remembered_of_all_that_is_under_way_is_bounded(call_of: Make) -> None:
+    """Beyond it an answer is told on, but nobody can join it any more."""
+    taps = [Tap() for _ in range(3)]
+    cache, upstream = cache_of(max_size=Size(2 * 64 * 1024), max_answer=Size(64 * 1024)), Upstream(*taps)
+    ears = [Ear() for _ in taps]
+    for number, ear in enumerate(ears):
+        call = asking(call_of, {"stream": True, "messages": [{"role": "user", "content": str(number)}]})
+        (await cache(call, upstream)).connect(ear)
+    told = chunks_of(frames("a" * 20_000, "b"))
+    for tap in taps:
+        tap.say(*told[:2])
+    assert (len(cache._flights), cache._room) == (2, 0)
+    for tap in taps:
+        tap.say(*told[2:])
+        tap.end()
+    assert (cache._flights, cache._room) == ({}, 2 * 64 * 1024)
+    assert [(ear.chunks, ear.ends) for ear in ears] == [(told, [None])] * 3
 
 
 async def test_alone_if_one_wants(call_of: Make) -> None:

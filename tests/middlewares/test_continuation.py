@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import msgspec
 import pytest
 from headgate.gateway import registry, rules
 from headgate.gateway.call import Attempt, Call
-from headgate.gateway.continuing.said import MAX_CHARACTERS
+from headgate.gateway.codecs.base import AnswerContext
+from headgate.gateway.continuing.said import MAX_CHARACTERS, MAX_PENDING, Said
 from headgate.gateway.continuing.seam import Seam, overlap
 from headgate.gateway.errors import Cut, GatewayError, upstream_error
 from headgate.gateway.ir.event import (
@@ -185,6 +187,9 @@ def test_a_seam_in_any_chunks(data: st.DataObject) -> None:
         ("-------------------", "-------------------", 0),
         ("\n                    ", "                    x", 0),
         ("one two three four, one two three four, ", "one two three four, five", 0),
+        ("row: one\nrow: one\n", "row: one\nrow: one\nrow: two\n", 0),  # as many rows again, or the same ones?
+        ("so: row: one\nrow: one\nro", "row: one\nrow: one\nrow: two\n", 0),
+        ("so: row: one\nrow: two\n", "row: one\nrow: two\nrow: three\n", 18),
         ("", "anything at all", 0),
         ("anything at all", "", 0),
     ],
@@ -232,6 +237,9 @@ async def test_what_the_next_round_is_asked(call: Call) -> None:
         ("user", Text(PROMPT)),
     ]
     assert third.messages[-2].parts == (Text("one two "),)
+    steps = [(step.middleware, step.what, dict(step.facts)) for step in call.decision.steps]
+    assert steps == [("continue", "round", {"round": number, "ending": "length"}) for number in (1, 2)]
+    assert all(0 <= step.started_s <= step.ended_s for step in call.decision.steps)
     assert (call.decision.rounds, len(call.decision.attempts)) == (2, 3)
 
 
@@ -342,10 +350,22 @@ async def test_an_answer_that_is_too_long_to_keep(call: Call) -> None:
     assert response.choices[0].reason == "length"
 
 
-@pytest.mark.parametrize("kind", ["overloaded", "context_length", "cut"])
+def test_little_is_kept_unread() -> None:
+    said = Said()
+    for number in range(3 * MAX_PENDING):
+        said.feed(Chunk((PartStart(0, Text("")),) if not number else (PartDelta(0, "x"),), b"x"))
+        assert len(said._pending) < MAX_PENDING
+    said.feed(Chunk((PartDelta(0, "y" * 100_000),), b"y" * 100_000))
+    assert said._pending == [] and len(said.text) == 3 * MAX_PENDING - 1 + 100_000
+
+
+@pytest.mark.parametrize("kind", ["rate_limit", "overloaded", "context_length", "cut"])
 async def test_a_round_that_cannot_be_had(call: Call, kind: Any) -> None:
     response, error, _ = await told(call, Provider(answer("one", reason="length"), upstream_error(kind, "x")))
     assert (words_of(response), response.choices[0].reason, error) == ("one", "length", None)
+    assert call.decision.rounds == 0
+    (step,) = call.decision.steps
+    assert (step.what, step.facts["error"]) == ("round", kind)
     _, error, _ = await told(call, Provider((answer("one", reason=None), Cut("first")), upstream_error(kind, "x")))
     assert error is not None and error.message == "first"
 
@@ -467,6 +487,64 @@ def test_options_that_are_refused(tmp_path: Path, options: str) -> None:
     file.write_text(f"{upstreams}{options}}}]\nroutes: [{{name: all, chain: main, to: sim}}]\n")
     (problem,) = rules.check(file)
     assert "routes.yaml:4:" in str(problem)
+
+
+# -- every pair of formats, in any pieces
+
+FORMATS = ("openai.chat", "openai.responses", "anthropic.messages", "gemini", "ollama.chat")
+
+
+class Wired:
+    """A provider that speaks a format, goes on exactly where the assistant's turn ends, and breaks off where it likes."""
+
+    def __init__(self, format: str, dice: random.Random) -> None:
+        self.codec = registry.codec(format)
+        self.dice = dice
+        self.rounds = 0
+
+    async def __call__(self, call: Call) -> Reply:
+        self.rounds += 1
+        turns = [turn for turn in call.request.messages if turn.role == "assistant"]
+        said = "".join(part.text for turn in turns for part in turn.parts if isinstance(part, Text))
+        assert KNOWN.startswith(said)
+        rest, dice = KNOWN[len(said) :], self.dice
+        words, how = rest[: dice.randint(13, 120)], dice.choice(("length", "cut"))
+        if self.rounds > 8 or words == rest:
+            words, how = rest, "stop"
+        thoughts = [Reasoning("let me think")] if dice.random() < 0.3 else []
+        pieces = dice.randint(3, 9)
+        events = answer(*thoughts, words, reason="length" if how == "length" else "stop", pieces=pieces)
+        if how == "cut":  # after two pieces of text: a round without a word is the last
+            first = events.index(PartStart(len(thoughts), Text("")))
+            events = events[: dice.randint(first + 3, len(events) - 4)]
+        encoder = self.codec.stream_encoder(AnswerContext("req", 1, "m", True))
+        spelled = b"".join(encoder.encode(Chunk((event,))) for event in events)
+        spelled = spelled[: -dice.randint(0, 5) or None] if how == "cut" else spelled + encoder.close(None)
+        decoder, chunks = self.codec.stream_decoder(), []
+        while spelled:
+            size = dice.randint(1, 200)
+            chunks.append(decoder.feed(spelled[:size]))
+            spelled = spelled[size:]
+        chunks.append(decoder.close())
+        assert decoder.error is None or (decoder.error.kind == how == "cut")
+        return Reply(Listed([chunk for chunk in chunks if chunk is not None], decoder.error), call.scope)
+
+
+@pytest.mark.parametrize("caller", FORMATS)
+@pytest.mark.parametrize("to", FORMATS)
+async def test_nothing_is_lost_or_doubled(call: Call, caller: str, to: str) -> None:
+    codec = registry.codec(caller)
+    for seed in range(8):
+        provider = Wired(to, random.Random(seed))
+        reply = await Continue(ContinueOptions(rounds=20))(call, provider)
+        encoder = codec.stream_encoder(AnswerContext("req", 1, "m", True))
+        spelled = b"".join([encoder.encode(chunk) async for chunk in reply]) + encoder.close(None)
+        decoder = codec.stream_decoder()
+        chunks = [chunk for chunk in (decoder.feed(spelled), decoder.close()) if chunk is not None]
+        response = fold([event for chunk in chunks for event in chunk.events])
+        assert decoder.error is None
+        assert (words_of(response), response.choices[0].reason) == (KNOWN, "stop"), seed
+        assert call.decision.rounds == provider.rounds - 1 > 0
 
 
 # -- over sockets: every pair of formats

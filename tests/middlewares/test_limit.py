@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from headgate.gateway import registry, rules
 from headgate.gateway.call import Call
-from headgate.gateway.errors import GatewayError, HouseError, RateLimited, upstream_error
+from headgate.gateway.errors import ErrorKind, GatewayError, HouseError, RateLimited, upstream_error
 from headgate.gateway.facts import ANONYMOUS, Principal, WireFacts
 from headgate.gateway.ir.event import ChoiceStop, Chunk, Event, PartDelta, PartStart, ResponseStart, Usage, UsageReport
 from headgate.gateway.ir.message import Text
@@ -228,6 +228,13 @@ async def test_five_hundred_at_once_at_a_limit_of_tokens(call_of: CallOf, clocke
     assert sum(isinstance(each, Reply) for each in done) == 10
 
 
+async def test_five_hundred_at_once_at_a_limit_of_requests(call_of: CallOf, clocked: Time) -> None:
+    limit = limiting(clocked, requests="60/min", burst=7)
+    done = await asyncio.gather(*(passes(limit, call_of()) for _ in range(500)), return_exceptions=True)
+    assert sum(isinstance(each, Reply) for each in done) == 7
+    assert all(isinstance(each, Reply | RateLimited) for each in done)
+
+
 ENDS: dict[str, Callable[[Limit, Call], Any]] = {}
 
 
@@ -354,6 +361,48 @@ async def test_what_a_call_is_charged(call_of: CallOf, clocked: Time, name: str)
     assert (held, await left(limit, call)) == ([800], 1000 - charged)
 
 
+# What each try ended with, how many rounds the answer had, and how often the request counts beside what is told.
+TRIES: list[tuple[list[ErrorKind | None], int, int]] = [
+    ([None], 0, 0),
+    (["rate_limit", None], 0, 0),
+    (["connect", "overloaded", None], 0, 0),
+    (["timeout.first_token", None], 0, 1),
+    (["cut", "timeout.idle", None], 0, 2),
+    ([None, None], 0, 1),  # a hedge: one of them lost
+    ([None, None, None], 2, 0),  # a continuation, which told of all
+    (["cut", None], 1, 0),
+    (["overloaded", None, "cut", None], 2, 0),
+]
+
+
+@pytest.mark.parametrize(("tries", "rounds", "further"), TRIES)
+async def test_tries_beside_the_one_that_answered(
+    call_of: CallOf, clocked: Time, tries: list[ErrorKind | None], rounds: int, further: int
+) -> None:
+    async def rest(call: Call) -> Reply:
+        for error in tries:
+            call.attempt("up").error = error
+        call.decision.rounds = rounds
+        return await answering()(call)  # type: ignore[no-any-return]
+
+    limit = limiting(clocked, tokens="1000/min")
+    await passes(limit, sized(call_of(), 50), rest)
+    assert await left(limit, call_of()) == 1000 - 100 - 50 * further
+
+
+async def test_tries_in_front_of_a_limit_are_not_its_own(call_of: CallOf, clocked: Time) -> None:
+    limit, call = limiting(clocked, tokens="1000/min"), sized(call_of(), 50)
+    for _ in range(3):
+        call.attempt("up").error = "timeout.idle"
+
+    async def rest(call: Call) -> Reply:
+        call.attempt("up")
+        return await answering()(call)  # type: ignore[no-any-return]
+
+    await passes(limit, call, rest)
+    assert await left(limit, call_of()) == 900
+
+
 async def test_a_whole_answer_tells_its_usage_undecoded(call_of: CallOf, clocked: Time) -> None:
     body = b'{"choices":[],"usage":{}}'
     codec = registry.codec("openai.chat")
@@ -468,6 +517,24 @@ async def test_calls_wait_in_order_of_arrival(call_of: CallOf, clocked: Time) ->
     clocked.wake.set()
     await asyncio.gather(*tasks[:3])
     assert served == [0, 1, 2]
+
+
+async def test_who_waited_has_a_step_for_the_trace(call_of: CallOf, clocked: Time) -> None:
+    limit, calls = limiting(clocked, requests="1/s", concurrency=1, wait=Duration(5)), [call_of(), call_of(), call_of()]
+    clocked.wake.set()
+    first = await limit(calls[0], answering())
+    task = begin(passes(limit, calls[1]))
+    await asyncio.sleep(0.01)
+    await first.collect()
+    await task
+    assert calls[0].decision.steps == []
+    steps = calls[1].decision.steps
+    assert [(step.middleware, step.what) for step in steps] == [
+        ("limit", "waited for a place"),
+        ("limit", "waited for its turn"),
+    ]
+    assert all(0 <= step.started_s <= step.ended_s < 5 for step in steps)
+    assert steps[0].ended_s - steps[0].started_s > 0
 
 
 async def test_who_leaves_while_waiting_takes_nothing(call_of: CallOf, clocked: Time) -> None:
@@ -686,7 +753,7 @@ async def test_over_a_socket_and_a_reload(tmp_path: Path, http: aiohttp.ClientSe
 
 
 WRONG = {
-    "{}": "needs one of requests, tokens and concurrency",
+    "{}": "needs one of requests, tokens, concurrency and budget",
     "{concurrency: 2, burst: 2}": "burst is of requests",
     "{requests: 60}": 'such as "5/s"',
     "{requests: 60/m}": 'such as "5/s"',
@@ -694,7 +761,9 @@ WRONG = {
     "{concurrency: 0}": ">= 1",
     "{requests: 1/s, per: user}": "per",
     "{requests: 1/s, per: []}": "per",
-    "{requests: 1/s, budget: 5}": "budget",
+    "{budget: 5}": 'such as "20 USD/day"',
+    "{budget: 5 EUR/day}": 'such as "20 USD/day"',
+    "{requests: 1/s, store: default}": "store and name belong together",
 }
 
 

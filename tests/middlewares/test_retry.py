@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import doctest
 import email.utils
+import gc
+import json
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +31,7 @@ from ..server.house import CHAT, MESSAGES, begin, body_of, serving
 
 WORDS = (Chunk((ResponseStart(),)), Chunk((PartStart(0, Text("")),)), Chunk((PartDelta(0, "hi"),)))
 Play = GatewayError | tuple[tuple[Chunk, ...], GatewayError | None]
-GOOD: Play = (WORDS, None)
+GOOD: tuple[tuple[Chunk, ...], GatewayError | None] = (WORDS, None)
 
 
 class Upstream:
@@ -271,6 +275,167 @@ async def test_what_is_no_gateway_error_is_not_its_business(call_of: Callable[..
     assert waits == []
 
 
+async def test_a_try_that_was_none_leaves_the_record_of_the_last_one(
+    call_of: Callable[..., Call], waits: list[float]
+) -> None:
+    """A limit inside refused the second round of a call whose first went well: nothing was sent, so nothing failed."""
+    call = call_of()
+    call.decision.attempts.append(Attempt("upstream", "m", 0.0, 1.0, 200))
+
+    async def refusing(call: Call) -> Reply:
+        raise upstream_error("rate_limit", "the limit is reached")
+
+    retry, _ = retrying(tries=2)
+    with pytest.raises(GatewayError):
+        await retry(call, refusing)
+    assert [each.error for each in call.decision.attempts] == [None]
+
+
+async def test_it_marks_its_own_attempt(call_of: Callable[..., Call], waits: list[float]) -> None:
+    """Meanwhile, a hedge began at another upstream, and goes on."""
+    call = call_of(stream=True)
+    retry, _ = retrying(tries=1)
+
+    async def failing(call: Call) -> Reply:
+        call.decision.attempts.append(Attempt("upstream", "m", 0.0, status=200))
+        call.decision.attempts.append(Attempt("another", "m", 0.5))
+        return Reply(Listed(WORDS[:1], upstream_error("overloaded", "x")), call.scope)
+
+    with pytest.raises(GatewayError):
+        await retry(call, failing)
+    assert [(each.upstream, each.error) for each in call.decision.attempts] == [
+        ("upstream", "overloaded"),
+        ("another", None),
+    ]
+
+
+async def test_in_a_routes_chain_nobody_knows_the_upstream_before(
+    call_of: Callable[..., Call], waits: list[float]
+) -> None:
+    call = call_of(stream=True)
+    call.decision.upstream = ""
+    retry, _ = retrying(tries=2)
+    await (await retry(call, Upstream((WORDS[:1], upstream_error("overloaded", "x")), GOOD))).collect()
+    assert [each.error for each in call.decision.attempts] == ["overloaded", None]
+
+
+async def test_nothing_is_sent_for_a_call_that_ended_meanwhile(
+    call_of: Callable[..., Call], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = call_of()
+
+    async def sleep(seconds: float) -> None:
+        call.scope.close()
+
+    monkeypatch.setattr(module.asyncio, "sleep", sleep)
+    retry, _ = retrying(tries=3)
+    upstream = Upstream(upstream_error("overloaded", "the first"), GOOD)
+    with pytest.raises(GatewayError, match="the first"):
+        await retry(call, upstream)
+    assert upstream.calls == 1
+
+
+async def test_errors_leave_no_cycles(call_of: Callable[..., Call], waits: list[float]) -> None:
+    """An error holds the frames it went through, and with them the call."""
+    retry, _ = retrying(tries=3)
+    calls = 0
+
+    async def upstream(call: Call) -> Reply:
+        nonlocal calls
+        calls += 1
+        if calls < 3:
+            raise upstream_error("overloaded", "in a cycle")
+        return Reply(Listed(*GOOD), call.scope)
+
+    gc.collect()
+    gc.disable()
+    try:
+        await (await retry(call_of(), upstream)).collect()
+        left = [each for each in gc.get_objects() if isinstance(each, GatewayError) and each.message == "in a cycle"]
+    finally:
+        gc.enable()
+    assert left == []
+
+
+SAYS_NO: list[tuple[dict[str, str], int]] = [
+    ({"x-should-retry": "false"}, 1),
+    ({"x-should-retry": "False "}, 1),
+    ({"x-should-retry": "true"}, 2),
+    ({"x-should-retry": "maybe"}, 2),
+    ({}, 2),
+]
+
+
+@pytest.mark.parametrize(("headers", "calls"), SAYS_NO)
+async def test_a_provider_that_says_not_to(
+    call_of: Callable[..., Call], waits: list[float], headers: dict[str, str], calls: int
+) -> None:
+    retry, _ = retrying(tries=2)
+    upstream = Upstream(*[upstream_error("rate_limit", "x", headers=headers)] * 2)
+    with pytest.raises(GatewayError):
+        await retry(call_of(), upstream)
+    assert upstream.calls == calls
+
+
+# --- without a gateway
+
+
+def test_the_example_of_the_module() -> None:
+    tried = doctest.testmod(module)
+    assert (tried.failed, tried.attempted >= 5) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("faults", "calls", "ends"),
+    [
+        ([ConnectionResetError()], 2, "fine"),
+        ([TimeoutError(), upstream_error("overloaded", "x")], 3, "fine"),
+        ([upstream_error("overloaded", "x")] * 3, 3, GatewayError),
+        ([upstream_error("auth", "x")], 1, GatewayError),
+        ([ZeroDivisionError()], 1, ZeroDivisionError),
+        ([FileNotFoundError()], 1, FileNotFoundError),
+        ([upstream_error("rate_limit", "x", retry_after_s=1e9)], 1, GatewayError),
+        ([upstream_error("rate_limit", "x", retry_after_s=2.0)], 2, "fine"),
+    ],
+)
+async def test_any_work(waits: list[float], faults: list[Exception], calls: int, ends: str | type[Exception]) -> None:
+    left, made = list(faults), 0
+
+    async def work() -> str:
+        nonlocal made
+        made += 1
+        if left:
+            raise left.pop(0)
+        return "fine"
+
+    retry, _ = retrying(tries=3)
+    if isinstance(ends, str):
+        assert await retry.run(work) == ends
+    else:
+        with pytest.raises(ends):
+            await retry.run(work)
+    assert (made, len(waits)) == (calls, calls - 1)
+
+
+async def test_any_work_within_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
+    async def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(module.asyncio, "sleep", sleep)
+    retry = Retry(RetryOptions(tries=9, within=Duration(5)), lambda low, high: high, lambda: now[0])
+    made: list[float] = []
+
+    async def work() -> None:
+        made.append(now[0])
+        raise ConnectionRefusedError
+
+    with pytest.raises(ConnectionRefusedError):
+        await retry.run(work)
+    assert made == [0.0, 1.0, 3.0]
+
+
 # --- with a provider
 
 RULES = """
@@ -301,7 +466,16 @@ AFTER: list[tuple[dict[str, str], tuple[float, float] | None]] = [
     ({"retry-after": "Sat, 99 Foo 2026 00:00:00 GMT"}, (0, 0.001)),
     ({"retry-after-ms": "-1"}, (0, 0)),
     ({"retry-after-ms": "soon", "retry-after": "2"}, (2, 2)),
-    ({"x-ratelimit-reset-requests": "7s", "x-ratelimit-remaining-requests": "0"}, (0, 0.001)),
+    # Where nobody says when to come back: when a limit that is used up is whole again, if that is soon.
+    ({"x-ratelimit-reset-requests": "7s", "x-ratelimit-remaining-requests": "0"}, (7, 7)),
+    ({"x-ratelimit-reset-requests": "7s", "x-ratelimit-remaining-requests": "1"}, (0, 0.001)),
+    ({"x-ratelimit-reset-requests": "7s", "x-ratelimit-remaining-requests": "0", "retry-after": "2"}, (2, 2)),
+    ({"x-ratelimit-reset-tokens": "6m0s", "x-ratelimit-remaining-tokens": "0"}, (0, 0.001)),
+    ({"x-ratelimit-reset": "1e300", "x-ratelimit-remaining": "0"}, (0, 0.001)),
+    ({"x-ratelimit-reset": "-5", "x-ratelimit-remaining": "0"}, (0, 0.001)),
+    ({"x-ratelimit-reset": "nan", "x-ratelimit-remaining": "0"}, (0, 0.001)),
+    ({"anthropic-ratelimit-requests-reset": "<iso>", "anthropic-ratelimit-requests-remaining": "0"}, (2, 9)),
+    ({"anthropic-ratelimit-requests-reset": "soon", "anthropic-ratelimit-requests-remaining": "0"}, (0, 0.001)),
     ({"retry-after": "60"}, None),
     ({"retry-after": "1000000000"}, None),
     ({"retry-after": "Fri, 31 Dec 9999 23:59:59 GMT"}, None),
@@ -320,7 +494,8 @@ async def test_headers_that_say_when(
     bounds: tuple[float, float] | None,
     stream: bool,
 ) -> None:
-    headers = {name: date(5) if value == "<date>" else value for name, value in headers.items()}
+    moments = {"<date>": date(5), "<iso>": datetime.fromtimestamp(time.time() + 8, UTC).isoformat()}
+    headers = {name: moments.get(value, value) for name, value in headers.items()}
     provider.answer(script(status=429, headers=headers), *([script("Second.")] if bounds else []))
     text = RULES.format(base=provider.base, options="tries: 2, backoff: 1ms")
     async with serving(tmp_path, text) as house:
@@ -410,3 +585,86 @@ async def test_the_second_request_is_the_first_one_again(
             assert response.status == 200
     assert len({received.raw for received in provider.requests}) == 1
     assert {received.headers["x-request-id"] for received in provider.requests} == {"mine"}
+
+
+def words_of(answer: bytes, path: str) -> str:
+    """The words of a stream."""
+    found = []
+    for line in answer.decode().splitlines():
+        if line.startswith("data: {"):
+            event = json.loads(line.removeprefix("data: "))
+            if path == CHAT:
+                found += [choice["delta"].get("content") or "" for choice in event.get("choices") or ()]
+            else:
+                found.append(event.get("delta", {}).get("text", ""))
+    return "".join(found)
+
+
+FIRST, SECOND = "One two three.", "Four five six."
+
+
+@pytest.mark.parametrize("how", ["cut_after", "error_after"])
+@pytest.mark.parametrize("path", [CHAT, MESSAGES])
+@pytest.mark.parametrize("model", ["m", "claude-fake-4-5"])
+async def test_broken_at_every_event(
+    tmp_path: Path, provider: FakeProvider, http: aiohttp.ClientSession, path: str, model: str, how: str
+) -> None:
+    """Either nobody notices, or the words so far stand and an error follows: never a word lost, doubled or mixed."""
+    tried, text = [], TWO_RULES.format(base=provider.base)
+    async with serving(tmp_path, text) as house:
+
+        async def ask() -> tuple[str, bool]:
+            body, headers = body_of(stream=True, model=model), {"Content-Type": "application/json"}
+            async with http.post(house.base + path, data=body, headers=headers) as response:
+                assert response.status == 200
+                answer = await response.read()
+            return words_of(answer, path), b'"error"' in answer
+
+        for after in range(12):
+            provider.answer(script(FIRST, **{how: after}), script(SECOND))
+            before = len(provider.requests)
+            said, failed = await ask()
+            asked = len(provider.requests) - before
+            tried.append(asked)
+            if asked == 1:
+                assert FIRST.startswith(said) and (failed or said == FIRST), after
+                said, failed = await ask()
+            assert (said, failed) == (SECOND, False), after
+    assert tried == sorted(tried, reverse=True)
+    assert (tried[0], tried[-1]) == (2, 1)
+
+
+async def test_a_stall_before_the_words_is_tried_again_where_asked_to(
+    tmp_path: Path, provider: FakeProvider, http: aiohttp.ClientSession
+) -> None:
+    timeouts = "defaults: {timeout: {first_token: 150ms}}\n"
+    rules = RULES.format(base=provider.base, options='tries: 2, backoff: 1ms, "on": [timeout.first_token]').lstrip()
+    for stall in ({"stall_before": True}, {"stall_after": 1}):
+        provider.answer(script("x", **stall), script(SECOND))
+        async with serving(tmp_path, timeouts + rules) as house:
+            response = await http.post(
+                house.base + CHAT, data=body_of(stream=True), headers={"Content-Type": "application/json"}
+            )
+            assert words_of(await response.read(), CHAT) == SECOND
+
+
+async def test_a_storm_of_429(
+    tmp_path: Path, provider: FakeProvider, http: aiohttp.ClientSession, waits: list[float]
+) -> None:
+    """Every caller is tried so often and no more, waits as told, and hears when to come back."""
+    callers, tries = 20, 3
+    provider.answer(*[script(status=429, headers={"retry-after": "3"})] * (callers * tries))
+    text = RULES.format(base=provider.base, options=f"tries: {tries}")
+
+    async with serving(tmp_path, text) as house:
+
+        async def ask() -> tuple[int, str]:
+            url, headers = house.base + CHAT, {"Content-Type": "application/json"}
+            async with http.post(url, data=body_of(), headers=headers) as response:
+                await response.read()
+                return response.status, response.headers["retry-after"]
+
+        answers = await asyncio.gather(*[ask() for _ in range(callers)])
+    assert answers == [(429, "3")] * callers
+    assert len(provider.requests) == callers * tries
+    assert waits.count(3.0) == callers * (tries - 1)

@@ -30,6 +30,7 @@ WHOLE: dict[str, Any] = {
         "response_headers": ["headgate-route"],
     },
     "defaults": {"timeout": {"connect": "5s", "first_token": "1m30s", "total": "30m"}, "loss": "report"},
+    "prices": {"catalog": False, "models": {"gpt-*": {"input": 1.25, "output": 10, "cache_read": 0.125}}},
     "upstreams": {
         "sim": {
             "adapter": "simulator",
@@ -72,7 +73,7 @@ WHOLE: dict[str, Any] = {
                 }
             },
             {"log": {"to": "stderr"}},
-            {"use": "rule_parts:Mark", "with": {"limits": {"tries": 2, "wait": "1s"}, "refuse": False}},
+            {"use": "rule_parts:Mark", "with": {"limits": {"tries": 2, "wait": "1s"}, "refuse": False}, "fail": "open"},
         ],
         "all": [{"chain": "base"}, "retry"],
     },
@@ -145,7 +146,7 @@ WHOLE: dict[str, Any] = {
     ],
 }
 
-NAMES = (("upstreams",), ("chains",), ("targets",))
+NAMES = (("upstreams",), ("chains",), ("targets",), ("prices", "models"))
 """Mappings whose keys are names of one's own."""
 FREE = ("headers", "query", "metadata", "x-note")
 """Mappings whose keys are anybody's."""
@@ -157,6 +158,7 @@ REQUIRED = {
     "version": (),
     "adapter": ("upstreams", "*"),
     "origins": ("server", "cors"),
+    "input": ("prices", "models", "*"),
     "keys": ("chains", "base", 0, "auth"),
     "select": ("targets", "*"),
     "kinds": ("targets", "*", "on_failure", "*"),

@@ -72,6 +72,10 @@ def targets(draw: st.DrawFn, names: list[str]) -> dict[str, Any]:
             {"kinds": st.lists(st.sampled_from(KINDS), min_size=1, max_size=3, unique=True), "use": use}
         )
         found[name] = {"select": cases, "on_failure": draw(st.lists(failures, max_size=3))}
+        if draw(st.integers(0, 2)) == 0:
+            found[name]["hedge"] = {"after": "60s", "use": draw(use)}
+        if draw(st.integers(0, 2)) == 0:
+            found[name]["shadow"] = {"use": draw(use), "share": "100%"}
         aims.append(name)
     return found
 

@@ -12,14 +12,17 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import msgspec
 from headgate.gateway import rules
+from headgate.gateway.accounts.options import AffinityRules, CooldownRules, MemberRules, PoolRules
 from headgate.gateway.cli.drawing import draw
 from headgate.gateway.cli.mermaid import mermaid
 from headgate.gateway.emulation.options import Emulate
 from headgate.gateway.media.options import FetchRules, MediaRules
+from headgate.gateway.pricing.price import PriceRules
+from headgate.gateway.pricing.table import PriceSection, UpstreamPrices
 from headgate.gateway.rules import schema
 from headgate.gateway.rules.docstrings import field_docs
 from headgate.gateway.transport.options import TransportOptions
-from headgate.gateway.units import Duration, Rate, Secret, Size
+from headgate.gateway.units import Budget, Duration, FilePath, Percent, Rate, Secret, Size
 from msgspec import UNSET, Struct, UnsetType
 
 PAGE = Path(__file__).parents[2] / "docs" / "rules.md"
@@ -34,7 +37,14 @@ SECTIONS: tuple[tuple[str, type[Struct]], ...] = (
     ("responses", schema.ResponsesRules),
     ("reasoning", schema.ReasoningRules),
     ("stores.NAME", schema.StoreRules),
+    ("prices", PriceSection),
+    ("prices.models.NAME", PriceRules),
+    ("accounts.NAME", PoolRules),
+    ("accounts.NAME.members[]", MemberRules),
+    ("accounts.NAME.affinity", AffinityRules),
+    ("accounts.NAME.cooldown", CooldownRules),
     ("upstreams.NAME", schema.UpstreamRules),
+    ("upstreams.NAME.prices", UpstreamPrices),
     ("upstreams.NAME.pool", TransportOptions),
     ("upstreams.NAME.emulate", Emulate),
     ("media", MediaRules),
@@ -43,6 +53,8 @@ SECTIONS: tuple[tuple[str, type[Struct]], ...] = (
     ("targets.NAME.select[]", schema.CaseRules),
     ("targets.NAME.select[].split[]", schema.ShareRules),
     ("targets.NAME.on_failure[]", schema.FailureRules),
+    ("targets.NAME.hedge", schema.HedgeRules),
+    ("targets.NAME.shadow", schema.ShadowRules),
     ("routes[]", schema.RouteRules),
     ("tests[]", schema.TrialRules),
     ("tests[].given", schema.GivenRules),
@@ -58,6 +70,9 @@ WORDS: dict[Any, str] = {
     Duration: "duration",
     Size: "size",
     Rate: "rate",
+    Budget: "budget",
+    Percent: "share",
+    FilePath: "path",
     Secret: "reference",
 }
 
@@ -78,7 +93,7 @@ def _section(title: str, kind: type[Struct]) -> Iterator[str]:
     docs, types = field_docs(kind), get_type_hints(kind, include_extras=True)
     for field in msgspec.structs.fields(kind):
         name = field.encode_name
-        words = docs[name].replace("``", "`").replace("|", "\\|") + (
+        words = docs[field.name].replace("``", "`").replace("|", "\\|") + (
             " A change needs a restart." if name in restart else ""
         )
         yield f"| `{name}` | {_type(types[field.name])} | {_default(field)} | {words} |"
@@ -116,6 +131,8 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
         return f"`{value // 1024}KiB`" if value % 2**20 else f"`{value // 2**20}MiB`"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
+    if isinstance(value, tuple):
+        return f"`[{', '.join(map(str, value))}]`"
     return f"`{value}`" if value != "" else ""
 
 

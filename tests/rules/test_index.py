@@ -4,11 +4,11 @@ import string
 
 from headgate.gateway.codecs.base import Peek, RequestFacts
 from headgate.gateway.facts import WireFacts
+from headgate.gateway.globs import Glob
 from headgate.gateway.rules.condition import Above, AllOf, AnyOf, Exists, Has, Is, Not, Text
 from headgate.gateway.rules.coverage import all_covered
 from headgate.gateway.rules.index import Index
 from headgate.gateway.rules.match import compile_match
-from headgate.gateway.rules.pattern import Glob
 from hypothesis import given
 from hypothesis import strategies as st
 

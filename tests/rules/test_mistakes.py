@@ -88,6 +88,14 @@ MISTAKES = [
         "limits.tries",
         "<= 9",
     ),
+    ("E011", "targets: {t: {select: [use: sim], hedge: {after: §2, use: sim}}}\n", "targets.t.hedge.after", "30s"),
+    ("E011", "targets: {t: {select: [use: sim], hedge: {after: 2s, use: sim, max_extra: §5}}}\n", "max_extra", "5%"),
+    ("E011", "targets: {t: {select: [use: sim], hedge: {after: 2s, use: sim, max_extra: §0%}}}\n", "max_extra", "5%"),
+    ("E011", "targets: {t: {select: [use: sim], shadow: {use: sim, share: §101%}}}\n", "targets.t.shadow.share", "5%"),
+    ("E010", "targets: {t: {select: [use: sim], hedge: §{use: sim}}}\n", 'targets.t.hedge needs the key "after"', ""),
+    ("E012", "targets: {t: {select: [use: sim], shadow: {use: sim, §part: 1%}}}\n", '"part" in targets.t.shadow', ""),
+    ("E033", "targets: {t: {select: [use: sim], hedge: {after: 1s, use: §smi}}}\n", "targets.t.hedge.use", '"sim"'),
+    ("E036", "targets: {t: {select: [use: sim], shadow: {use: §t}}}\n", "leads to itself", ""),
     ("E012", "§sever: {}\n", 'unknown key "sever"', '"server"'),
     ("E012", "upstreams:\n  sim: {adapter: simulator, §timeuot: {}}\n", '"timeuot" in upstreams.sim', '"timeout"'),
     ("E012", "upstreams:\n  sim: {adapter: simulator, §dealy: 1s}\n", '"dealy" in upstreams.sim', '"delay"'),
@@ -100,9 +108,119 @@ MISTAKES = [
         '"trise" in chains.a[0] rule_parts:Mark.steps[1]',
         '"tries"',
     ),
-    ("E013", "§prices: {}\n", '"prices" is not available in this version', "remove"),
+    ("E011", "prices: {models: {m: {input: §-1, output: 2}}}\n", "prices.models.m.input", ">= 0"),
+    ("E010", "prices: {models: {m: §{output: 2}}}\n", 'prices.models.m needs the key "input"', ""),
+    ("E011", "prices: {catalog: §openai}\n", "prices.catalog", "true or false"),
+    ("E012", "prices: {models: {m: {input: 1, §cached: 2}}}\n", '"cached"', ""),
+    ("E065", "routes: [{name: a, chain: [{limit: {budget: §20 USD/day}}], to: sim}]\n", "no prices", "prices"),
+    (
+        "E065",
+        "prices: {models: {m: {input: 1}}}\nupstreams:\n"
+        "  sim: {adapter: simulator, chain: §[{limit: {budget: 20 USD/day}}]}\n",
+        "upstreams.sim.chain",
+        "route",
+    ),
     ("E013", f"{SIM}routes: [{{name: a, §hedge: x, to: sim}}]\n", '"hedge" in routes[0]', ""),
-    ("E013", "upstreams:\n  sim: {adapter: simulator, §accounts: a}\n", '"accounts" in upstreams.sim', ""),
+    ("E013", "§telemetry: {}\n", '"telemetry"', ""),
+    ("E010", "accounts:\n  a: §{pick: weighted}\n", 'accounts.a needs the key "members"', ""),
+    (
+        "E011",
+        "accounts: {a: {pick: §random, members: [{id: x, key: 'file:routes.yaml'}]}}\n",
+        "accounts.a.pick",
+        "known",
+    ),
+    ("E011", "accounts: {a: {members: §[]}}\n", "accounts.a.members", "length"),
+    ("E011", "accounts: {a: {members: [{id: §a/b, key: 'file:routes.yaml'}]}}\n", "accounts.a.members[0].id", ""),
+    (
+        "E011",
+        "accounts: {a: {cooldown: {else: §30}, members: [{id: x, key: 'file:routes.yaml'}]}}\n",
+        "accounts.a.cooldown.else: expected a duration",
+        "30s",
+    ),
+    (
+        "E011",
+        "accounts: {a: {cooldown: {until: [§header]}, members: [{id: x, key: 'file:routes.yaml'}]}}\n",
+        "accounts.a.cooldown.until[0]",
+        "",
+    ),
+    (
+        "E012",
+        "accounts: {a: {§memebers: [], members: [{id: x, key: 'file:routes.yaml'}]}}\n",
+        '"memebers"',
+        '"members"',
+    ),
+    (
+        "E015",
+        "accounts: {§a/b: {members: [{id: x, key: 'file:routes.yaml'}]}}\n",
+        "no name for one of accounts",
+        "letters",
+    ),
+    (
+        "E016",
+        "accounts: {a: {members: [{id: x, key: 'file:routes.yaml'}, {id: §x, key: 'file:routes.yaml'}]}}\n",
+        'members[1]: there is an account "x"',
+        "by id",
+    ),
+    ("E020", "accounts: {a: {members: [{id: x, key: §" + KEY + "}]}}\n", "looks like a secret", "env:NAME"),
+    (
+        "E021",
+        "accounts: {a: {members: [{id: x, key: §env:TEST_NOT_SET}]}}\n",
+        "accounts.a.members[0].key",
+        "leave the account",
+    ),
+    (
+        "E033",
+        "accounts: {pool: {members: [{id: x, key: 'file:routes.yaml'}]}}\n"
+        "upstreams:\n  sim: {adapter: simulator, accounts: §pol, chain: [rotate]}\n",
+        'there is no pool "pol"',
+        '"pool"',
+    ),
+    (
+        "E033",
+        "accounts: {a: {store: §disk, members: [{id: x, key: 'file:routes.yaml'}]}}\n",
+        'accounts.a.store: there is no store "disk"',
+        "",
+    ),
+    (
+        "E040",
+        "accounts: {a: {affinity: {by: §sesion}, members: [{id: x, key: 'file:routes.yaml'}]}}\n",
+        'accounts.a.affinity.by: no fact to tell sessions by: "sesion"',
+        '"session"',
+    ),
+    (
+        "E052",
+        "accounts: {a: {members: [{id: x, key: 'file:routes.yaml'}]}}\n"
+        "upstreams:\n  sim: {adapter: simulator, accounts: §a}\n",
+        "rotate, which is not in its chain",
+        "[retry, rotate]",
+    ),
+    ("E052", "upstreams:\n  sim: {adapter: simulator, chain: §[rotate]}\n", "there are no accounts", "accounts: POOL"),
+    (
+        "E052",
+        "accounts: {a: {members: [{id: x, key: 'file:routes.yaml'}]}}\n"
+        "upstreams:\n  sim: {adapter: simulator, key: 'file:routes.yaml', accounts: §a, chain: [rotate]}\n",
+        'both "accounts" and "key"',
+        "remove one",
+    ),
+    (
+        "E052",
+        "accounts: {a: {members: [{id: x, key: 'file:routes.yaml'}]}}\n"
+        "upstreams:\n  sim: {adapter: simulator, credential: pass-through, accounts: §a, chain: [rotate]}\n",
+        'both "accounts" and "credential: pass-through"',
+        "remove one",
+    ),
+    (
+        "E052",
+        f"{SIM}routes: [{{name: a, chain: §[rotate], to: sim}}]\n",
+        "rotate belongs in the chain of an upstream",
+        "move",
+    ),
+    (
+        "W101",
+        f"accounts: {{§spare: {{members: [{{id: x, key: 'file:routes.yaml'}}]}}}}\n{SIM}{ROUTE}",
+        "the pool of accounts spare",
+        "use it",
+    ),
     ("E011", "stores: {a: {max_entries: §0}}\n", "stores.a.max_entries", ">= 1"),
     ("E011", "stores: {a: {max_size: §64}}\n", "stores.a.max_size", "64KB"),
     ("E011", "stores: {a: {ttl: §0s}}\n", "stores.a: ttl must be above zero", ""),
@@ -201,6 +319,9 @@ MISTAKES = [
     ("E035", "chains:\n  a:\n    - §retry:\n      tries: 3\n", "retry, tries", "indent the options"),
     ("E035", "chains: {a: [§[log]]}\n", "expected a middleware, got a list", "name"),
     ("E035", "chains: {a: [use: §auth]}\n", "use names a class", "package.module:Class"),
+    ("E011", "chains: {a: [{use: 'rule_parts:Mark', fail: §maybe}]}\n", "closed, open", "the default"),
+    ("E012", "chains: {a: [{use: 'rule_parts:Mark', §fails: open}]}\n", '"fails"', '"fail"'),
+    ("E032", "chains: {a: [{use: 'rule_parts:Gatekeeper', fail: §open}]}\n", "cannot fail open", "take"),
     ("E040", "routes: [{name: a, match: {§modle: x}, to: sim}]\n", '"modle"', '"model"'),
     ("E040", "routes: [{name: a, match: {§headers.x-a: x}, to: sim}]\n", "headers.x-a", '"header.x-a"'),
     ("E040", "routes: [{name: a, match: {§header: {x-a: x}}, to: sim}]\n", '"header"', "header.user-agent"),
@@ -336,7 +457,7 @@ MISTAKES = [
     ("E011", "media: {fetch: {hosts: [a], private: §true}}\n", "media.fetch.private", ""),
     ("E012", "media: {§fecth: {}}\n", '"fecth" in media', '"fetch"'),
 ]
-ELSEWHERE = {"E001", "E043", "E048", "E051", "E053", "E055", "E058"}
+ELSEWHERE = {"E064", "E001", "E043", "E048", "E051", "E053", "E055", "E058"}
 """Codes whose mistake is not in the text alone: each has a test of its own below."""
 
 
@@ -447,6 +568,15 @@ def test_exact_tokens_without_the_extra_name_it(tmp_path, monkeypatch):
     (problem,) = found(whole, tmp_path)
     assert (problem.code, problem.line, problem.column) == ("E055", line, column)
     assert "headgate[tokens]" in problem.hint
+
+
+def test_a_catalog_of_prices_without_the_extra_names_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "genai_prices", None)
+    for text in ("prices: {catalog: §true}\n", "upstreams:\n  sim: {adapter: simulator, prices: {catalog: §openai}}\n"):
+        whole, line, column = planted(text)
+        (problem,) = found(whole, tmp_path)
+        assert (problem.code, problem.line, problem.column) == ("E064", line, column)
+        assert "headgate[prices]" in problem.hint
 
 
 def test_structured_output_without_the_extra_names_it(tmp_path, monkeypatch):

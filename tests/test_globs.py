@@ -1,7 +1,7 @@
 """Globs against a plain reading of what they mean."""
 
 import pytest
-from headgate.gateway.rules.pattern import Glob, any_of
+from headgate.gateway.globs import Glob, any_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

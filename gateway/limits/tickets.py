@@ -1,0 +1,179 @@
+"""A call under way: a stage that gives back and sets right what was taken for it, once, however its answer ends.
+
+Tickets are in their call's scope, so that they hear of the end also where nobody ever reads the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from msgspec import Struct
+
+from ..call import Attempt, Call
+from ..doors import OPERATIONS
+from ..errors import Cancelled, GatewayError, HouseError
+from ..ir.event import Chunk, PartDelta, Usage, UsageReport
+from ..metering import MAY_HAVE_WORKED
+from .book import Subject
+from .pace import Pace
+from .payment import Payment
+
+_NO_USAGE: Final = Usage()
+
+
+class Ticket(Struct, eq=False):
+    """The place of a call, and what it pays, if there is a budget. Of tokens it ``reserved`` none; ``until`` is the moment at
+    which those that were taken are back, 0 if none were.
+    """
+
+    call: Call
+    subject: Subject
+    payment: Payment | None = None
+    over: bool = False
+    reserved: int = 0
+    until: float = 0.0
+
+    def feed(self, chunk: Chunk, /) -> Chunk:
+        """Let it pass."""
+        return chunk
+
+    def close(self, error: GatewayError | None, /) -> None:
+        """The answer is over."""
+        if self.over:
+            return
+        self.over = True
+        self.call.scope.items.discard(self)
+        subject = self.subject
+        subject.under_way -= 1
+        if subject.line:
+            subject.advance()
+        self.settle(error)
+        if self.payment is not None:
+            self.payment.close()
+
+    def fail(self, fault: BaseException) -> None:
+        """There is no answer."""
+        if isinstance(fault, GatewayError):
+            self.close(fault)
+        elif isinstance(fault, asyncio.CancelledError):
+            self.close(Cancelled("the call was cancelled"))
+        else:
+            self.close(HouseError("an internal error"))
+
+    def abort(self) -> None:
+        """The scope closes."""
+        self.close(Cancelled("the call is over"))
+
+    def give_back(self) -> None:
+        """Nothing was sent, and no turn is waited for any more."""
+
+    def settle(self, error: GatewayError | None) -> None:
+        """Set right what was taken beside the place."""
+
+
+class Tokens:
+    """A limit of tokens: what is taken for a call before it is sent, and how that is set right. ``now`` tells the time,
+    None: the loop's clock does."""
+
+    __slots__ = ("pace", "reserve", "now")
+
+    def __init__(self, pace: Pace, reserve: int, now: Callable[[Call], float] | None) -> None:
+        self.pace = pace
+        self.reserve = reserve
+        self.now = now
+
+    def ticket(self, call: Call, subject: Subject) -> Spending:
+        """Return a ticket that knows what to take: at most what can be taken at once, or its turn would never come."""
+        asked = 0 if call.wire is None else call.wire.by_size
+        wanted = asked if call.codec.format in OPERATIONS else asked + self.reserve
+        most = self.pace.burst
+        reserved = most if wanted > most else wanted or 1
+        return Spending(call, subject, None, False, reserved, 0.0, self, asked, len(call.decision.attempts))
+
+    def settle(self, ticket: Spending, spent: int) -> None:
+        """Set right what ``ticket`` took. What has flown back meanwhile is not given twice."""
+        subject, change = ticket.subject, (spent - ticket.reserved) * self.pace.interval
+        now = ticket.call.scope.loop.time() if self.now is None else self.now(ticket.call)
+        if change > 0:
+            full_at = subject.tokens
+            subject.tokens = (full_at if full_at > now else now) + change
+        elif ticket.until > now:
+            back = ticket.until - now
+            subject.tokens -= back if back < -change else -change
+        if subject.book is not None and subject.book.keeper is not None:
+            subject.touch()
+
+
+class Spending(Ticket, eq=False):
+    """The ticket of a call that takes tokens: ``asked`` in its request. ``first`` is the number of its first try."""
+
+    tokens: Tokens | None = None
+    asked: int = 0
+    first: int = 0
+    usage: Usage | None = None
+    last: Chunk | None = None
+    letters: int = 0
+    answered: bool = False
+
+    def feed(self, chunk: Chunk, /) -> Chunk:
+        """Look at what is told, and how much is said."""
+        self.answered = True
+        if chunk.is_whole:
+            self.usage = usage = chunk.usage
+            if usage is None and self.call.codec.format not in OPERATIONS:
+                self.letters = len(chunk.raw or b"")
+            return chunk
+        self.last = chunk
+        for event in chunk.events:
+            kind = type(event)
+            if kind is PartDelta:
+                self.letters += len(event.text)  # type: ignore[union-attr]  # tested by exact type
+            elif kind is UsageReport:
+                self.usage = event.usage  # type: ignore[union-attr]  # as above
+        return chunk
+
+    def give_back(self) -> None:
+        """Nothing was sent: the tokens are there again."""
+        if self.tokens is not None:
+            self.tokens.settle(self, 0)
+        self.until = 0.0
+
+    def settle(self, error: GatewayError | None) -> None:
+        """Charge what was used, by the provider's word where there is one."""
+        tokens = self.tokens
+        if not self.until or tokens is None:
+            return
+        decision, usage = self.call.decision, self.usage
+        tries = decision.attempts
+        if error is None and usage is not None and len(tries) <= self.first + 1 and decision.cache != "hit":
+            told, said = usage.input_tokens, usage.output_tokens
+            if told is not None and said is not None:
+                tokens.settle(self, told + said)
+                return
+        tokens.settle(self, self._spent(error))
+
+    def _spent(self, error: GatewayError | None) -> int:
+        """Return the same where it is not that simple."""
+        decision, usage = self.call.decision, self.usage
+        if decision.cache == "hit":  # what it tells was spent when the answer was made
+            return 0
+        if error is not None and self.last is not None:
+            usage = self.last.usage or usage  # told beside the events
+        more = self.asked * further(decision.attempts[self.first :], decision.rounds)
+        if usage is None:
+            usage = _NO_USAGE
+            if error is not None and not self.answered and error.kind not in MAY_HAVE_WORKED:
+                return more
+        told, said = usage.all_input, usage.output_tokens
+        if said is None or error is not None:  # what was told before the end may be less than was said
+            said = max(said or 0, self.letters // 4)
+        return (self.asked if told is None else told) + said + more
+
+
+def further(tries: Sequence[Attempt], rounds: int) -> int:
+    """Return how many of ``tries`` a provider may have read, of which the answer's usage does not tell: those that failed late,
+    and the loser of a hedge. A round of a continuation is told of."""
+    read = sum(1 for each in tries if each.error is None or each.error in MAY_HAVE_WORKED)
+    return max(0, read - 1 - rounds)

@@ -1,0 +1,263 @@
+"""The way out of the process: records wait, spans are built of them by the batch in a thread, and exported.
+
+Nothing here makes a call wait: what cannot be exported in time is dropped, counted, and said in the log once for as long as
+the collector is away. The SDK is imported when an outlet opens, which only a rule makes happen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from importlib.util import find_spec
+from typing import Final, Protocol
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+from .build import Builder
+from .record import Record
+from .span import Span
+
+_log: Final = logging.getLogger("headgate.trace")
+BATCH: Final = 512
+"""Calls that are exported at once at most: a request of about half a megabyte."""
+EVERY_S: Final = 1.0
+"""How long a call waits for others. A thread that woke for each would cost the event loop a switch each time."""
+BATCH_BYTES: Final = 4 * 1024 * 1024
+SLICE: Final = 16
+"""Calls whose spans are built without a pause: a quarter of a millisecond's worth."""
+PAUSE_S: Final = 0.0002
+MAX_BYTES: Final = 64 * 1024 * 1024
+"""What may wait, requests and answers included that are yet to be read."""
+FLUSH_S: Final = 5.0
+"""How long the last batches may take when the gateway ends; a tenth of it where the collector is known to be away."""
+
+
+class Destination(Struct, frozen=True):
+    """Where spans go, and as what. None and empty: as the environment's OTEL_* variables say, else as the SDK does."""
+
+    endpoint: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    timeout_s: float | None = None
+    compression: str | None = None
+    service: str | None = None
+    resource: tuple[tuple[str, str], ...] = ()
+    queue: int = 10_000
+
+    def __repr__(self) -> str:
+        return f"Destination({self.endpoint!r})"  # headers hold a credential
+
+
+class Exporter(Protocol):
+    """Takes spans out of the process. Used from one thread."""
+
+    where: str
+    """What the log calls it; without credentials."""
+
+    def export(self, spans: Iterable[Span]) -> str:
+        """Send them; return "", or why that failed."""
+        ...
+
+    def close(self) -> None:
+        """End, and break off what is still tried."""
+        ...
+
+
+class Outlet:
+    """Spans of one gateway on their way out; several middlewares, and those of the rules before and after, may share it.
+
+    ``exported`` are the calls whose spans arrived, ``dropped`` those for which there was no room, ``failed`` those that the
+    collector did not take.
+    """
+
+    def __init__(self, destination: Destination, exporter: Exporter | None = None) -> None:
+        self.destination = destination
+        self.exported = 0
+        self.dropped = 0
+        self.failed = 0
+        self._exporter = exporter
+        self._given = exporter is not None
+        self._thread: ThreadPoolExecutor | None = None
+        self._holders = 0
+        self._records: list[tuple[Builder, Record]] = []
+        self._bytes = 0
+        self._waiting = 0
+        self._waiting_bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._under_way: set[Future[str]] = set()
+        self._away = False
+        """Whether the log was told that spans are being lost."""
+        self._told = 0
+        """Of how many lost calls it was told."""
+
+    @property
+    def lost(self) -> int:
+        """Calls that no collector will see."""
+        return self.dropped + self.failed
+
+    async def open(self) -> None:
+        """Begin, or take part."""
+        self._holders += 1
+        if self._thread is not None:
+            return
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="headgate-trace")
+        try:
+            if self._exporter is None:
+                from .sdk import open_exporter
+
+                loop = asyncio.get_running_loop()
+                self._exporter = await loop.run_in_executor(self._thread, open_exporter, self.destination)
+        except BaseException:
+            self._holders -= 1
+            self._thread.shutdown(wait=False)
+            self._thread = None
+            raise
+
+    async def close(self) -> None:
+        """End, if nobody else takes part: export what waits, within FLUSH_S."""
+        self._holders -= 1
+        if self._holders > 0 or self._thread is None:
+            return
+        self.flush()
+        thread, self._thread = self._thread, None
+        if self._under_way:
+            waiting = [asyncio.wrap_future(each) for each in self._under_way]
+            await asyncio.wait(waiting, timeout=FLUSH_S / 10 if self._away else FLUSH_S)
+        left, where = self._waiting, self._where
+        exporter = self._exporter
+        if not self._given:
+            self._exporter = None
+        if exporter is not None:
+            exporter.close()
+        thread.shutdown(wait=False, cancel_futures=True)
+        if left:
+            self.dropped += left
+            self._waiting = self._waiting_bytes = 0
+            _log.warning("the gateway ends, and spans of %d calls did not reach %s in time", left, where)
+
+    def add(self, builder: Builder, record: Record, loop: asyncio.AbstractEventLoop) -> None:
+        """Take a record, or drop it where too much waits already."""
+        size = record.size
+        if self._waiting >= self.destination.queue or self._waiting_bytes + size > MAX_BYTES or not self._holders:
+            if not self._away and self._thread is not None:
+                self._go_away("more calls wait than it takes")
+            self.dropped += 1
+            return
+        self._records.append((builder, record))
+        self._waiting += 1
+        self._waiting_bytes += size
+        self._bytes += size
+        if len(self._records) >= BATCH or self._bytes >= BATCH_BYTES:
+            self.flush()
+        elif self._timer is None:
+            self._timer = loop.call_later(EVERY_S, self.flush)
+
+    def flush(self) -> None:
+        """Hand what waits to the thread."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._records or self._thread is None or self._exporter is None:
+            return
+        batch, self._records = self._records, []
+        size, self._bytes = self._bytes, 0
+        loop = asyncio.get_running_loop()
+        work = self._thread.submit(_export, self._exporter, batch)
+        self._under_way.add(work)
+        count = len(batch)
+
+        def over(done: Future[str]) -> None:
+            # In the thread, or here if it was cancelled: counts belong to the loop.
+            try:
+                loop.call_soon_threadsafe(self._done, done, count, size)
+            except RuntimeError:
+                pass  # the loop is gone, and with it whoever would look at counts
+
+        work.add_done_callback(over)
+
+    def _done(self, work: Future[str], count: int, size: int) -> None:
+        self._under_way.discard(work)
+        if work.cancelled() or (self._thread is None and self._waiting < count):
+            return  # it was given up at the end
+        self._waiting = max(0, self._waiting - count)
+        self._waiting_bytes = max(0, self._waiting_bytes - size)
+        fault = work.exception()
+        why = f"{type(fault).__name__} while spans were built" if fault is not None else work.result()
+        if fault is not None:
+            _log.error("spans of %d calls could not be built", count, exc_info=fault)
+        if why:
+            self.failed += count
+            if not self._away:
+                self._go_away(why)
+            return
+        self.exported += count
+        if self._away and not self._waiting:
+            self._away = False
+            _log.warning("spans reach %s again; those of %d calls were lost", self._where, self.lost - self._told)
+            self._told = self.lost
+
+    @property
+    def _where(self) -> str:
+        return "" if self._exporter is None else self._exporter.where
+
+    def _go_away(self, why: str) -> None:
+        self._away = True
+        _log.warning("spans do not reach %s: %s; calls go on, their spans are lost meanwhile", self._where, why)
+
+
+def _export(exporter: Exporter, batch: Sequence[tuple[Builder, Record]]) -> str:
+    """Build the spans of a batch and export them. Runs in the outlet's thread."""
+    return exporter.export(_spans(batch))
+
+
+def _spans(batch: Sequence[tuple[Builder, Record]]) -> Iterator[Span]:
+    """Yield the spans of a batch, with pauses: a thread that does not sleep takes the interpreter from the event loop for
+    five milliseconds at a time."""
+    for number, (builder, record) in enumerate(batch, 1):
+        yield from builder.spans(record)
+        if number % SLICE == 0:
+            time.sleep(PAUSE_S)
+
+
+def checked_endpoint(endpoint: str) -> str:
+    """Return where an exporter posts to. Raises ValueError for what is no such address, or holds a credential."""
+    parts = urlsplit(endpoint)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"endpoint must begin with http:// or https://, got {endpoint.partition('?')[0]!r}")
+    if "@" in parts.netloc:
+        raise ValueError("endpoint must hold no credentials: name them with headers")
+    if parts.path in ("", "/"):
+        return f"{parts.scheme}://{parts.netloc}/v1/traces"
+    return endpoint
+
+
+def is_installed() -> bool:
+    """Whether the SDK and its exporter are there. Imports neither."""
+    try:
+        return all(
+            find_spec(name) is not None for name in ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
+        )
+    except ModuleNotFoundError:
+        return False
+
+
+def is_off() -> bool:
+    """Whether the environment switches OpenTelemetry off as a whole."""
+    return os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+
+
+class Nowhere:
+    """What exports nothing, and says that all is well. An Exporter."""
+
+    where = "nowhere (OTEL_SDK_DISABLED is set)"
+
+    def export(self, spans: Iterable[Span]) -> str:
+        """Forget them."""
+        return ""
+
+    def close(self) -> None:
+        """Nothing is open."""
