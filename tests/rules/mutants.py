@@ -159,7 +159,6 @@ REQUIRED = {
     "adapter": ("upstreams", "*"),
     "origins": ("server", "cors"),
     "input": ("prices", "models", "*"),
-    "keys": ("chains", "base", 0, "auth"),
     "select": ("targets", "*"),
     "kinds": ("targets", "*", "on_failure", "*"),
     "to": ("routes", "*"),
@@ -251,6 +250,10 @@ def missing_keys() -> Iterator[Mutant]:
             data = copy.deepcopy(WHOLE)
             del _at(data, path[:-1])[path[-1]]
             yield Mutant(f"{_show(path)} left out", data, path[:-1], False, "E010", str(path[-1]))
+    data = copy.deepcopy(WHOLE)
+    auth = ("chains", "base", 0, "auth")
+    del _at(data, auth)["keys"]
+    yield Mutant("nobody may call", data, auth, False, "E011", "keys")
 
 
 class _Item(NamedTuple):
