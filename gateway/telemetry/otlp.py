@@ -157,7 +157,7 @@ class Envelope:
         self._resource = _sized(b"\x0a", _attributes(_OF_RESOURCE, resource.items()))
         self._scope = _sized(b"\x0a", _sized(b"\x0a", scope.encode()) + _sized(b"\x12", version.encode()))
 
-    def around(self, spans: Iterable[Span]) -> bytes:
-        """Return the request that exports ``spans``."""
-        of_scope = self._scope + b"".join(map(encode_span, spans))
+    def around(self, spans: Iterable[Span | bytes]) -> bytes:
+        """Return the request that exports ``spans``, some of which may be written already."""
+        of_scope = self._scope + b"".join([span if type(span) is bytes else encode_span(span) for span in spans])  # type: ignore[arg-type]  # a Span: tested by exact type
         return _sized(b"\x0a", self._resource + _sized(b"\x12", of_scope))

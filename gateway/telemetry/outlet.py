@@ -1,7 +1,10 @@
-"""The way out of the process: records wait, spans are built of them by the batch in a thread, and exported.
+"""The way out of the process: records become spans by the batch, once their calls are answered, and a thread exports them.
 
-Nothing here makes a call wait: what cannot be exported in time is dropped, counted, and said in the log once for as long as
-the collector is away. The SDK is imported when an outlet opens, which only a rule makes happen.
+Spans are written on the event loop, all of one turn of it together, while what they tell is in the processor's caches still:
+in a thread the same took twice the time, and the two fought for the interpreter. Long ones, and those for an application's
+own processors, are left to the thread. Nothing here makes a call wait: what cannot be exported in time is dropped, counted,
+and said in the log once for as long as the collector is away. The SDK is imported when an outlet opens, which only a rule
+makes happen.
 """
 
 from __future__ import annotations
@@ -10,10 +13,10 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.util import find_spec
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
 from msgspec import Struct
@@ -23,11 +26,13 @@ from .record import Record
 from .span import Span
 
 _log: Final = logging.getLogger("headgate.trace")
-BATCH: Final = 512
-"""Calls that are exported at once at most: a request of about half a megabyte."""
+BATCH: Final = 2048
+"""Calls that are exported at once at most: a request of about 2.5 MB."""
 EVERY_S: Final = 1.0
 """How long a call waits for others. A thread that woke for each would cost the event loop a switch each time."""
 BATCH_BYTES: Final = 4 * 1024 * 1024
+LONG: Final = 24 * 1024
+"""A record of more bytes is left to the thread."""
 SLICE: Final = 16
 """Calls whose spans are built without a pause: a quarter of a millisecond's worth."""
 PAUSE_S: Final = 0.0002
@@ -53,12 +58,14 @@ class Destination(Struct, frozen=True):
 
 
 class Exporter(Protocol):
-    """Takes spans out of the process. Used from one thread."""
+    """Takes spans out of the process. Used from one thread, but for ``encode``."""
 
     where: str
     """What the log calls it; without credentials."""
+    encode: Callable[[Span], bytes] | None
+    """Writes a span ahead; None where it takes spans alone."""
 
-    def export(self, spans: Iterable[Span]) -> str:
+    def export(self, spans: Iterable[Span | bytes]) -> str:
         """Send them; return "", or why that failed."""
         ...
 
@@ -83,7 +90,9 @@ class Outlet:
         self._given = exporter is not None
         self._thread: ThreadPoolExecutor | None = None
         self._holders = 0
-        self._records: list[tuple[Builder, Record]] = []
+        self._fresh: list[tuple[Builder, Record]] = []
+        self._records: list[_Item] = []
+        self._count = 0
         self._bytes = 0
         self._waiting = 0
         self._waiting_bytes = 0
@@ -147,28 +156,52 @@ class Outlet:
                 self._go_away("more calls wait than it takes")
             self.dropped += 1
             return
-        self._records.append((builder, record))
         self._waiting += 1
         self._waiting_bytes += size
         self._bytes += size
-        if len(self._records) >= BATCH or self._bytes >= BATCH_BYTES:
+        self._count += 1
+        exporter = self._exporter
+        if size > LONG or record.facts is not None or exporter is None or exporter.encode is None:
+            self._records.append((builder, record))
+        else:
+            if not self._fresh:
+                loop.call_soon(self._encode)
+            self._fresh.append((builder, record))
+        if self._count >= BATCH or self._bytes >= BATCH_BYTES:
             self.flush()
         elif self._timer is None:
             self._timer = loop.call_later(EVERY_S, self.flush)
+
+    def _encode(self) -> None:
+        """Write what came since the last time."""
+        fresh, self._fresh = self._fresh, []
+        encode = None if self._exporter is None else self._exporter.encode
+        if encode is None:
+            self._records += fresh
+            return
+        for builder, record in fresh:
+            try:
+                self._records.append(b"".join(map(encode, builder.spans(record))))
+            except Exception as fault:  # whatever is in an answer, the others of this turn are not to suffer
+                self._records.append(fault)
 
     def flush(self) -> None:
         """Hand what waits to the thread."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not self._records or self._thread is None or self._exporter is None:
+        if self._thread is None or self._exporter is None:
+            return
+        if self._fresh:
+            self._encode()
+        if not self._records:
             return
         batch, self._records = self._records, []
         size, self._bytes = self._bytes, 0
+        count, self._count = self._count, 0
         loop = asyncio.get_running_loop()
         work = self._thread.submit(_export, self._exporter, batch)
         self._under_way.add(work)
-        count = len(batch)
 
         def over(done: Future[str]) -> None:
             # In the thread, or here if it was cancelled: counts belong to the loop.
@@ -209,17 +242,29 @@ class Outlet:
         _log.warning("spans do not reach %s: %s; calls go on, their spans are lost meanwhile", self._where, why)
 
 
-def _export(exporter: Exporter, batch: Sequence[tuple[Builder, Record]]) -> str:
-    """Build the spans of a batch and export them. Runs in the outlet's thread."""
+_Item: TypeAlias = bytes | tuple[Builder, Record] | Exception
+"""Spans of a call as they are written, or what they are made of, or why they could not be."""
+
+
+def _export(exporter: Exporter, batch: Sequence[_Item]) -> str:
+    """Export a batch, and build the spans that are yet to be built. Runs in the outlet's thread."""
     return exporter.export(_spans(batch))
 
 
-def _spans(batch: Sequence[tuple[Builder, Record]]) -> Iterator[Span]:
+def _spans(batch: Sequence[_Item]) -> Iterator[Span | bytes]:
     """Yield the spans of a batch, with pauses: a thread that does not sleep takes the interpreter from the event loop for
     five milliseconds at a time."""
-    for number, (builder, record) in enumerate(batch, 1):
+    built = 0
+    for item in batch:
+        if isinstance(item, bytes):
+            yield item
+            continue
+        if isinstance(item, Exception):
+            raise item
+        builder, record = item
         yield from builder.spans(record)
-        if number % SLICE == 0:
+        built += 1
+        if built % SLICE == 0:
             time.sleep(PAUSE_S)
 
 
@@ -254,8 +299,9 @@ class Nowhere:
     """What exports nothing, and says that all is well. An Exporter."""
 
     where = "nowhere (OTEL_SDK_DISABLED is set)"
+    encode: Callable[[Span], bytes] | None = None
 
-    def export(self, spans: Iterable[Span]) -> str:
+    def export(self, spans: Iterable[Span | bytes]) -> str:
         """Forget them."""
         return ""
 
