@@ -335,7 +335,8 @@ class HttpAdapter(Operations, Passing, ABC):
                 "followed: set base_url to where it points"
             )
         error = codec.decode_error(exchange.status, exchange.headers, _without(credential, body))
-        error.headers = passed_back(exchange.headers, another)
+        error.limits = passed_back(exchange.headers)
+        error.headers = passed_back(exchange.headers, another) if another else error.limits
         return error
 
     def _events(self, body: bytes, exchange: Exchange, codec: Codec, credential: str | None) -> tuple[Event, ...]:

@@ -119,7 +119,7 @@ class Passing(ABC):
             secret = b"" if credential is None else credential.encode()
             body = refusal.body.replace(secret, b"***") if secret else refusal.body
             error = self._errors.decode_error(refusal.status, refusal.headers, body)
-            error.headers = passed_back(refusal.headers)
+            error.headers = error.limits = passed_back(refusal.headers)
             raise error from None
         attempt.status = 101
         socket.line = line

@@ -274,10 +274,11 @@ class Call(Struct):
     def replace(self, **changes: Any) -> Call:
         """Return a copy with the given attributes set."""
         new: Call = self.__copy__()  # type: ignore[attr-defined]  # in C; copy.copy comes to the same by a longer way
-        for name, value in changes.items():
-            setattr(new, name, value)
-        if "principal" in changes:
-            new.decision.caller = new.principal
+        if changes:
+            for name, value in changes.items():
+                setattr(new, name, value)
+            if "principal" in changes:
+                new.decision.caller = new.principal
         return new
 
     def with_request(self, request: Request) -> Call:

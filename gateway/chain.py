@@ -164,7 +164,9 @@ def compose(middlewares: Iterable[Middleware], last: Next) -> Next:
 
 
 def _link(middleware: Middleware, call_next: Next) -> Next:
+    run = middleware.__call__  # a call by way of the object looks for it each time
+
     def serve(call: Call) -> Awaitable[Reply]:
-        return middleware(call, call_next)
+        return run(call, call_next)
 
     return serve

@@ -97,7 +97,8 @@ class GatewayError(Exception):
 
     ``raw`` is the provider's own error body, valid for a caller of the same ``format`` and already free of secrets;
     ``code`` is the provider's word for the error, ``request_id`` the provider's id. ``status`` is the HTTP status that
-    the caller sees, ``retry_after_s`` seconds from now.
+    the caller sees, ``retry_after_s`` seconds from now. ``headers`` are in the words of the caller's format; ``limits`` are
+    those in which the provider told its limits, in its own.
     """
 
     kind: ErrorKind = "internal"
@@ -128,6 +129,7 @@ class GatewayError(Exception):
         self.details = details
         self.request_id = request_id
         self.headers: Mapping[str, str] = headers or {}
+        self.limits: Mapping[str, str] = self.headers
         self.format = format
         self.raw = raw
 

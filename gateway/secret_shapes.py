@@ -62,7 +62,7 @@ _NAMED: Final = re.compile(
     r"(?i:secret_?(?:access_?)?key|api[_-]?key|account_?key|shared_?access_?(?:key|signature))"
     r"""[ \t"'\\:=>]{1,8}([A-Za-z0-9/+_\-.~]{20,}=*)"""
 )
-_IN_URL: Final = re.compile(r"""://[^\s/:@"'<>\\]{0,64}:([^\s/@"'<>\\]{1,200})@""")
+_IN_URL: Final = re.compile(r""":\\{0,4}/\\{0,4}/[^\s/:@"'<>\\]{0,64}:([^\s/@"'<>\\]{1,200})@""")
 _PEM: Final = re.compile(r"-----BEGIN [A-Z0-9 ]{1,40}-----")
 _PEM_END: Final = re.compile(r"-----END [A-Z0-9 ]{1,40}-----")
 _PEM_BODY: Final = re.compile(r"[A-Za-z0-9+/=\s\\]*")
@@ -89,7 +89,7 @@ def credentials(text: str) -> Iterator[Place]:
     for found in _NAMED.finditer(text):
         if _has_digit(found[1]):  # nor is the name of a variable
             yield found.span(1)
-    if "://" in text:
+    if "://" in text or "\\/" in text:  # slashes as some write them in JSON
         for found in _IN_URL.finditer(text):
             yield found.span(1)
     yield from _pem_blocks(text)

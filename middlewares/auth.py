@@ -123,7 +123,10 @@ class Auth:
         presented = call.presented_key()
         caller = self._find(presented) or await self._check(presented)
         principal = caller.principal if caller.unbounded else self._admit(caller, call)
-        return await call_next(call.replace(principal=principal, credential=presented))
+        call = call.replace()
+        call.principal = call.decision.caller = principal
+        call.credential = presented
+        return await call_next(call)
 
     async def identify(self, call: Call, /) -> Principal:
         """Return who calls, without serving anything. Raises what a call would; what the key may be used for is asked only of

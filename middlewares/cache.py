@@ -64,6 +64,8 @@ class Cache:
     """Answers from ``store`` what it can. ``store_name`` is that of the store it is to be given, if it is not its own."""
 
     Options: ClassVar[type[Struct]] = CacheOptions
+    keeps_content = True
+    asks_who_calls = True
 
     def __init__(self, options: CacheOptions) -> None:
         self.options = options
@@ -131,12 +133,14 @@ class Cache:
             flights[name] = landing
         try:
             reply = await call_next(call)
-            chunks = reply.gathered()
+            settled = reply.settled
+            chunks = reply.gathered() if settled is None else [settled]
         except BaseException as fault:
             landing.fail(fault)
             raise
         if chunks is None:
             landing.good = reply.status == 200
+            call.scope.items.add(landing)  # or others would wait for an answer that somebody further out has dropped
             return reply.through(landing)
         if flights.get(name) is landing:
             del flights[name]
@@ -144,7 +148,7 @@ class Cache:
             self._keep(key, chunks, call)
         if landing.waiting is not None:
             landing.complete(chunks)
-        return replayed(chunks, call.scope, reply.status, reply.headers)
+        return reply if settled is not None else replayed(chunks, call.scope, reply.status, reply.headers)
 
     def _whose(self, principal: Principal) -> str:
         whose = f"{principal.tenant}\n{principal.team or ''}"
@@ -221,9 +225,12 @@ class Cache:
         self._keep(call.name[0], chunks, call.call)
 
     def _keep(self, key: Key, chunks: list[Chunk], call: Call) -> None:
-        value = pack(chunks, call)
-        if value is not None and len(value) <= self._max_answer:
-            self.store.put(key, value, self._ttl_s)
+        try:
+            value = pack(chunks, call)
+            if value is not None and len(value) <= self._max_answer:
+                self.store.put(key, value, self._ttl_s)
+        except Exception:  # somebody waits for this answer, kept or not
+            _log.exception("an answer could not be kept")
 
     def reserve(self, size: int, /) -> bool:
         """Return whether so many bytes more may be remembered of streams under way; what is kept is not among them."""

@@ -94,6 +94,7 @@ class Limit:
         self.store_name = options.store
         self.store: Store = MemoryStore(1, 1, 1)
         self._parts = (options.per,) if isinstance(options.per, str) else options.per
+        self.asks_who_calls = not {"key", "team", "tenant"}.isdisjoint(self._parts)
         self._whom = words_for(self._parts)
         self._key = subject_of(self._parts)
         self._requests = None if options.requests is None else Pace(options.requests, options.burst)
@@ -169,10 +170,13 @@ class Limit:
         except BaseException as fault:
             ticket.fail(fault)
             raise
+        if (whole := reply.complete) is not None:
+            ticket.feed(whole)
+            ticket.close(None)
         if self._tells:
             now = scope.loop.time() if self._clock is None else self._now(call)
             reply.headers = self._told.add(call, subject, reply.headers, now)
-        return reply.through(ticket)
+        return reply if whole is not None else reply.through(ticket)
 
     def _take(self, subject: Subject, ticket: Ticket, now: float, patience: float) -> float:
         """Take a request and the ticket's tokens, and return how many seconds from now they are there.

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, BinaryIO, ClassVar, Final, Literal
 import msgspec
 from msgspec import Struct
 
-from ..gateway.call import Attempt, Call
+from ..gateway.call import Call
 from ..gateway.chain import Next
-from ..gateway.errors import Cancelled, GatewayError, HouseError, UpstreamTimeout
+from ..gateway.errors import GatewayError
 from ..gateway.ir.event import Chunk, PartDelta, Usage, UsageReport
-from ..gateway.ir.loss import Loss
 from ..gateway.relay.reply import Reply
 from ..gateway.secret_shapes import mask_secrets
+from ..gateway.telemetry.ending import error_of, status_of
+from ..gateway.telemetry.line import Line
 from ..gateway.units import Duration, FilePath, Size, milliseconds
 
 if TYPE_CHECKING:
@@ -60,56 +61,6 @@ class LogOptions(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("max_size must have room for more than one pair of bodies of max_body")
 
 
-class Line(Struct, omit_defaults=True):
-    """What is said of a call. ``time`` is Unix seconds, ``outcome`` is ``ok``, ``cancelled`` or the kind of the error.
-    ``tokens`` is the size of the request as rules count it, ``exact_tokens`` what a tokenizer found where a rule asked for
-    that; ``team`` and ``tags`` are the caller's: with them ``headgate replay`` can decide about the call once more.
-    ``counts``: no answer was asked for, but how many tokens the request has. Of a call that was passed on as it came there are
-    ``received_bytes`` of its request and ``sent_bytes`` of its answer."""
-
-    time: float
-    request_id: str
-    method: str
-    path: str
-    format: str
-    model: str
-    route: str
-    upstream: str
-    key: str
-    stream: bool
-    status: int
-    outcome: str
-    duration_ms: float
-    first_token_ms: float | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-    reasoning_output_tokens: int | None = None
-    usage_estimated: bool = False
-    upstream_model: str | None = None
-    chain: tuple[str, ...] = ()
-    tenant: str = ""
-    remote: str | None = None
-    attempts: list[Attempt] = []
-    tokens: int = 0
-    exact_tokens: int | None = None
-    team: str | None = None
-    tags: tuple[str, ...] = ()
-    loss: list[Loss] = []
-    answer_loss: list[Loss] = []
-    counts: bool = False
-    received_bytes: int | None = None
-    sent_bytes: int | None = None
-    error: str | None = None
-    rounds: int = 0
-    cache: str = ""
-    notes: list[str] = []
-    cost_usd: float | None = None
-    cost_estimated: bool = False
-    trace_id: str = ""
-
-
 class Log:
     """Writes a line when the answer is over, whatever became of it."""
 
@@ -118,6 +69,7 @@ class Log:
 
     def __init__(self, options: LogOptions) -> None:
         self.options = options
+        self.keeps_content = options.bodies == "full"
         self._logger = logging.getLogger("headgate.access")
         self._file: BinaryIO | None = None
         self._lines = bytearray()
@@ -154,7 +106,7 @@ class Log:
         try:
             reply = await call_next(call)
         except BaseException as fault:
-            self.note(call, _as_error(fault, call), None, None, 0)
+            self.note(call, error_of(fault, call), None, None, 0)
             raise
         watch = _Watch if call.passed is None else _Counting
         return reply.through(watch(self, call, reply.status))
@@ -165,7 +117,7 @@ class Log:
         try:
             reply = await call_next(call)
         except BaseException as fault:
-            error = _as_error(fault, call)
+            error = error_of(fault, call)
             self.note(call, error, None, None, 0)
             bodies.write(call, transcript, error)
             raise
@@ -184,6 +136,7 @@ class Log:
         decision, ledger, loop = call.decision, call.ledger, call.scope.loop
         peek, began, passed = call.peek, call.began, call.passed
         spent = usage or _NO_USAGE
+        who = decision.caller or call.principal  # of an auth that stands further in, too
         line = Line(
             call.began_unix,
             call.request_id,
@@ -193,9 +146,9 @@ class Log:
             peek.model,
             decision.route,
             decision.upstream,
-            call.principal.key,
+            who.key,
             peek.stream,
-            status if error is None else _status(call, error),
+            status if error is None else status_of(call, error),
             "ok" if error is None else error.kind,
             milliseconds(loop.time() - began),
             None if first_token_s is None else milliseconds(first_token_s),
@@ -207,13 +160,13 @@ class Log:
             spent.estimated,
             None if call.model == peek.model else call.model,
             decision.chain,
-            call.principal.tenant,
+            who.tenant,
             call.remote,
             decision.attempts,
             0 if call.wire is None else call.wire.by_size,
             None if call.wire is None else call.wire.exact_tokens,
-            call.principal.team,
-            call.principal.tags,
+            who.team,
+            who.tags,
             ledger.request,
             ledger.answer,
             call.counts,
@@ -265,24 +218,6 @@ def _bodies(options: LogOptions) -> Bodies:
     from ..gateway.transcripts.bodies import Bodies
 
     return Bodies(options.bodies == "full", Path(options.bodies_in), options.max_size, options.keep, options.max_body)
-
-
-def _as_error(fault: BaseException, call: Call) -> GatewayError:
-    """Return what a line says of ``fault``. What cancels a call after its deadline is that deadline."""
-    if isinstance(fault, GatewayError):
-        return fault
-    if not isinstance(fault, asyncio.CancelledError):
-        return HouseError("an internal error")
-    if call.deadline is not None and call.scope.loop.time() >= call.deadline:
-        return UpstreamTimeout("the call took longer than its total time-out", kind="timeout.total")
-    return Cancelled("the call was cancelled")
-
-
-def _status(call: Call, error: GatewayError) -> int:
-    """Return the HTTP status that the caller saw, in the words of its format; 200 where it had been said before."""
-    if error.kind == "cancelled":
-        return error.status
-    return 200 if call.scope.committed else call.codec.encode_error(error, call.request_id)[0]
 
 
 class _Watch:

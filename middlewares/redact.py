@@ -59,6 +59,7 @@ class Redact:
     """Looks at each request, and at the answers of those in which it found something."""
 
     Options: ClassVar[type[Struct]] = RedactOptions
+    hides_content = True
 
     def __init__(self, options: RedactOptions) -> None:
         self.options = options
@@ -100,12 +101,13 @@ class Redact:
             else transcript.take(outgoing.body, None if outgoing.body is not None else outgoing.request)
         )
         reply = await call_next(outgoing)
-        if take is not None:
-            reply.through(take)
-        if call.counts or call.format in OPERATIONS:
-            return reply
-        if self._masks:
+        tells = not call.counts and call.format not in OPERATIONS
+        if self._masks and tells:
             reply.through(Masking(redactor))
+        if take is not None:  # what the caller may not see is not for the log either
+            reply.through(take)
+        if not tells:
+            return reply
         if session is None or not self.options.restore or not session.values:
             return reply
         wanted = call.request.response_format

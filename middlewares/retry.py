@@ -77,7 +77,8 @@ class Retry:
         before = len(attempts)
         for attempt in range(1, options.tries + 1):
             try:
-                return await (await call_next(call)).opened()
+                reply = await call_next(call)
+                return reply if reply.complete is not None else await reply.opened()
             except GatewayError as error:
                 if new := attempts[before:]:
                     # One of a hedge may stand beside it; in a route's chain nobody knows the upstream before.
@@ -143,7 +144,9 @@ class Retry:
     def _too_late(self, call: Call, wait: float, ends: float | None) -> bool:
         if ends is not None and self._clock() + wait > ends:
             return True
-        return call.deadline is not None and call.scope.loop.time() + wait >= call.deadline
+        then = call.scope.loop.time() + wait
+        # Once a keep-alive went out nothing is tried again: better a plain refusal now than one in a stream then.
+        return then >= call.scope.commits_at or (call.deadline is not None and then >= call.deadline)
 
 
 def _as_error(fault: GatewayError | ConnectionError | TimeoutError) -> GatewayError:

@@ -52,8 +52,10 @@ class Rotate:
         if use is None:
             raise _refusal(pool, call)
         try:
-            reply = await call_next(call.replace(account=use.member.account))
-            if not use.alone or use.probed:
+            sent = call.replace()
+            sent.account = use.member.account
+            reply = await call_next(sent)
+            if reply.complete is None and (use.probed or not use.alone):
                 await reply.opened()
         except GatewayError as error:
             use.fail(error)
@@ -66,7 +68,10 @@ class Rotate:
         else:
             if use.probed:
                 use.confirm()
-            return reply.through(use)
+            if reply.complete is None:
+                return reply.through(use)
+            use.close(None)  # the account has done all that was asked of it
+            return reply
         try:
             return await self._go_on(call, call_next, pool, use.member, failed)
         finally:

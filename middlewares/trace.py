@@ -15,12 +15,14 @@ from msgspec import Meta, Struct
 
 from ..gateway.call import Call
 from ..gateway.chain import Next, Reached
-from ..gateway.errors import Cancelled, GatewayError, HouseError, UpstreamTimeout
+from ..gateway.errors import GatewayError
 from ..gateway.relay.reply import Reply
 from ..gateway.telemetry.build import Builder
 from ..gateway.telemetry.context import read_traceparent, read_tracestate
-from ..gateway.telemetry.noting import MAX_CAPTURED, Keeping, Noting, Passing, Place
+from ..gateway.telemetry.ending import error_of, status_of
+from ..gateway.telemetry.noting import MAX_CAPTURED, Keeping, Noting, Over, Passing, Place
 from ..gateway.telemetry.outlet import Destination, Exporter, Outlet, checked_endpoint, is_installed
+from ..gateway.telemetry.usual import Usual
 from ..gateway.units import Duration, Secret, Size
 
 MAX_REQUEST: Final = 16 * 1024
@@ -74,6 +76,7 @@ class Trace:
         if exporter is None and not is_installed():
             raise ValueError('it needs the extra otel: pip install "headgate[otel]"')
         self.options = options
+        self.keeps_content = options.content
         endpoint = None if options.endpoint is None else checked_endpoint(options.endpoint)
         headers = {name: secret.read() for name, secret in options.headers.items()}
         destination = Destination(
@@ -87,6 +90,7 @@ class Trace:
         )
         self.outlet = Outlet(destination, exporter)
         self._builder = Builder({}, int(options.max_content))
+        self._usual = Usual(self._builder)
         self._bound = int(options.sample * _TAIL)
         self._half = f"{_random(64) or 1:016x}"
         """The first half of the trace ids that are made here: what is random, and sampled by, is the other."""
@@ -101,6 +105,7 @@ class Trace:
     def know(self, upstreams: Mapping[str, Reached], /) -> None:
         """Learn where upstreams are."""
         self._builder = Builder(upstreams, self._builder.max_content)
+        self._usual = Usual(self._builder)
 
     def carry_over(self, old: Trace, /) -> None:
         """Export by the same way, if it is to the same place."""
@@ -144,7 +149,7 @@ class Trace:
         try:
             reply = await call_next(call)
         except BaseException as fault:
-            noting.close(_as_error(fault, call))
+            noting.close(error_of(fault, call))
             raise
         noting.status = reply.status
         return reply.through(noting)
@@ -166,7 +171,7 @@ class Trace:
         if not self._joins:
             return _NOTHING_ABOVE
         if self._host is not None and (here := self._host()) is not None:
-            return *here, False
+            return here
         headers = call.facts.headers
         given = headers.get("traceparent")
         if given is None or (read := read_traceparent(given)) is None:
@@ -185,16 +190,17 @@ class Trace:
         assert type(place) is Place
         if not place.flags and ended_s - noting.started_s <= self._slow_s and not self._wants(error):
             return
-        status = noting.status if error is None else _status(call, error)
-        record = noting.record(place, ended_s, status, error, self._most_asked, self._most_told)
-        self.outlet.add(self._builder, record, loop)
+        status = noting.status if error is None else _status(call, error, noting.status)
+        kind = "" if error is None else error.kind
+        over = Over(noting, place, ended_s, status, kind, self._most_asked, self._most_told)
+        self.outlet.add(self._builder, self._usual, over, loop)
 
 
 class _Host(Protocol):
     """Knows in which span the application around us is."""
 
-    def __call__(self) -> tuple[str, str, int, str] | None:
-        """Return trace id, span id, flags and tracestate; None outside of any."""
+    def __call__(self) -> tuple[str, str, int, str, bool] | None:
+        """Return trace id, span id, flags, tracestate and whether it is another process's; None outside of any."""
         ...
 
 
@@ -205,22 +211,11 @@ def _host() -> _Host | None:
     return None if hosts_provider() is None else current_parent
 
 
-def _as_error(fault: BaseException, call: Call) -> GatewayError:
-    """Return what a span says of ``fault``. What cancels a call after its deadline is that deadline."""
-    if isinstance(fault, GatewayError):
-        return fault
-    if not isinstance(fault, asyncio.CancelledError):
-        return HouseError("an internal error")
-    if call.deadline is not None and call.scope.loop.time() >= call.deadline:
-        return UpstreamTimeout("the call took longer than its total time-out", kind="timeout.total")
-    return Cancelled("the call was cancelled")
-
-
-def _status(call: Call, error: GatewayError) -> int:
-    """Return the HTTP status that the caller saw, in the words of its format; 200 where it had been said before."""
-    if error.kind == "cancelled":
-        return 0
-    return 200 if call.scope.committed else call.codec.encode_error(error, call.request_id)[0]
+def _status(call: Call, error: GatewayError, said: int) -> int:
+    """Return the HTTP status that the caller saw: ``said`` where it had been told before, 0 for none."""
+    if call.scope.committed:
+        return said or 200  # what keeps a connection alive is said with 200
+    return 0 if error.kind == "cancelled" else status_of(call, error)
 
 
 __all__ = ["Trace", "TraceOptions"]

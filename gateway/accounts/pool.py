@@ -38,8 +38,6 @@ _OF_THE_REQUEST: Final[frozenset[ErrorKind]] = frozenset(
 _OVERSIZED: Final = "Request too large"
 """How OpenAI's refusal of a request begins that is larger than the account's limit in a minute, a 429 like any other (read
 2026-11-21): no wait helps it, and the account is as good as before for all others."""
-_PROBED_S: Final = 1.0
-"""When to come back while it is being found out whether an account is back."""
 _MAX_WHY: Final = 200
 
 
@@ -161,7 +159,7 @@ class AccountPool:
         probed: list[Parked] | None = None
         if state.cooling and (probed := state.closing(model)):
             for parked in probed:
-                parked.probing += 1
+                parked.probe(now)
         if session is not None:
             self._sessions.bind(session, chosen.id, now)
         return Use(self, call, chosen, alone, probed)
@@ -239,20 +237,23 @@ class AccountPool:
     # -- what is told
 
     def first_back(self, model: str, skip: Sequence[Member] = ()) -> tuple[float, Parked | None]:
-        """Return in how many seconds the first account can be used, and what stands in its way until then, if anything."""
+        """Return in how many seconds the first account can be used, and what stands in its way until then, if anything.
+
+        One that a call finds out about goes first, which soon is for all: the next to come back is for one call alone."""
         now = self.clock()
-        soonest: tuple[float, Parked | None] = (math.inf, None)
+        soonest: tuple[bool, float, Parked | None] = (True, math.inf, None)
         for member in self.members:
             if member in skip:
                 continue
             closing = member.state.closing(model) if member.state.is_closed(model, now, self._probes) else []
             if not closing:
                 return 0.0, None
-            last = max(closing, key=lambda parked: parked.left(now))
-            wait = last.left(now) or _PROBED_S
-            if wait < soonest[0] or soonest[1] is None:
-                soonest = (wait, last)
-        return soonest
+            last = max(closing, key=lambda parked: parked.wait(now))
+            wait = last.wait(now)
+            is_cooling = last.left(now) > 0
+            if soonest[2] is None or (is_cooling, wait) < soonest[:2]:
+                soonest = (is_cooling, wait, last)
+        return soonest[1:]
 
     def refusal(self, call: Call, skip: Sequence[Member] = ()) -> UpstreamError:
         """Return the error where no account can be used: of the kind of the account that is back first."""

@@ -32,7 +32,7 @@ _MILLIS: Final = 1e11
 def back_in_s(error: GatewayError, sources: Iterable[Source], unix: float) -> float | None:
     """Return in how many seconds the provider says to come back, above 0; None when it says nothing, or nonsense."""
     for source in sources:
-        wait = error.retry_after_s if source == "retry-after" else _reset_s(error.headers, unix)
+        wait = error.retry_after_s if source == "retry-after" else _reset_s(error.limits, unix)
         if wait is not None and math.isfinite(wait) and wait > 0:
             return wait
     return None

@@ -16,13 +16,18 @@ ALL: Final = ""
 """The scope of a cooldown that closes the account for every model."""
 _NEWS_S: Final = 1.0
 """A cooldown that another failure makes longer by less is nothing new."""
+LATER_S: Final = 1e-6
+"""By how much one moment of Unix time is surely later than another."""
+_PROBED_S: Final = 1.0
+"""So long those that find out whether an account is back go alone. Refusals come at once, and an answer may take minutes: an
+account that has not refused by then has let them in."""
 
 
 class Parked:
     """One cooldown: over at ``until``, ``length`` seconds after it was said; ``at`` is that in Unix seconds. Then it stays
-    until one of the calls that find out, of which ``probing`` are under way, has found out."""
+    until one of the calls that find out has found out. ``probing`` of them are under way, the first since ``probed``."""
 
-    __slots__ = ("until", "length", "at", "kind", "why", "probing")
+    __slots__ = ("until", "length", "at", "kind", "why", "probing", "probed")
 
     def __init__(self, until: float, length: float, at: float, kind: str, why: str) -> None:
         self.until = until
@@ -31,6 +36,18 @@ class Parked:
         self.kind = kind
         self.why = why
         self.probing = 0
+        self.probed = -math.inf
+
+    def probe(self, now: float) -> None:
+        """Send a call to find out."""
+        if self.probing == 0:
+            self.probed = now
+        self.probing += 1
+
+    def wait(self, now: float) -> float:
+        """Seconds until all may go, or find out; not below 0."""
+        since = now - self.probed
+        return self.left(now) or (_PROBED_S - since if self.probing and 0 <= since < _PROBED_S else 0.0)
 
     def left(self, now: float) -> float:
         """Seconds until it is over; none if the clock went back behind its beginning."""
@@ -66,7 +83,7 @@ class State:
                 return True
             if probes == 0:
                 self.over(scope, parked.at)
-            elif parked.probing >= probes:
+            elif parked.probing >= probes and parked.wait(now) > 0:
                 return True
         return False
 
@@ -77,6 +94,8 @@ class State:
     def park(self, scope: str, now: float, unix: float, length: float, kind: str, why: str, model: str = "") -> bool:
         """Leave it alone for ``length`` seconds, or longer if that was said before. Return whether that is news."""
         parked, until = self.cooling.get(scope), now + length
+        # The later word, whatever the wall's clock did.
+        unix = max(unix, max(self.reset_at, self.back.get(scope, 0.0)) + LATER_S)
         if parked is None:
             while len(self.cooling) >= MAX_SCOPES:
                 del self.cooling[next(iter(self.cooling))]
@@ -102,7 +121,7 @@ class State:
             return False
         while len(self.back) >= MAX_SCOPES:
             del self.back[next(iter(self.back))]
-        self.back[scope] = unix = max(unix, parked.at + 1e-6)  # the later word, whatever the wall's clock did
+        self.back[scope] = unix = max(unix, parked.at + LATER_S)  # the later word, whatever the wall's clock did
         self.tell(Event(unix, "back", scope))
         return True
 

@@ -171,7 +171,8 @@ class Flight:
         if not seats:
             self._drop()
         else:
-            if self.scope.host is seat.scope:
+            host = self.scope.host
+            if host is seat.scope and all(each.scope is not host for each in seats):
                 self.moved()
             self.balance()
 
@@ -187,7 +188,7 @@ class Flight:
         reply, self._reply = self._reply, None
         if reply is not None:
             reply.abort()
-        self._close(Cancelled("nobody wanted the rest of the answer"))
+        self._finish(Cancelled("nobody wanted the rest of the answer"))  # who forgot to leave hears of it
 
     # -- a sink of the answer
 
@@ -370,6 +371,7 @@ class _Shared(Scope):
         self.tasks = set()
         self.watched = []
         self.committed = False
+        self.commits_at = host.commits_at
         self.closed = False
         self._on_close = None
         self.loop = host.loop

@@ -1,6 +1,6 @@
 """An answer as bytes, and back: what a provider wrote, as it wrote it, behind a line that says how it is spelled, and when.
 
-An answer that was changed on its way has no such bytes: it is kept as the caller's format would say it whole.
+An answer that was changed on its way has no such bytes: it is kept whole, as the provider's format would say it.
 Whether an answer is one to give again, complete and not broken off, is asked when it is read: most are never read.
 """
 
@@ -54,15 +54,22 @@ def pack(chunks: Sequence[Chunk], call: Call) -> bytes | None:
     events = [event for chunk in chunks for event in chunk.events]
     if not _is_good(events):
         return None
-    codec = call.codec
+    # in the provider's own words where they are known: its format has a place for all that it said
     context = AnswerContext(call.request_id, int(call.began_unix), call.model, True, call.headers, call.body or b"")
     try:
+        codec = registry.codec(_spoken(call) if wire is None else wire.format)
         written = codec.encode_response(events, context)
-    except GatewayError:
+    except (GatewayError, registry.UnknownName):
         return None
-    if written.losses:
+    if any(loss.kind != "minted" for loss in written.losses):  # an id or a date that the provider did not give
         return None
     return b"".join((_head(codec.whole, False), born, written.body))
+
+
+def _spoken(call: Call) -> str:
+    """Return the format that the provider spoke."""
+    tries = call.decision.attempts
+    return (tries[-1].format if tries else "") or call.codec.format
 
 
 def unpack(value: bytes) -> Kept | None:

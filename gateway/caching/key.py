@@ -19,6 +19,7 @@ from ..call import Call
 from ..doors import OPERATIONS
 from ..errors import GatewayError
 from ..facts import ANONYMOUS
+from ..ir.message import Message, ToolResult
 
 _MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw])
 _ENCODER: Final = msgspec.json.Encoder()
@@ -35,6 +36,10 @@ _SETTINGS: Final = {
     "ollama.generate": ("options",),
 }
 """Where formats keep the temperature, if not in the body itself."""
+_UNHEARD: Final = frozenset({"stream", "stream_options"})
+"""How the answer is to be delivered, where a request says so although it need not."""
+_MARKS: Final = frozenset({"max_tokens", "input"})
+"""Where null is a reader's note how something was spelled: the cap by its older name, the input as a text."""
 _MAX_LEARNT: Final = 1000
 
 
@@ -124,13 +129,27 @@ class Keys:
         if request.temperature and not self._any_temperature:
             return None
         fewer: dict[str, Any] = {name: None for name in ("user", "metadata") if name in self._ignore}
-        if any(name in self._ignore for name in request.extra):
-            fewer["extra"] = {name: raw for name, raw in request.extra.items() if name not in self._ignore}
+        if request.extra:
+            fewer["extra"] = {name: raw for name, raw in request.extra.items() if not self._is_beside(name, raw)}
+        if self._across:
+            fewer["messages"] = tuple(map(_spelled_out, request.messages))
         plain = replace(request, model="", format="", stream=False, stream_usage=None, **fewer)
         said = _ENCODER.encode(plain)
         # What has no word in the request is its format's own: nobody else's request is like it.
         own = not self._across or b'"extra":' in said
         return b"=%b\n%b" % (call.codec.format.encode() if own else b"", said)
+
+    def _is_beside(self, name: str, raw: Raw) -> bool:
+        """Whether a member that the request has no word for says nothing of what is asked."""
+        return name in self._ignore or name in _UNHEARD or (self._across and name in _MARKS and bytes(raw) == b"null")
+
+
+def _spelled_out(message: Message) -> Message:
+    """Return ``message`` as if its content, and that of tool results in it, were a list."""
+    parts = message.parts
+    if any(type(part) is ToolResult and part.brief for part in parts):
+        parts = tuple([replace(part, brief=False) if isinstance(part, ToolResult) else part for part in parts])
+    return replace(message, parts=parts, brief=False) if message.brief or parts is not message.parts else message
 
 
 def _is_cold(format: str, members: Mapping[str, Raw]) -> bool:

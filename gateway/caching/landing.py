@@ -76,6 +76,7 @@ class Landing:
         if not self._over:
             self._over = True
             self._error = error
+            self.call.scope.items.discard(self)
             self._tower.left(self)
             if error is None and self.good:
                 self._tower.landed(self, self._chunks)
@@ -93,6 +94,10 @@ class Landing:
         """There is no answer."""
         self.close(as_shared(fault))
 
+    def abort(self) -> None:
+        """The scope closes, and nobody has read the answer to its end."""
+        self.close(Cancelled("nobody wanted the rest of the answer"))
+
     async def join(self, call: Call, /) -> Reply | None:
         """Wait for the answer."""
         if self.waiting is None:
@@ -106,15 +111,35 @@ class Landing:
 
 
 async def wait(waiting: list[asyncio.Future[None]], call: Call) -> None:
-    """Wait among others until woken, as long as ``call`` has time. Raises UpstreamTimeout."""
-    waiter = call.scope.loop.create_future()
+    """Wait among others until woken, as long as ``call`` has time. Raises UpstreamTimeout, Cancelled."""
+    scope = call.scope
+    waiter = scope.loop.create_future()
+    leaver = _Leaver(waiter)
+    if scope.closed:
+        leaver.abort()
     waiting.append(waiter)
+    scope.items.add(leaver)
     try:
-        with call.scope.limit(call.deadline, "timeout.total", _OVERDUE):
+        with scope.limit(call.deadline, "timeout.total", _OVERDUE):
             await waiter
     finally:
+        scope.items.discard(leaver)
         if waiter in waiting:
             waiting.remove(waiter)
+
+
+class _Leaver:
+    """Ends the wait of a call that is over, whoever cancels its task or does not."""
+
+    __slots__ = ("_waiter",)
+
+    def __init__(self, waiter: asyncio.Future[None]) -> None:
+        self._waiter = waiter
+
+    def abort(self) -> None:
+        """The scope closes."""
+        if not self._waiter.done():
+            self._waiter.set_exception(Cancelled("the call was over before the answer that it waited for"))
 
 
 def wake(waiting: list[asyncio.Future[None]]) -> None:

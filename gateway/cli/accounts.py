@@ -16,6 +16,7 @@ import msgspec
 from .. import rules
 from ..accounts.pool import AccountPool, Member
 from ..accounts.record import Cooldown, Event, Record, Reset, read_record, read_reset, record_key, reset_key, standing
+from ..accounts.state import LATER_S
 from ..errors import HouseError
 from ..stores.base import Store
 from .show import Screen
@@ -34,12 +35,14 @@ class _Fault(Exception):
 
 
 class Known(NamedTuple):
-    """An account, what its store says of it, and which of its cooldowns hold, by model, "" being all of them."""
+    """An account, what its store says of it, which of its cooldowns hold, by model, "" being all of them, and when it was reset
+    last, in Unix seconds."""
 
     pool: AccountPool
     member: Member
     record: Record | None
     cooldowns: dict[str, Cooldown]
+    reset_at: float
 
 
 def add(commands: Any) -> None:
@@ -135,7 +138,7 @@ async def _reset(options: argparse.Namespace, plan: rules.Plan, screen: Screen) 
     pools = _named(options.id, plan)
     for each in await _known(pools, time.time(), options.id):
         latest = max((cooldown.at for cooldown in each.cooldowns.values()), default=0.0)
-        at = max(time.time(), latest)  # the later word, whatever the clock did
+        at = max(time.time(), latest, each.reset_at + LATER_S)  # the later word, whatever the clock did
         assert each.pool.store is not None
         await _put(each.pool.store, each.pool.name, each.member.id, Reset(at))
         if not options.json:
@@ -191,8 +194,9 @@ async def _known(pools: Iterable[AccountPool], now: float, id: str = "") -> list
         for member in members:
             kept, reset = told.get(member, (None, None))
             record = read_record(kept)
-            cooldowns = {} if record is None else standing(record, read_reset(reset), now)
-            known.append(Known(pool, member, record, cooldowns))
+            reset_at = read_reset(reset)
+            cooldowns = {} if record is None else standing(record, reset_at, now)
+            known.append(Known(pool, member, record, cooldowns, reset_at))
     return known
 
 

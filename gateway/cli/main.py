@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from importlib.resources import files
@@ -21,7 +22,12 @@ _FILE: Final = "routes.yaml"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code. Wrong usage raises SystemExit(2), as argparse does."""
     options = _parser().parse_args(arguments)
-    code: int = options.run(options)
+    try:
+        code: int = options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads the output has seen enough, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at the end would complain again
+        return 1
     return code
 
 

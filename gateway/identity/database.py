@@ -36,6 +36,8 @@ _VERSION: Final = 1
 _WRITE_WAIT_S: Final = 10.0
 _READ_WAIT_S: Final = 1.0
 """How long to wait for who has the file locked."""
+_STEP: Final = 1 << 30
+"""Changes are numbered by chance, upwards: in a copy that was put back, those that follow are not taken for others."""
 _SCHEMA: Final = (
     "CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), epoch TEXT NOT NULL, changes INTEGER NOT NULL)",
     """CREATE TABLE keys (
@@ -173,7 +175,7 @@ class KeyDatabase:
             mark = Mark((found.st_dev, found.st_ino), epoch, changes)
             if mark == since:
                 return None
-            whole = since is None or since[:2] != mark[:2] or since.changes > mark.changes
+            whole = since is None or since[:2] != mark[:2] or not _goes_on(db, since)
             after = -1 if whole or since is None else since.changes
             rows = db.execute(_KNOWN, (after,))
             return News(mark, whole, tuple(_known(*row) for row in rows))
@@ -206,6 +208,10 @@ class KeyDatabase:
             raise KeyFault("a key's name is 1 to 200 printable characters")
         if wanted.expires is not None and wanted.expires <= now:
             raise KeyFault("a key that has expired already is of no use")
+        words = {"team": (wanted.team,), "tag": wanted.tags, "route": wanted.routes, "model": wanted.models}
+        for what, given in words.items():
+            if "" in given:
+                raise KeyFault(f"the {what} that was given is empty")
         with self._change(make=True) as (db, change):
             if db.execute("SELECT COUNT(*) FROM keys").fetchone()[0] >= MAX_KEYS:
                 raise KeyFault(f"{self.path} is full: it holds {MAX_KEYS} keys")
@@ -276,13 +282,19 @@ class KeyDatabase:
                 if make and db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0] == 0:
                     _lay_out(db)
                 self._check(db)
-                db.execute("UPDATE state SET changes = changes + 1")
+                db.execute("UPDATE state SET changes = changes + ?", (1 + secrets.randbelow(_STEP),))
                 yield db, db.execute("SELECT changes FROM state").fetchone()[0]
                 db.execute("COMMIT")
             except BaseException:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
                 raise
+
+
+def _goes_on(db: sqlite3.Connection, since: Mark) -> bool:
+    """Whether the last change that a reader saw is in this file: it may be a copy from before. Where its key was changed once
+    more nobody can tell."""
+    return db.execute("SELECT 1 FROM keys WHERE changed = ? LIMIT 1", (since.changes,)).fetchone() is not None
 
 
 def _lay_out(db: sqlite3.Connection) -> None:

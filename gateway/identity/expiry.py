@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
+from typing import Final
 
 from ..units import Duration
+
+_FAR: Final = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
+"""Calendars end here."""
 
 
 def at(text: str) -> float:
@@ -37,4 +41,6 @@ def in_time(text: str, now: float) -> float:
 
 def written(moment: float) -> str:
     """Return Unix seconds as people read them, in UTC."""
+    if moment >= _FAR:
+        return "after the year 9999"
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

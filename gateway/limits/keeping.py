@@ -22,6 +22,8 @@ from .book import Subject
 _log: Final = logging.getLogger("headgate.limit")
 KEEP_S: Final = 1.0
 """How long a change may wait to be handed to the store: a crash gives back what was taken since."""
+_MOST: Final = 2**63 - 1
+"""What can be written of money: a provider may tell any figure, and that must not cost what is known of others."""
 _SLACK_S: Final = 60.0
 """How much longer than needed a record is kept."""
 
@@ -102,7 +104,7 @@ class Keeper:
         now, wall = self._now(), self._wall()
         for subject in changed:
             requests, tokens = max(0.0, subject.requests - now), max(0.0, subject.tokens - now)
-            money = subject.spent + subject.held
+            money = min(subject.spent + subject.held, _MOST)
             start = subject.window_start
             kept = Kept(wall, requests, tokens, start, money)
             lasts = max(requests, tokens, subject.window_end - wall if money else 0.0)

@@ -29,7 +29,8 @@ async def place(call: Call, subject: Subject, most: int, patience: float) -> boo
         if mine.future.done() and not mine.future.cancelled():
             subject.leave()  # the place came at the same moment
         else:
-            line.remove(mine)
+            if mine in line:  # else a place came after it was given up, and went on to the next
+                line.remove(mine)
             subject.advance()
         if isinstance(fault, TimeoutError):
             return False

@@ -21,6 +21,8 @@ from .pace import Pace
 from .payment import Payment
 
 _NO_USAGE: Final = Usage()
+_MOST: Final = 10**9
+"""Tokens that one call is charged: whoever tells of more has slipped."""
 
 
 class Ticket(Struct, eq=False):
@@ -94,6 +96,8 @@ class Tokens:
 
     def settle(self, ticket: Spending, spent: int) -> None:
         """Set right what ``ticket`` took. What has flown back meanwhile is not given twice."""
+        if not 0 <= spent <= _MOST:  # some providers say -1 for what they do not know
+            spent = min(max(0, spent), _MOST)
         subject, change = ticket.subject, (spent - ticket.reserved) * self.pace.interval
         now = ticket.call.scope.loop.time() if self.now is None else self.now(ticket.call)
         if change > 0:
@@ -159,6 +163,8 @@ class Spending(Ticket, eq=False):
         decision, usage = self.call.decision, self.usage
         if decision.cache == "hit":  # what it tells was spent when the answer was made
             return 0
+        if not self.answered and len(decision.attempts) == self.first:
+            return 0  # it left before its turn came further in, or while others' answer was awaited: nothing was sent
         if error is not None and self.last is not None:
             usage = self.last.usage or usage  # told beside the events
         more = self.asked * further(decision.attempts[self.first :], decision.rounds)

@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache, lru_cache
-from typing import Literal
+from typing import Final, Literal
 
 from ..call import Call
 from .book import Subject
 from .pace import Pace
 
 Family = Literal["openai", "anthropic"]
+_LAST: Final = 253_402_300_799
+"""The end of the year 9999: no date is later."""
 
 
 @cache
@@ -91,4 +93,4 @@ def _duration(seconds: int) -> str:
 @lru_cache(1024)
 def _moment(unix: int) -> str:
     """``2026-11-21T10:00:00Z``."""
-    return datetime.fromtimestamp(unix, UTC).isoformat()[:19] + "Z"
+    return datetime.fromtimestamp(min(unix, _LAST), UTC).isoformat()[:19] + "Z"

@@ -15,6 +15,8 @@ from ..ir.event import Usage
 
 PICO: Final = 10**12
 """Picodollars in a dollar."""
+_MOST: Final = 10**24
+"""What one try costs at most, a trillion dollars: whoever tells of more has slipped."""
 _PER_TOKEN: Final = 10**6
 """Picodollars for a token at one dollar for a million."""
 
@@ -105,7 +107,10 @@ class Price:
             if written and self.cache_write_1h != self.cache_write:
                 cost += _for_an_hour(usage, written) * (self.cache_write_1h - self.cache_write)
         if usage.reasoning_output_tokens:
-            cost += usage.reasoning_output_tokens * (self.reasoning - self.output)
+            thought = min(usage.reasoning_output_tokens, usage.output_tokens or 0)
+            cost += thought * (self.reasoning - self.output)
+        if not 0 <= cost <= _MOST:  # some say -1 for what they do not know: nobody is paid for asking
+            cost = min(max(0, cost), _MOST)
         return cost
 
     def estimate(self, asked: int, said: int) -> int:

@@ -44,8 +44,8 @@ _QUICK: Final = {
     "card": _NUMBER,
     "iban": r"[A-Za-z]{2}[0-9]{2}[ A-Za-z0-9\-]{11}",
     "ip": r"\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]|:(?::|[0-9A-Fa-f]{1,4}:)[0-9A-Fa-f]",
-    "secret": rf"(?:{'|'.join(map(re.escape, MARKS))})[A-Za-z0-9+/=_.\\\-]{{8}}|-----BEGIN|://[^/ \"@]*:[^ \"@]*@"
-    rf"|(?i:{'|'.join(NAMES)})[ \t\"'\\:=>]{{1,16}}[A-Za-z0-9._~+/\\\-]{{12}}",
+    "secret": rf"(?:{'|'.join(map(re.escape, MARKS))})[A-Za-z0-9+/=_.\\\-]{{8}}|-----BEGIN"
+    rf"|:\\{{0,8}}/\\{{0,8}}/[^/ \"@]*:[^ \"@]*@|(?i:{'|'.join(NAMES)})[ \t\"'\\:=>]{{1,16}}[A-Za-z0-9._~+/\\\-]{{12}}",
 }
 """What anything of a kind has in it, in a JSON text; RE2's syntax."""
 _IPV4: Final = re.compile(rb"\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]")
@@ -74,7 +74,7 @@ def _email(data: bytes) -> bool:
 
 
 def _secret(data: bytes) -> bool:
-    if b"-----BEGIN" in data or (b"@" in data and b"://" in data):
+    if b"-----BEGIN" in data or (b"@" in data and (b"://" in data or b"\\/" in data)):
         return True
     if _RUN not in data.translate(_RUNS):
         return False

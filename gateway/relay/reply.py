@@ -127,6 +127,16 @@ class Reply:
 
     # -- before the flow
 
+    @property
+    def complete(self) -> Chunk | None:
+        """The whole answer as the provider gave it, if it is there already: what stages make of it is yet to come."""
+        return self._whole
+
+    @property
+    def settled(self) -> Chunk | None:
+        """The same, if no stage so far wants to see it."""
+        return None if self._stages else self._whole
+
     def through(self, stage: Stage) -> Reply:
         """Let every chunk from here on pass ``stage``, after the stages so far. Returns self."""
         assert self._state in (_NEW, _OPENING), f"through() on a reply that is {self._state.value}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Final, Protocol, TypeVar
@@ -81,10 +82,11 @@ class Clock:
 class Scope:
     """What one call has open: sources, tasks, and what must be watched. ``committed`` once headers went to the client.
 
-    ``on_close`` is called once, when the scope closes.
+    ``commits_at`` is when silence alone will have them sent, in seconds of the loop's clock. ``on_close`` is called once, when
+    the scope closes.
     """
 
-    __slots__ = ("clock", "loop", "items", "tasks", "watched", "committed", "closed", "_on_close")
+    __slots__ = ("clock", "loop", "items", "tasks", "watched", "committed", "commits_at", "closed", "_on_close")
 
     def __init__(self, clock: Clock, on_close: Callable[[], object] | None = None) -> None:
         self.clock = clock
@@ -92,6 +94,7 @@ class Scope:
         self.tasks: set[asyncio.Task[Any]] = set()
         self.watched: list[Watched] = []
         self.committed = False
+        self.commits_at = math.inf
         self.closed = False
         self._on_close = on_close
         self.loop = clock.add(self)

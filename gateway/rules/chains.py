@@ -39,7 +39,8 @@ _FAIL: Final = ("closed", "open")
 
 
 class Chains:
-    """The chains of one file. ``used`` are the names that something refers to."""
+    """The chains of one file. ``used`` are the names that something refers to, ``spots`` where each middleware is written, by
+    its identity."""
 
     def __init__(self, reader: Reader, entries: Mapping[str, Entry], stores: Stores, priced: bool = True) -> None:
         self._reader = reader
@@ -50,6 +51,7 @@ class Chains:
         self._built: dict[str, Chain] = {}
         self._building: list[str] = []
         self.used: set[str] = set()
+        self.spots: dict[int, Spot] = {}
 
     def build_all(self) -> None:
         """Build every chain, so that mistakes in unused ones are found too."""
@@ -197,6 +199,7 @@ class Chains:
             if store is None:
                 return EMPTY
             made.store = store
+        self.spots[id(made)] = node.spot
         return Chain((name,), (made,))
 
     def _secrets_are_there(self, since: int) -> bool:

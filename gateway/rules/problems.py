@@ -69,6 +69,7 @@ CATALOGUE: Final[dict[str, str]] = {
     "W103": "no routes",
     "W104": "a target without a last resort",
     "W105": "an include that finds nothing",
+    "W106": "a middleware in the wrong place",
 }
 """Code to title. A code keeps its meaning for good; a retired one is not used again."""
 

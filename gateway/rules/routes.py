@@ -16,6 +16,7 @@ from .coverage import all_covered
 from .document import Node, Table
 from .index import Index
 from .match import Fact, compile_condition, compile_match
+from .order import note_order
 from .plan import Authenticator, Route, ServedModel
 from .problems import Problems, Spot
 from .read import Reader
@@ -86,6 +87,9 @@ class Routes:
         ways = [_authenticators([*chain.middlewares, *leaf.upstream.middlewares]) for leaf in reached]
         patience = [leaf.upstream.timeouts.total for leaf in leaves]
         chains = {leaf.upstream.name: chain.names + leaf.upstream.chain_names for leaf in reached}
+        for leaf in reached:
+            whole = (*chain.middlewares, *leaf.upstream.middlewares)
+            note_order(self._problems, chains[leaf.upstream.name], whole, self._chains.spots)
         if not rules.remember_reasoning:
             for leaf in reached:
                 if leaf.upstream.memory is not None:

@@ -21,7 +21,10 @@ _FLOAT: Final = re.compile(r"[-+]?(?:0|[1-9][0-9]*)?\.[0-9]+")
 _SURPRISES: Final = (
     (
         re.compile(r"(?i:yes|no|on|off)"),
-        Ambiguous("some YAML readers take it for true or false", "write true or false, or quote it"),
+        Ambiguous(
+            "some YAML readers take it for true or false",
+            'write true or false; the word itself, a key too, goes in quotes: "on"',
+        ),
     ),
     (
         re.compile(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?"),

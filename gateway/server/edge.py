@@ -114,6 +114,7 @@ class Edge:
         self._wrote = True  # since the last tick: asking for the time at each write would cost more
         self._last_write = 0.0
         self._left = False
+        scope.commits_at = scope.loop.time() + keep_alive_s
         presence.edge = self
 
     # -- the commit

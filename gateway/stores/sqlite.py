@@ -10,6 +10,8 @@ The file holds what callers and models said, in the clear; it is made readable f
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import logging
 import os
 import sqlite3
@@ -64,6 +66,19 @@ SELECT MAX(seq) FROM (
 """
 
 
+def _make(path: Path) -> None:
+    """Make the file, for its owner alone, unless it is there.
+
+    One that is there must not be opened but by SQLite: whoever closes a file takes away all locks that the process has on it,
+    those of the store that a reload replaces too. Then the next process to leave the file believes that it is the last, and
+    removes the log in which the writes stand.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    if not path.is_file():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+
+
 class _Write(NamedTuple):
     """A value and when it expires, in Unix seconds; a value of None is deleted."""
 
@@ -109,7 +124,7 @@ class SqliteStore:
         """Open or make the file. Raises OSError, sqlite3.Error, ValueError for a file of another kind."""
         if self._db is not None:
             return
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        _make(self.path)
         db = await aiosqlite.connect(self.path, isolation_level=None, timeout=10)
         try:
             await db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before the first table, or never
@@ -243,7 +258,7 @@ class SqliteStore:
 
     async def _transact(self, db: aiosqlite.Connection, batch: dict[Key, _Write]) -> None:
         puts = [
-            (*key, write.value, _size(key, write), write.expires)
+            (*key, memoryview(write.value), _size(key, write), write.expires)  # a view: aiosqlite logs what it is given
             for key, write in batch.items()
             if write.value is not None
         ]

@@ -79,6 +79,7 @@ async def hedged(call: Call, first: Serve, second: Serve, after_s: float, may_be
     try:
         return await race.run(first, second, after_s, may_begin)
     except BaseException:
+        race.winner = None
         race.drop()
         await race.over()
         raise
@@ -87,7 +88,7 @@ async def hedged(call: Call, first: Serve, second: Serve, after_s: float, may_be
 
 
 class _Race:
-    __slots__ = ("_call", "_branch", "_first", "_second", "_tries", "_ledger")
+    __slots__ = ("_call", "_branch", "_first", "_second", "_tries", "_ledger", "winner")
 
     def __init__(self, call: Call) -> None:
         self._call = call
@@ -96,6 +97,7 @@ class _Race:
         self._branch: Call | None = None
         self._first: _Task | None = None
         self._second: _Task | None = None
+        self.winner: _Task | None = None
 
     async def run(self, first: Serve, second: Serve, after_s: float, may_begin: Callable[[], bool]) -> Reply:
         call = self._call
@@ -115,8 +117,9 @@ class _Race:
             await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
             del running
         second_won = _has_won(self._second) and not _has_won(self._first)
-        reply = _result(self._second if second_won else self._first)  # raises the first's error where both failed
-        self.drop(self._second if second_won else self._first)
+        self.winner = self._second if second_won else self._first
+        reply = _result(self.winner)  # raises the first's error where both failed
+        self.drop()
         await self.over()
         if second_won:
             self._take_over(branch)
@@ -125,12 +128,12 @@ class _Race:
 
     def forget(self) -> None:
         """Let go of the tasks: with the errors in them and the frames that those hold they would be a cycle."""
-        self._first = self._second = None
+        self._first = self._second = self.winner = None
 
-    def drop(self, winner: _Task | None = None) -> None:
+    def drop(self) -> None:
         """End what is not the answer."""
         for task in (self._first, self._second):
-            if task is None or task is winner:
+            if task is None or task is self.winner:
                 continue
             if task.done():
                 _abort(task)
@@ -141,19 +144,25 @@ class _Race:
     async def over(self) -> None:
         """Wait until what was dropped is over, for a moment; then let the call's record tell of both."""
         tasks = [task for task in (self._first, self._second) if task is not None and not task.done()]
-        if tasks:
-            await asyncio.wait(tasks, timeout=GRACE_S)
+        try:
+            if tasks:
+                await asyncio.wait(tasks, timeout=GRACE_S)
+        finally:  # a caller that leaves may cancel this, too
+            self._tell()
+
+    def _tell(self) -> None:
+        """Let the call's record tell of both. Both may have an answer, of which one is dropped."""
         branch, self._branch = self._branch, None
         if branch is None:
             return
         decision, other = self._call.decision, branch.decision
         own = decision.attempts[self._tries :]
         first, second = self._first, self._second
-        if first is not None and not _has_won(first):
+        if first is not None and first is not self.winner:
             self._end(decision, self._tries)
-        if second is not None and not _has_won(second):
+        if second is not None and second is not self.winner:
             self._end(other, 0)
-        if first is not None and _has_won(first) and own:
+        if first is not None and first is self.winner and own:
             decision.attempts[-1:-1] = other.attempts  # what answered is the last
         else:
             decision.attempts += other.attempts

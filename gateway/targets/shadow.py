@@ -28,6 +28,11 @@ from .hedge import Serve, branch_of, copied, may_be_doubled
 _log: Final = logging.getLogger("headgate.shadow")
 _NO_USAGE: Final = Usage()
 CAUSE: Final = "shadow"
+RATE: Final = 1024 * 1024
+"""How many bytes a second of all the streams of a target's copies are read: some twenty times what a fast model says. A
+provider that floods a copy is not to take the event loop from the calls that somebody waits for."""
+BURST: Final = 256 * 1024
+"""How many may come at once."""
 
 
 class ShadowLine(Struct, omit_defaults=True):
@@ -69,6 +74,7 @@ class Shadows:
         self._timeout_s = timeout_s
         self._choose = choose
         self._clock = Clock()
+        self._pace = _Pace()
         self._scopes: dict[Scope, asyncio.Task[None]] = {}
         self._stopped = False
         self._full = False
@@ -115,7 +121,7 @@ class Shadows:
         self._scopes[scope] = scope.spawn(self._serve(copy, serve))
 
     async def _serve(self, call: Call, serve: Serve) -> None:
-        heard = _Heard(call)
+        heard = _Heard(call, self._pace)
         scope = call.scope
         try:
             with scope.limit(call.deadline, "timeout.total", "the copy was not answered in time"):
@@ -142,14 +148,31 @@ def _encoded(line: ShadowLine) -> str:
         return json.dumps(msgspec.to_builtins(line))
 
 
+class _Pace:
+    """A bucket of bytes, which fills by RATE up to BURST."""
+
+    __slots__ = ("_full_at",)
+
+    def __init__(self) -> None:
+        self._full_at = 0.0
+
+    def wait_s(self, size: int, now: float) -> float:
+        """Return how long nothing more is to be read, after ``size`` bytes that came ``now``."""
+        self._full_at = max(self._full_at, now) + size / RATE
+        return self._full_at - now - BURST / RATE
+
+
 class _Heard:
     """A Sink[Chunk] that keeps nothing but what the line says."""
 
-    __slots__ = ("error", "_call", "_usage", "_last", "_first_s", "_ended")
+    __slots__ = ("error", "_call", "_pace", "_reply", "_pausing", "_usage", "_last", "_first_s", "_ended")
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, pace: _Pace) -> None:
         self.error: GatewayError | None = None
         self._call = call
+        self._pace = pace
+        self._reply: Reply | None = None
+        self._pausing: asyncio.TimerHandle | None = None
         self._usage: Usage | None = None
         self._last: Chunk | None = None
         self._first_s: float | None = None
@@ -157,12 +180,17 @@ class _Heard:
 
     async def all_of(self, reply: Reply) -> None:
         """Hear an answer to its end."""
-        reply.connect(self)
+        self._reply = reply
         try:
+            reply.connect(self)
             await self._ended
         except BaseException:
             reply.abort()
             raise
+        finally:
+            self._reply = None
+            if self._pausing is not None:
+                self._pausing.cancel()
 
     def push(self, chunk: Chunk, /) -> None:
         """Look at a chunk."""
@@ -170,11 +198,21 @@ class _Heard:
             self._usage = chunk.usage
             return
         self._last = chunk
+        loop = self._call.scope.loop
+        now = loop.time()
         for event in chunk.events:
             if self._first_s is None and isinstance(event, CONTENT):
-                self._first_s = self._call.scope.loop.time()
+                self._first_s = now
             if type(event) is UsageReport:
                 self._usage = event.usage
+        if (wait_s := self._pace.wait_s(chunk.size, now)) > 0 and self._reply is not None and self._pausing is None:
+            self._reply.pause()
+            self._pausing = loop.call_later(wait_s, self._go_on)
+
+    def _go_on(self) -> None:
+        self._pausing = None
+        if self._reply is not None:
+            self._reply.resume()
 
     def end(self, error: GatewayError | None, /) -> None:
         """The answer is over."""

@@ -83,11 +83,12 @@ class Builder:
 
     def _call(self, record: Record, operation: str, told: Told) -> Span:
         who, format = record.principal, record.codec.format
-        path = "" if record.passed else record.path
+        path = "" if record.passed else short(record.path)
+        model = short(record.model)  # kept below: no longer than told
         attempts = record.attempts
         account = attempts[-1].account if attempts else ""
         key = (
-            (operation, format, path, record.model, record.stream, record.route, record.upstream, record.chain, who),
+            (operation, format, path, model, record.stream, record.route, record.upstream, record.chain, who),
             (
                 record.status,
                 record.error,
@@ -95,7 +96,7 @@ class Builder:
                 account,
                 record.cache,
                 record.rounds,
-                told.model,
+                short(told.model),
                 told.reasons,
             ),
         )
@@ -117,7 +118,8 @@ class Builder:
             own += settings_in(record.settings)
         if record.stream and record.first_s is not None:
             own.append(("gen_ai.response.time_to_first_chunk", record.first_s - record.started_s))
-        _add_usage(own, record)
+        if record.cache != "hit":  # what a kept answer tells was spent when it was made
+            usage_of(own, record.usage, record.whole)
         _add_decision(own, record)
         if record.facts is not None:
             own += input_of(record, self.max_content)
@@ -186,10 +188,10 @@ class Builder:
         answered = last and status is not None and 200 <= status < 300
         if not answered:
             told = _UNTOLD
-        number = _number(record, at)
+        number, model = _number(record, at), short(attempt.model)
         key = (
-            (operation, format, attempt.upstream, attempt.model, record.stream, attempt.account, attempt.cause),
-            (number, status, error, told.model, told.reasons),
+            (operation, format, attempt.upstream, model, record.stream, attempt.account, attempt.cause),
+            (number, status, error, short(told.model), told.reasons),
         )
         known = self._attempts.get(key)
         if known is None:
@@ -303,7 +305,12 @@ def _number(record: Record, at: int) -> int:
 
 
 def _at(record: Record, seconds: float) -> int:
-    return int((record.began_unix + seconds) * _NS)
+    return nanoseconds(record.began_unix, seconds)
+
+
+def nanoseconds(began_unix: float, seconds: float) -> int:
+    """Return the time so many seconds after a call began, in nanoseconds since 1970."""
+    return int((began_unix + seconds) * _NS)
 
 
 def _step(record: Record, step: Step, parent: str) -> Span:
@@ -345,11 +352,11 @@ def _add_told(own: Attributes, told: Told) -> None:
         own.append(("gen_ai.response.finish_reasons", told.reasons))
 
 
-def _add_usage(own: Attributes, record: Record) -> None:
-    usage = record.usage
-    if usage is None and record.whole is not None:
-        usage = _told_usage(record.whole)
-    if usage is None or record.cache == "hit":  # what a kept answer tells was spent when it was made
+def usage_of(own: Attributes, usage: Usage | None, whole: Chunk | None) -> None:
+    """Add what an answer used: by what was told in its stream, else by the whole that it was."""
+    if usage is None and whole is not None:
+        usage = _told_usage(whole)
+    if usage is None:
         return
     if (read := usage.all_input) is not None:
         own.append(("gen_ai.usage.input_tokens", read))
@@ -384,4 +391,4 @@ def _add_decision(own: Attributes, record: Record) -> None:
         own.append(("headgate.loss.answer", paths))
 
 
-__all__ = ["Builder"]
+__all__ = ["Builder", "nanoseconds", "usage_of"]

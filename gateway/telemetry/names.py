@@ -41,6 +41,7 @@ _HOSTS: Final[tuple[tuple[str, str], ...]] = (
     ("api.perplexity.ai", "perplexity"),
     ("api.x.ai", "x_ai"),
 )
+_MAX_REASON: Final = 100
 _REASONS: Final[Mapping[str, str]] = {
     "stop": "stop",
     "end_turn": "stop",
@@ -81,4 +82,4 @@ def provider_by_format(format: str) -> str:
 
 def reason_of(word: str) -> str:
     """Return why an answer ended, from our word or a provider's."""
-    return _REASONS.get(word, word)
+    return _REASONS.get(word) or word[:_MAX_REASON]

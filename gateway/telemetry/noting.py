@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import ClassVar, Final, Protocol
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -12,14 +12,47 @@ from ..errors import GatewayError
 from ..ir.event import ChoiceStop, Chunk, Event, PartDelta, ResponseStart, Usage, UsageReport
 from ..ir.message import Request
 from .names import reason_of
+from .reading import Told
 from .record import Record
 
 MAX_CAPTURED: Final = 1024 * 1024
 """Of requests and answers whose content is captured, so many bytes are kept."""
 MAX_CHOICES: Final = 128
 """As many as formats allow."""
-_RECORD: Final = 2048
+RECORD: Final = 2048
 """About what a record takes, without request and answer."""
+
+
+class Over(Struct, gc=False):
+    """A call that is over, and how: ``error`` is the kind of what it ended with, "" for none. Requests above ``most_asked``
+    bytes and whole answers above ``most_told`` are not read. Until ``record`` is asked for nothing is copied: that is within
+    the turn of the event loop in which the call ended, or before it returns."""
+
+    noting: Noting
+    place: Place
+    ended_s: float
+    status: int
+    error: str
+    most_asked: int
+    most_told: int
+
+    @property
+    def keeps_body(self) -> bool:
+        """Whether the request is read for its settings."""
+        body = self.noting.call.body
+        return body is not None and len(body) <= self.most_asked
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it holds on to."""
+        body, whole = self.noting.call.body, self.noting.whole
+        asked, told = 0 if body is None else len(body), 0 if whole is None else whole.size
+        size = RECORD if asked > self.most_asked else RECORD + asked
+        return size + self.noting.heard_bytes + (told if told <= self.most_told else 0)
+
+    def record(self) -> Record:
+        """Return all that its spans tell, as values that nobody changes."""
+        return self.noting.record(self)
 
 
 class Notes(Protocol):
@@ -58,6 +91,9 @@ class Noting(Struct, gc=False):
     heard: list[Event] | None = None
     heard_bytes: int = 0
 
+    keeps: ClassVar[bool] = False
+    """Whether its content is kept."""
+
     def feed(self, chunk: Chunk, /) -> Chunk:
         """Look at a chunk."""
         if chunk.is_whole:
@@ -89,24 +125,22 @@ class Noting(Struct, gc=False):
             self.usage = self.last.usage or self.usage
         self.trace.note(self, error)
 
-    def record(
-        self, place: Place, ended_s: float, status: int, error: GatewayError | None, most_asked: int, most_told: int
-    ) -> Record:
-        """Return what spans are made of; requests and whole answers above so many bytes are not kept for that."""
-        call = self.call
+    def record(self, over: Over) -> Record:
+        """Return what spans are made of."""
+        call, place = self.call, over.place
         decision, ledger, passed, whole, body = call.decision, call.ledger, call.passed, self.whole, call.body
-        size = _RECORD
+        size = RECORD
         settings = None
         if passed is not None:
             body = None
         elif body is None:
             settings = _without_words(call.request)
-        elif len(body) > most_asked:
+        elif len(body) > over.most_asked:
             body = None
         else:
             size += len(body)
         if whole is not None:
-            if (told := whole.size) > most_told:
+            if (told := whole.size) > over.most_told:
                 self.usage, whole = whole.usage, None
             else:
                 size += told
@@ -133,10 +167,10 @@ class Noting(Struct, gc=False):
             tuple(ledger.answer),
             call.began_unix,
             self.started_s,
-            ended_s,
+            over.ended_s,
             self.first_s,
-            status,
-            "" if error is None else error.kind,
+            over.status,
+            over.error,
             self.usage,
             self.response_id,
             self.response_model,
@@ -149,6 +183,11 @@ class Noting(Struct, gc=False):
         )
         self.keep(record)
         return record
+
+    @property
+    def told(self) -> Told:
+        """What its stream said of itself."""
+        return Told(self.response_id, self.response_model, self.reasons)
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -172,6 +211,8 @@ class Passing(Noting, gc=False):
 
 class Keeping(Noting, gc=False):
     """Keeps what is said as well, up to MAX_CAPTURED."""
+
+    keeps: ClassVar[bool] = True
 
     def feed(self, chunk: Chunk, /) -> Chunk:
         """Look at a chunk, and keep it."""

@@ -13,8 +13,8 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from importlib.util import find_spec
 from typing import Final, Protocol, TypeAlias
 from urllib.parse import urlsplit
@@ -22,8 +22,11 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from .build import Builder
+from .noting import Over
 from .record import Record
 from .span import Span
+from .usual import Usual
+from .worker import Worker
 
 _log: Final = logging.getLogger("headgate.trace")
 BATCH: Final = 2048
@@ -58,12 +61,12 @@ class Destination(Struct, frozen=True):
 
 
 class Exporter(Protocol):
-    """Takes spans out of the process. Used from one thread, but for ``encode``."""
+    """Takes spans out of the process. Used from one thread."""
 
     where: str
     """What the log calls it; without credentials."""
-    encode: Callable[[Span], bytes] | None
-    """Writes a span ahead; None where it takes spans alone."""
+    takes_bytes: bool
+    """Whether spans may be written already, as OTLP has them."""
 
     def export(self, spans: Iterable[Span | bytes]) -> str:
         """Send them; return "", or why that failed."""
@@ -88,16 +91,16 @@ class Outlet:
         self.failed = 0
         self._exporter = exporter
         self._given = exporter is not None
-        self._thread: ThreadPoolExecutor | None = None
+        self._thread: Worker | None = None
         self._holders = 0
-        self._fresh: list[tuple[Builder, Record]] = []
+        self._fresh: list[tuple[Usual, Over]] = []
         self._records: list[_Item] = []
         self._count = 0
         self._bytes = 0
         self._waiting = 0
         self._waiting_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._under_way: set[Future[str]] = set()
+        self._under_way: set[Future[_Told]] = set()
         self._away = False
         """Whether the log was told that spans are being lost."""
         self._told = 0
@@ -113,7 +116,7 @@ class Outlet:
         self._holders += 1
         if self._thread is not None:
             return
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="headgate-trace")
+        self._thread = Worker("headgate-trace")
         try:
             if self._exporter is None:
                 from .sdk import open_exporter
@@ -148,9 +151,9 @@ class Outlet:
             self._waiting = self._waiting_bytes = 0
             _log.warning("the gateway ends, and spans of %d calls did not reach %s in time", left, where)
 
-    def add(self, builder: Builder, record: Record, loop: asyncio.AbstractEventLoop) -> None:
-        """Take a record, or drop it where too much waits already."""
-        size = record.size
+    def add(self, builder: Builder, usual: Usual, over: Over, loop: asyncio.AbstractEventLoop) -> None:
+        """Take a call that is over, or drop it where too much waits already."""
+        size = over.size
         if self._waiting >= self.destination.queue or self._waiting_bytes + size > MAX_BYTES or not self._holders:
             if not self._away and self._thread is not None:
                 self._go_away("more calls wait than it takes")
@@ -161,12 +164,12 @@ class Outlet:
         self._bytes += size
         self._count += 1
         exporter = self._exporter
-        if size > LONG or record.facts is not None or exporter is None or exporter.encode is None:
-            self._records.append((builder, record))
+        if size > LONG or over.noting.keeps or exporter is None or not exporter.takes_bytes:
+            self._records.append((builder, over.record()))
         else:
             if not self._fresh:
                 loop.call_soon(self._encode)
-            self._fresh.append((builder, record))
+            self._fresh.append((usual, over))
         if self._count >= BATCH or self._bytes >= BATCH_BYTES:
             self.flush()
         elif self._timer is None:
@@ -175,13 +178,9 @@ class Outlet:
     def _encode(self) -> None:
         """Write what came since the last time."""
         fresh, self._fresh = self._fresh, []
-        encode = None if self._exporter is None else self._exporter.encode
-        if encode is None:
-            self._records += fresh
-            return
-        for builder, record in fresh:
+        for usual, over in fresh:
             try:
-                self._records.append(b"".join(map(encode, builder.spans(record))))
+                self._records.append(usual.written(over))
             except Exception as fault:  # whatever is in an answer, the others of this turn are not to suffer
                 self._records.append(fault)
 
@@ -203,7 +202,7 @@ class Outlet:
         work = self._thread.submit(_export, self._exporter, batch)
         self._under_way.add(work)
 
-        def over(done: Future[str]) -> None:
+        def over(done: Future[_Told]) -> None:
             # In the thread, or here if it was cancelled: counts belong to the loop.
             try:
                 loop.call_soon_threadsafe(self._done, done, count, size)
@@ -212,16 +211,23 @@ class Outlet:
 
         work.add_done_callback(over)
 
-    def _done(self, work: Future[str], count: int, size: int) -> None:
+    def _done(self, work: Future[_Told], count: int, size: int) -> None:
         self._under_way.discard(work)
         if work.cancelled() or (self._thread is None and self._waiting < count):
             return  # it was given up at the end
         self._waiting = max(0, self._waiting - count)
         self._waiting_bytes = max(0, self._waiting_bytes - size)
         fault = work.exception()
-        why = f"{type(fault).__name__} while spans were built" if fault is not None else work.result()
-        if fault is not None:
-            _log.error("spans of %d calls could not be built", count, exc_info=fault)
+        broken: list[Exception] = []
+        if fault is None:
+            why, broken = work.result()
+        else:
+            why = type(fault).__name__
+            _log.error("the spans of %d calls could not be exported", count, exc_info=fault)
+        if broken:
+            _log.error("the spans of %d calls could not be built", len(broken), exc_info=broken[0])
+            count -= len(broken)
+            self.failed += len(broken)
         if why:
             self.failed += count
             if not self._away:
@@ -246,23 +252,34 @@ _Item: TypeAlias = bytes | tuple[Builder, Record] | Exception
 """Spans of a call as they are written, or what they are made of, or why they could not be."""
 
 
-def _export(exporter: Exporter, batch: Sequence[_Item]) -> str:
+_Told: TypeAlias = tuple[str, list[Exception]]
+"""Why an export failed, or "", and why spans of calls could not be built."""
+
+
+def _export(exporter: Exporter, batch: Sequence[_Item]) -> _Told:
     """Export a batch, and build the spans that are yet to be built. Runs in the outlet's thread."""
-    return exporter.export(_spans(batch))
+    broken: list[Exception] = []
+    return exporter.export(_spans(batch, broken)), broken
 
 
-def _spans(batch: Sequence[_Item]) -> Iterator[Span | bytes]:
+def _spans(batch: Sequence[_Item], broken: list[Exception]) -> Iterator[Span | bytes]:
     """Yield the spans of a batch, with pauses: a thread that does not sleep takes the interpreter from the event loop for
-    five milliseconds at a time."""
+    five milliseconds at a time. A call whose spans cannot be built is told to ``broken``."""
     built = 0
     for item in batch:
         if isinstance(item, bytes):
             yield item
             continue
         if isinstance(item, Exception):
-            raise item
+            broken.append(item)
+            continue
         builder, record = item
-        yield from builder.spans(record)
+        try:
+            spans = builder.spans(record)
+        except Exception as fault:  # as above: the others of the batch are not to suffer
+            broken.append(fault)
+            continue
+        yield from spans
         built += 1
         if built % SLICE == 0:
             time.sleep(PAUSE_S)
@@ -299,7 +316,7 @@ class Nowhere:
     """What exports nothing, and says that all is well. An Exporter."""
 
     where = "nowhere (OTEL_SDK_DISABLED is set)"
-    encode: Callable[[Span], bytes] | None = None
+    takes_bytes = False
 
     def export(self, spans: Iterable[Span | bytes]) -> str:
         """Forget them."""

@@ -14,12 +14,12 @@ from ..wire.members import BAD_JSON
 from .names import reason_of
 from .span import Attributes, Value
 
-_MAX_TEXT: Final = 256
+MAX_TEXT: Final = 256
 
 
 def short(text: str) -> str:
     """Return a text that somebody else chose, cut to a length that a span can bear."""
-    return text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT]
+    return text if len(text) <= MAX_TEXT else text[:MAX_TEXT]
 
 
 class _Gemini(Struct):

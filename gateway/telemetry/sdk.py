@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
+import requests
 from opentelemetry import context as otel_context
 from opentelemetry import trace as otel_trace
 from opentelemetry.exporter.otlp.proto.http import Compression
@@ -26,7 +27,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
 from ..version import VERSION
-from .otlp import Envelope, encode_span, int64
+from .otlp import Envelope, int64
 from .outlet import Destination, Exporter, Nowhere, is_off
 from .span import Span, Value
 
@@ -34,6 +35,12 @@ SCOPE: Final = "headgate"
 _KINDS: Final = {1: SpanKind.INTERNAL, 2: SpanKind.SERVER, 3: SpanKind.CLIENT}
 _ITS_LOG: Final = logging.getLogger("opentelemetry.exporter.otlp.proto.http.trace_exporter")
 """Speaks up at every batch of an outage."""
+_PROVIDES_SESSION: Final = (
+    "OTEL_PYTHON_EXPORTER_OTLP_HTTP_TRACES_CREDENTIAL_PROVIDER",
+    "OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER",
+)
+"""What names a plug-in of the SDK's that brings its own session."""
+_MAX_ANSWER: Final = 64 * 1024
 _COMPRESSION: Final = {"gzip": Compression.Gzip, "none": Compression.NoCompression}
 
 
@@ -52,12 +59,14 @@ def hosts_provider() -> TracerProvider | None:
     return provider if isinstance(provider, TracerProvider) else None
 
 
-def current_parent() -> tuple[str, str, int, str] | None:
-    """Return trace id, span id, flags and tracestate of the span that the application is in, if it is in one."""
+def current_parent() -> tuple[str, str, int, str, bool] | None:
+    """Return trace id, span id, flags and tracestate of the span that the application is in, if it is in one, and whether
+    that is another process's, which the application has only read of."""
     found = otel_trace.get_current_span().get_span_context()
     if not found.is_valid:
         return None
-    return f"{found.trace_id:032x}", f"{found.span_id:016x}", int(found.trace_flags), found.trace_state.to_header()
+    ids = f"{found.trace_id:032x}", f"{found.span_id:016x}"
+    return *ids, int(found.trace_flags), found.trace_state.to_header(), found.is_remote
 
 
 class OverHttp:
@@ -75,6 +84,7 @@ class OverHttp:
             headers=dict(destination.headers) or None,
             timeout=destination.timeout_s,
             compression=None if destination.compression is None else _COMPRESSION[destination.compression],
+            session=None if any(map(os.environ.get, _PROVIDES_SESSION)) else _Session(),
         )
         url = urlsplit(str(getattr(self._exporter, "_endpoint", destination.endpoint or "the collector")))
         self.where = f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"
@@ -82,7 +92,7 @@ class OverHttp:
         self._envelope = Envelope(resource, SCOPE, VERSION)
         client = getattr(self._exporter, "_client", None)
         self._send: Callable[[bytes], object] | None = getattr(client, "export", None)
-        self.encode: Callable[[Span], bytes] | None = None if self._send is None else encode_span
+        self.takes_bytes = self._send is not None
         self._scope = InstrumentationScope(SCOPE, VERSION)
         self._quiet = _Quiet()
         self._busy = self._closed = False
@@ -107,9 +117,10 @@ class OverHttp:
             self._busy = False
             if self._closed:
                 _ITS_LOG.removeFilter(self._quiet)
-        if getattr(result, "success", False):
-            return ""
         status, error = getattr(result, "status_code", None), getattr(result, "error", None)
+        # To the SDK a redirect is a success, although it follows none.
+        if getattr(result, "success", False) and (status is None or status < 300):
+            return ""
         if status is not None:
             return f"HTTP {status}"
         return "no answer in time" if error is None else type(error).__name__
@@ -122,6 +133,20 @@ class OverHttp:
             _ITS_LOG.removeFilter(self._quiet)
 
 
+class _Session(requests.Session):
+    """Reads a collector's answer no further than it must: nobody looks at what stands in it, and the SDK would take all."""
+
+    def request(self, *args: Any, **options: Any) -> requests.Response:
+        """Send a request; the answer's body is read in part, and the connection used again if that was all of it."""
+        response = super().request(*args, **{**options, "stream": True})
+        try:
+            if len(response.raw.read(_MAX_ANSWER)) < _MAX_ANSWER:
+                response.raw.release_conn()
+        finally:
+            response.close()
+        return response
+
+
 class ToProvider:
     """Hands spans to the processors of an application's provider, as if its own tracers had ended them. An Exporter.
 
@@ -130,7 +155,7 @@ class ToProvider:
     """
 
     where = "the application's TracerProvider"
-    encode: Callable[[Span], bytes] | None = None
+    takes_bytes = False
 
     def __init__(self, provider: TracerProvider) -> None:
         self._resource = provider.resource

@@ -207,6 +207,31 @@ async def test_a_reset_is_heard_once(store: SqliteStore, caplog: pytest.LogCaptu
     assert not late.open
 
 
+@pytest.mark.parametrize("before", ["reset", "back"])
+async def test_what_fails_after_the_clock_went_back_is_the_later_word(store: SqliteStore, before: str) -> None:
+    """An hour is set back: what was found out before counts no longer than what fails now."""
+    one, two = await Process(store, Hands()).begin(), await Process(store, Hands()).begin()
+    one.park(100.0, "", "auth")
+    for each in (one, two):
+        await each.keeper.look()
+        await each.keeper.look()
+    assert not two.open
+    if before == "reset":
+        store.put(reset_key("pool", "a"), Reset(one.hands.unix + 1.0).encode())
+    else:
+        one.state.over("", one.hands.unix + 1.0)
+    for each in (one, two):
+        await each.keeper.look()
+        assert each.open
+        each.hands.unix -= 3600.0
+    one.park(float("inf"), "", "auth")
+    await one.keeper.look()
+    await two.keeper.look()
+    assert not one.open and not two.open
+    late = await Process(store, Hands(unix=one.hands.unix)).begin()
+    assert not late.open
+
+
 async def test_a_reset_before_the_start_counts(store: SqliteStore) -> None:
     old = await Process(store, Hands()).begin()
     old.park(100.0, "", "auth")

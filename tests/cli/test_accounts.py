@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from headgate.gateway.accounts.record import Cooldown, Counts, Event, Record, record_key
+from headgate.gateway.accounts.record import Cooldown, Counts, Event, Record, Reset, read_reset, record_key, reset_key
 from headgate.gateway.cli.main import main
 from headgate.gateway.errors import GatewayError
 from headgate.gateway.server.gateway import Gateway
@@ -168,6 +168,20 @@ async def test_for_scripts(file: Path, provider: FakeProvider, capsys: pytest.Ca
     _, out, _ = await run(capsys, "why", "a", "--json", "--file", str(file))
     (told,) = json.loads(out)["accounts"]
     assert told["cooldowns"] == [] and [each["what"] for each in told["events"]] == ["cooling"]
+
+
+async def test_a_reset_is_a_later_word_than_the_one_before(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever the clock did: that one may have been made an hour ahead of now."""
+    store = SqliteStore(file.parent / "state.db", 100, 10**6, 1e6)
+    ahead = time.time() + 3600
+    await store.start()
+    store.put(reset_key("pool", "a"), Reset(ahead).encode())
+    await store.stop()
+    assert (await run(capsys, "reset", "a", "--file", str(file)))[0] == 0
+    await store.start()
+    (found,) = await store.get([reset_key("pool", "a")])
+    await store.stop()
+    assert read_reset(found) > ahead
 
 
 async def test_looking_makes_no_file(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

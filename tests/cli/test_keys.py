@@ -135,6 +135,19 @@ def test_rules_without_a_database_or_with_two(here: Path, capsys: pytest.Capture
     assert "b.db" in err
 
 
+@pytest.mark.parametrize("far", ["3000000d", "9999999d", "999999999999999999999d", "9999-12-31T23:59:59-10:00"])
+def test_what_is_far_off_is_listed(here: Path, capsys: pytest.CaptureFixture[str], far: str) -> None:
+    """One key that is good for long must not keep the others from being seen."""
+    run(capsys, "create", "a", "--expires", far)
+    run(capsys, "create", "b")
+    run(capsys, "rotate", "b", "--grace", "9999999d")
+    out, _ = run(capsys, "list")
+    assert [line.split()[0] for line in out.splitlines()[1:]] == ["a", "b"]
+    assert "after the year 9999" in out
+    assert "after the year 9999" in run(capsys, "show", "b")[0]
+    run(capsys, "list", "--json")
+
+
 def test_a_locked_database(here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headgate.gateway.identity.database._WRITE_WAIT_S", 0.05)
     run(capsys, "create", "a")

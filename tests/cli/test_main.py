@@ -214,6 +214,18 @@ def test_serve_says_which_address_is_taken(here, capsys):
     assert "in use" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", [["explain", "--model", "x"], ["schema"], ["graph"], ["routes"]])
+def test_who_reads_may_stop(here, command):
+    (here / "routes.yaml").write_text(GOOD)
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "wb") as out:
+        ran = subprocess.run(
+            [sys.executable, "-m", "headgate", *command], stdout=out, stderr=subprocess.PIPE, check=False
+        )
+    assert (ran.returncode, ran.stderr) == (1, b"")
+
+
 class _Terminal(io.StringIO):
     def isatty(self):
         return True

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import anthropic
 import openai
 import pytest
@@ -246,3 +247,19 @@ async def test_the_log_says_which_account(
         ("a", None, "rate_limit"), ("b", "rotate", None),
     ]  # fmt: skip
     assert "sk-the-key" not in log.read_text()
+
+
+async def test_a_reset_counts_where_the_callers_format_has_no_word_for_it(
+    provider: FakeProvider, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async with aiohttp.ClientSession() as http, serving(tmp_path, rules(provider, monkeypatch, "a")) as house:
+        told = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "6m0s"}
+        provider.accounts["sk-the-key-of-a"] = script(status=429, headers=told)
+        asked = {"contents": [{"role": "user", "parts": [{"text": "Hi."}]}]}
+        for _ in range(2):
+            url = f"{house.base}/v1beta/models/gpt-5.4:generateContent"
+            async with http.post(url, json=asked, headers={"x-goog-api-key": CALLER_KEY}) as answer:
+                assert answer.status == 429
+                assert "x-ratelimit-reset-requests" not in answer.headers
+                assert 300 < float(answer.headers["retry-after"]) <= 360
+    assert len(provider.requests) == 1

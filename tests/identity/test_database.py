@@ -10,6 +10,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from headgate.gateway.identity import database as module
@@ -54,6 +55,14 @@ def test_a_key_is_nowhere_but_in_the_answer(database: KeyDatabase) -> None:
 def test_a_tenant_of_its_own(database: KeyDatabase) -> None:
     database.create(Wanted("alice"))
     assert database.find("alice").tenant == "alice"
+
+
+@pytest.mark.parametrize("empty", [{"team": ""}, {"tags": ("a", "")}, {"routes": ("",)}, {"models": ("gpt-*", "")}])
+def test_an_empty_word_is_refused(database: KeyDatabase, empty: dict[str, Any]) -> None:
+    """It is a variable that a script forgot; and a model without a name would let in calls that name none."""
+    with pytest.raises(KeyFault, match=f"{next(iter(empty)).rstrip('s')} .*empty"):
+        database.create(Wanted("a", **empty))
+    assert not database.path.exists()
 
 
 @pytest.mark.parametrize("name", ["", "a\nb", "x" * 201])
@@ -183,6 +192,25 @@ def test_another_file_of_that_name_is_read_whole(database: KeyDatabase) -> None:
     assert [each.key.name for each in again.known] == ["c"]
 
 
+def test_a_copy_put_back_is_seen_whatever_was_changed_since(database: KeyDatabase) -> None:
+    """As many changes as before, or more, are not the same ones: a key that is revoked in the copy is revoked."""
+    for name in ("a", "b"):
+        database.create(Wanted(name))
+    saved = database.path.read_bytes()
+    database.create(Wanted("c"))
+    news = database.read(None)
+    assert news is not None
+    for later in ((), ("d",), ("d", "e")):
+        database.path.write_bytes(saved)
+        database.revoke("a")
+        for name in later:
+            database.create(Wanted(name))
+        back = database.read(news.mark)
+        assert back is not None
+        assert back.whole
+        assert [(each.key.name, each.key.revoked is None) for each in back.known][:2] == [("a", False), ("b", True)]
+
+
 def test_concurrent_creation(database: KeyDatabase) -> None:
     gate = threading.Barrier(8)
 
@@ -196,7 +224,8 @@ def test_concurrent_creation(database: KeyDatabase) -> None:
     news = database.read(None)
     assert news is not None
     assert {each.digest for each in news.known} == set(map(digest_of, made))
-    assert news.mark.changes == 8
+    with closing(sqlite3.connect(database.path)) as db:
+        assert db.execute("SELECT COUNT(DISTINCT changed), MAX(changed) FROM keys").fetchone() == (8, news.mark.changes)
 
 
 def test_of_two_who_want_one_name_one_gets_it(database: KeyDatabase) -> None:

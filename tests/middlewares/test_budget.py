@@ -578,6 +578,19 @@ async def test_changes_are_written_after_a_while_and_together(
     await limit.stop()
 
 
+async def test_an_absurd_figure_costs_nobody_what_is_known(call_of: CallOf, clocked: Time, store: Any) -> None:
+    one = await kept(clocked, store, "0.0001 USD/day")
+    other = call_of(principal=Principal("other", tenant="other"))
+    await passes(one, sized(call_of(), 50), at(answering(used(10**400, 30))))
+    await passes(one, sized(other, 50))
+    await one.stop()
+    await store.settled()
+    two = await kept(clocked, store, "0.0001 USD/day")
+    await refused(two, sized(call_of(), 50))
+    await refused(two, sized(other, 50))
+    await two.stop()
+
+
 async def test_five_hundred_at_once_after_a_restart(call_of: CallOf, clocked: Time, store: Any) -> None:
     one = await kept(clocked, store, "0.001 USD/day")
     for _ in range(4):
@@ -730,13 +743,12 @@ async def test_equal_calls_under_way_are_paid_once(tmp_path: Path) -> None:
     async with Gateway.load(tmp_path / "routes.yaml") as gateway:
         (limit,) = (each for each in gateway.plan.routes[1].middlewares if isinstance(each, Limit))
 
-        async def one(stream: bool) -> None:
-            await (await gateway.handle("openai.chat", body_of(stream=stream))).collect()
+        async def one(stream: bool, text: str = "Hello") -> None:
+            await (await gateway.handle("openai.chat", body_of(text, stream=stream))).collect()
 
         await one(True)
         once, _ = spent(limit)
         assert once > 0
-        for number, stream in enumerate((True, False), start=2):  # each time one of them asks, the others listen
-            await asyncio.gather(*(one(stream) for _ in range(20)))
-            assert once <= spent(limit)[0] <= number * once
-            assert spent(limit)[1] == 0
+        for number, (text, stream) in enumerate((("Hello", True), ("Hello", False), ("Other", True), ("Third", False))):
+            await asyncio.gather(*(one(stream, text) for _ in range(20)))  # one of them asks, if any, the others listen
+            assert spent(limit) == ((1, 1, 2, 3)[number] * once, 0)

@@ -15,10 +15,11 @@ from headgate.gateway.call import Attempt, Call
 from headgate.gateway.codecs.base import AnswerContext
 from headgate.gateway.errors import Cancelled, GatewayError, upstream_error
 from headgate.gateway.facts import Principal
-from headgate.gateway.ir.event import Chunk, PartDelta
+from headgate.gateway.ir.event import Chunk, Event, PartDelta, ResponseStart
 from headgate.gateway.ir.fold import fold
 from headgate.gateway.relay.reply import Reply
 from headgate.gateway.relay.source import Listed, Sink
+from headgate.gateway.stores.base import Key
 from headgate.gateway.stores.memory import MemoryStore
 from headgate.gateway.units import Duration, Size
 from headgate.middlewares.cache import Cache, CacheOptions
@@ -383,6 +384,22 @@ async def test_an_answer_that_was_changed_on_its_way(call_of: Make) -> None:
     assert text_of(told) == "ab"
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_an_answer_without_id_and_date(call_of: Make, stream: bool) -> None:
+    """As the simulator tells it, or Anthropic behind something that changes answers: what is made up is no loss."""
+    said = chunks_of(frames("a", "b"))
+    bare = [Chunk(tuple(replace_start(event) for event in chunk.events)) for chunk in said]
+    cache, upstream = cache_of(), Upstream(bare)
+    await heard(cache, asking(call_of, {"stream": stream}), upstream)
+    for again in (stream, not stream):
+        call = asking(call_of, {"stream": again})
+        assert (text_of(await heard(cache, call, upstream)), call.decision.cache) == ("ab", "hit")
+
+
+def replace_start(event: Event) -> Event:
+    return ResponseStart() if isinstance(event, ResponseStart) else event
+
+
 async def test_a_request_that_was_changed(call_of: Make) -> None:
     cache, upstream = cache_of(), Upstream(whole(), whole("other"))
     for _ in range(2):
@@ -403,6 +420,45 @@ async def test_across_formats(call_of: Make) -> None:
     extra = {"frobnicate": 1}  # a member that each format has for itself
     await heard(cache, asking(call_of, extra), upstream)
     assert cache._keys.of(asking(call_of, extra)) != cache._keys.of(asking(call_of, extra).replace(codec=MESSAGES))
+
+
+HI = [{"role": "user", "content": "Hi"}]
+HI_IN_PARTS = [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]
+SPELLINGS: list[tuple[str, dict[str, Any]]] = [
+    ("openai.chat", {"messages": HI, "max_completion_tokens": 9}),
+    ("openai.chat", {"messages": HI, "max_tokens": 9, "stream": False}),
+    ("openai.chat", {"messages": HI_IN_PARTS, "max_tokens": 9, "stream": True}),
+    ("anthropic.messages", {"messages": HI, "max_tokens": 9, "stream": False}),
+    ("anthropic.messages", {"messages": HI_IN_PARTS, "max_tokens": 9, "stream": True}),
+    ("openai.responses", {"input": "Hi", "max_output_tokens": 9, "stream": False}),
+    (
+        "openai.responses",
+        {"input": [{"role": "user", "content": [{"type": "input_text", "text": "Hi"}]}], "max_output_tokens": 9},
+    ),
+    (
+        "gemini",
+        {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}], "generationConfig": {"maxOutputTokens": 9}},
+    ),
+]
+
+
+async def test_across_formats_it_is_what_is_asked_that_counts(call_of: Make) -> None:
+    keys = []
+    for format, body in SPELLINGS:
+        codec, raw = registry.codec(format), json.dumps({"model": "m"} | body).encode()
+        call = call_of(format=format)
+        call = call.replace(body=raw, peek=codec.peek(raw, call.facts), _request=None)
+        keys.append(cache_of(across_formats=True)._keys.of(call))
+    assert keys == keys[:1] * len(SPELLINGS)
+
+
+async def test_a_request_that_was_changed_is_equal_however_it_is_delivered(call_of: Make) -> None:
+    """As behind a redact: that it says ``stream: false`` is no member of its own."""
+    cache, upstream = cache_of(), Upstream(whole())
+    for said in ({}, {"stream": False}, {"stream": True}):
+        call = asking(call_of, said)
+        await heard(cache, call.with_request(call.request), upstream)
+    assert len(upstream.calls) == 1
 
 
 FORMATS = ["openai.chat", "openai.responses", "anthropic.messages", "gemini", "ollama.chat"]
@@ -518,6 +574,79 @@ async def test_a_scope_that_closes_first(call_of: Make) -> None:
     tap.say(*told)
     tap.end()
     assert text_of(await other) == "a"
+
+
+class Broken(MemoryStore):
+    """A store that takes nothing."""
+
+    def put(self, key: Key, value: bytes, ttl_s: float | None = None, /) -> None:
+        raise RuntimeError("the disk is on fire")
+
+
+@pytest.mark.parametrize("play", ["whole", "stream", "collected"])
+async def test_a_fault_while_keeping_is_no_fault_of_the_answer(
+    call_of: Make, play: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither for who asked nor for those who wait."""
+    plays: dict[str, Any] = {"whole": whole("a"), "stream": chunks_of(frames("a")), "collected": chunks_of(frames("a"))}
+    upstream = Upstream(plays[play])
+    cache, upstream.gate = cache_of(), asyncio.Event()
+    cache.store = Broken(10, 10_000, 60)
+    tasks = [begin(heard(cache, asking(call_of, {"stream": play == "stream"}), upstream)) for _ in range(3)]
+    await asyncio.sleep(0)
+    upstream.gate.set()
+    async with asyncio.timeout(2):
+        assert [text_of(answer) for answer in await asyncio.gather(*tasks)] == ["a"] * 3
+    assert [record.getMessage() for record in caplog.records] == ["an answer could not be kept"]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_somebody_further_out_drops_the_answer(call_of: Make, stream: bool) -> None:
+    """The first caller's answer is never read: those who wait for it must not wait for ever."""
+    told, tap = chunks_of(frames("a")), Tap()
+    cache, upstream = cache_of(), Upstream(tap, told)
+    first = asking(call_of, {"stream": stream})
+    await cache(first, upstream)
+    other = begin(heard(cache, asking(call_of, {"stream": stream}), upstream))
+    await asyncio.sleep(0)
+    first.scope.close()
+    if stream:  # it is the second's own now, else it is asked for anew
+        tap.say(*told)
+        tap.end()
+    async with asyncio.timeout(2):
+        assert text_of(await other) == "a"
+    assert (len(upstream.calls), cache._flights) == (1 if stream else 2, {})
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_who_waits_hears_that_its_own_call_is_over(call_of: Make, stream: bool) -> None:
+    upstream = Upstream(chunks_of(frames("a")) if stream else whole("a"))
+    cache, upstream.gate = cache_of(), asyncio.Event()
+    calls = [asking(call_of, {"stream": stream}) for _ in range(2)]
+    first, second = (begin(heard(cache, call, upstream)) for call in calls)
+    await asyncio.sleep(0)
+    calls[1].scope.close()
+    async with asyncio.timeout(2):
+        with pytest.raises(Cancelled):
+            await second
+    upstream.gate.set()
+    assert text_of(await first) == "a"
+    assert not calls[1].scope.items
+
+
+async def test_two_tries_of_one_call_hear_the_same(call_of: Make) -> None:
+    """As of a hedge: the one that is given up must not end the other."""
+    told, tap = chunks_of(frames("a")), Tap()
+    cache, upstream = cache_of(), Upstream(tap)
+    call = asking(call_of, {"stream": True})
+    one, two = await cache(call, upstream), await cache(call.replace(cause="hedge"), upstream)
+    reading = begin(two.collect())
+    await until(lambda: tap.sink is not None)
+    one.abort()
+    tap.say(*told)
+    tap.end()
+    async with asyncio.timeout(2):
+        assert text_of(await reading) == "a"
 
 
 async def test_with_the_last_one_it_ends(call_of: Make) -> None:

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from headgate.gateway import registry, rules
 from headgate.gateway.call import Call
-from headgate.gateway.errors import ErrorKind, GatewayError, HouseError, RateLimited, upstream_error
+from headgate.gateway.errors import Cancelled, ErrorKind, GatewayError, HouseError, RateLimited, upstream_error
 from headgate.gateway.facts import ANONYMOUS, Principal, WireFacts
 from headgate.gateway.ir.event import ChoiceStop, Chunk, Event, PartDelta, PartStart, ResponseStart, Usage, UsageReport
 from headgate.gateway.ir.message import Text
@@ -322,6 +322,16 @@ def from_the_cache() -> Callable[[Call], Any]:
     return serve
 
 
+def sent(rest: Callable[[Call], Any]) -> Callable[[Call], Any]:
+    """With the record of a try, as adapters begin one."""
+
+    async def serve(call: Call) -> Reply:
+        call.attempt("upstream")
+        return await rest(call)  # type: ignore[no-any-return]
+
+    return serve
+
+
 CHARGED: dict[str, tuple[Callable[[Call], Any], int]] = {
     "what is told": (answering(), 100),
     "nothing told: what was said": (answering(*WORDS), 50 + 10),
@@ -335,11 +345,15 @@ CHARGED: dict[str, tuple[Callable[[Call], Any], int]] = {
         30,
     ),
     "more than was taken": (answering(UsageReport(Usage(input_tokens=600, output_tokens=200))), 800),
+    "less than nothing": (answering(UsageReport(Usage(input_tokens=-1, output_tokens=-1))), 0),
     "refused": (failing(upstream_error("overloaded", "x")), 0),
     "no connection": (failing(upstream_error("connect", "x")), 0),
     "a fault of ours": (failing(HouseError("x")), 0),
     "an answer that was made before": (from_the_cache(), 0),
-    "perhaps read": (failing(upstream_error("timeout.first_token", "x")), 50),
+    "perhaps read": (sent(failing(upstream_error("timeout.first_token", "x"))), 50),
+    "left while it was sent": (sent(failing(Cancelled("x"))), 50),
+    "left before it was sent": (failing(Cancelled("x")), 0),
+    "its time was up before it was sent": (failing(upstream_error("timeout.total", "x")), 0),
 }
 
 
@@ -599,6 +613,22 @@ async def test_a_line_for_a_place(call_of: CallOf, clocked: Time) -> None:
     await passes(limit, call_of())
 
 
+async def test_a_place_that_comes_while_its_call_is_let_go(call_of: CallOf, clocked: Time) -> None:
+    """Given up and given a place in the same turn of the loop: no error of ours, and the place is the next one's."""
+    limit = limiting(clocked, concurrency=1, wait=Duration(30))
+    first = await limit(call_of(), answering())
+    leaving, staying = begin(passes(limit, call_of())), begin(passes(limit, call_of()))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    first.abort()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    async with asyncio.timeout(2):
+        await staying
+    (subject,) = limit._book.subjects.values()
+    assert (subject.under_way, subject.waiting, len(subject.line or ())) == (0, 0, 0)
+
+
 async def test_a_place_that_does_not_come(call_of: CallOf, clocked: Time) -> None:
     limit = limiting(clocked, concurrency=1, wait=Duration(0.02))
     first = await limit(call_of(), answering())
@@ -608,6 +638,13 @@ async def test_a_place_that_does_not_come(call_of: CallOf, clocked: Time) -> Non
 
 
 # --- headers
+
+
+@pytest.mark.parametrize("format", ["openai.chat", "anthropic.messages"])
+async def test_an_absurd_figure_of_a_provider_is_no_fault_of_ours(call_of: CallOf, clocked: Time, format: str) -> None:
+    limit = limiting(clocked, tokens="1/day")
+    await passes(limit, call_of(), answering(UsageReport(Usage(input_tokens=10**400, output_tokens=1))))
+    await refused(limit, call_of(format=format))
 
 
 async def test_what_callers_are_told(call_of: CallOf, clocked: Time) -> None:

@@ -17,8 +17,10 @@ from headgate.gateway.errors import CallerError, Cancelled, GatewayError, Upstre
 from headgate.gateway.ir.event import Chunk, PartDelta, Usage, UsageReport
 from headgate.gateway.relay.reply import Reply
 from headgate.gateway.relay.source import Listed
+from headgate.gateway.secret_shapes import mask_secrets
+from headgate.gateway.telemetry.line import Line
 from headgate.middlewares import log as module
-from headgate.middlewares.log import Line, Log, LogOptions, mask_secrets
+from headgate.middlewares.log import Log, LogOptions
 
 from ..fakes.gateway import CALLER_KEY
 from ..fakes.provider import KEY, FakeProvider
@@ -110,6 +112,27 @@ async def test_an_answer(
         assert (attempt["status"], attempt["upstream"], attempt.get("error")) == (200, upstream, None)
         assert attempt["request_id"] == provider.last.request_id
         assert json.loads(json.dumps(line)) == line
+
+
+@pytest.mark.parametrize("key", [CALLER_KEY, "sk-nobody's"], ids=["known", "unknown"])
+async def test_in_front_it_tells_of_those_who_are_refused_too(
+    tmp_path: Path, provider: FakeProvider, http: aiohttp.ClientSession, lines: list[dict[str, Any]], key: str
+) -> None:
+    auth = "{auth: {keys: [{name: me, key: env:TEST_CALLER_KEY, tenant: acme, team: red}]}}"
+    text = f"""
+upstreams: {{openai: {{adapter: openai, base_url: "{provider.base}/v1", key: env:TEST_PROVIDER_KEY}}}}
+routes: [{{name: all, chain: [log, {auth}, {{limit: {{requests: 1/h}}}}], to: openai}}]
+"""
+    async with serving(tmp_path, text) as house:
+        for _ in range(2):
+            async with http.post(house.base + CHAT, data=body_of(), headers={**HEADERS, "x-api-key": key}) as answer:
+                await answer.read()
+        await until(lambda: len(lines) == 2)
+    told = [(line["status"], line["outcome"], line["key"], line.get("team")) for line in lines]
+    if key == CALLER_KEY:
+        assert told == [(200, "ok", "me", "red"), (429, "rate_limit", "me", "red")]
+    else:
+        assert told == [(401, "auth", "anonymous", None)] * 2
 
 
 async def test_a_renamed_model(

@@ -109,6 +109,20 @@ async def test_as_the_innermost_redact_left_them(
     assert line["request_id"] == response.headers["x-request-id"]
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_what_is_masked_for_the_caller_is_masked_in_the_log(
+    tmp_path: Path, provider: FakeProvider, http: aiohttp.ClientSession, stream: bool
+) -> None:
+    provider.answer(script("Hello <EMAIL_1>, ask zed@other.example."))
+    more = REDACT.replace("restore: true", "restore: true, answers: mask")
+    async with serving(tmp_path, RULES.format(base=provider.base, bodies="redacted", more=more)) as house:
+        response = await http.post(house.base + CHAT, data=body_of(f"I am {ANN}", stream=stream), headers=JSON)
+        assert "zed@" not in await response.text()
+    (line,) = written(tmp_path / "kept")
+    assert "Hello <EMAIL_1>, ask ***." in text_of(line["answer"])
+    assert "zed@" not in json.dumps(line)
+
+
 async def test_without_a_redact_everything_is_masked(
     tmp_path: Path, provider: FakeProvider, http: aiohttp.ClientSession
 ) -> None:

@@ -550,6 +550,55 @@ async def test_a_probe_that_is_given_up_makes_room(house_of: Callable[..., House
     assert await house.ask() == "a"
 
 
+async def test_a_slow_probe_keeps_the_others_for_a_second_alone(house_of: Callable[..., House], hands: Hands) -> None:
+    """A refusal comes at once, an answer may take minutes: who was told to come back in a second is served then."""
+    gate = asyncio.Event()
+
+    async def thinks(call: Call) -> Any:
+        await gate.wait()
+        return (WORDS, None)
+
+    house = house_of(Provider(a=[failure("rate_limit")]), "a")
+    await house.ask()
+    hands.pass_(31)
+    house.provider.plays["a"] = thinks
+    asked = [asyncio.get_running_loop().create_task(house.ask())]
+    await asyncio.sleep(0)
+    hands.pass_(0.75)
+    assert (await house.refused()).retry_after_s == 0.25
+    hands.pass_(0.25)
+    asked += [asyncio.get_running_loop().create_task(house.ask()) for _ in range(5)]
+    await asyncio.sleep(0)
+    assert house.provider.sent == ["a"] * 7
+    gate.set()
+    assert await asyncio.gather(*asked) == ["a"] * 6
+    assert house.member("a").state.cooling == {}
+
+
+async def test_who_comes_after_the_probe_waits_for_it_not_for_the_next(
+    house_of: Callable[..., House], hands: Hands
+) -> None:
+    """Accounts that come back one after the other are for one call each: nobody is sent from the one to the next."""
+    gate = asyncio.Event()
+
+    async def thinks(call: Call) -> Any:
+        await gate.wait()
+        return (WORDS, None)
+
+    waits = {"a": 10.0, "b": 10.125, "c": 10.25}
+    house = house_of(Provider(**{id: failure("rate_limit", retry_after_s=wait) for id, wait in waits.items()}))
+    await house.ask()
+    house.provider.plays = dict.fromkeys("abc", thinks)
+    hands.pass_(10)
+    asked = [asyncio.get_running_loop().create_task(house.ask())]
+    await asyncio.sleep(0)
+    assert (await house.refused()).retry_after_s == 1.0
+    hands.pass_(1)
+    asked += [asyncio.get_running_loop().create_task(house.ask()) for _ in range(9)]
+    gate.set()
+    assert "rate_limit" not in await asyncio.gather(*asked)
+
+
 async def test_what_is_said_during_a_probe_stands(house_of: Callable[..., House], hands: Hands) -> None:
     async def meanwhile(call: Call) -> Any:
         house.pool.park(house.member("a"), call, failure("rate_limit", retry_after_s=60.0))  # by a call from before

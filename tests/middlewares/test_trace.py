@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import json
 import logging
+import socket
+import subprocess
+import sys
+import tracemalloc
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,14 +23,16 @@ from headgate.gateway.errors import UpstreamError
 from headgate.gateway.relay.reply import Reply
 from headgate.gateway.relay.source import Listed
 from headgate.gateway.telemetry.context import read_traceparent, read_tracestate
-from headgate.gateway.telemetry.otlp import Envelope
+from headgate.gateway.telemetry.noting import Over
+from headgate.gateway.telemetry.otlp import Envelope, encode_span
 from headgate.gateway.telemetry.reading import settings_of
 from headgate.gateway.telemetry.span import Event, Fixed, Span
+from headgate.gateway.telemetry.usual import Usual
 from headgate.middlewares.trace import Trace, TraceOptions
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags, use_span
 
 from ..fakes.collector import Collector, Seen, collecting, read
 from ..fakes.files_api import FilesProvider
@@ -57,6 +65,22 @@ routes:
 HEADERS = {"Authorization": f"Bearer {CALLER_KEY}", "Content-Type": "application/json"}
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 both = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+
+
+@pytest.fixture(autouse=True)
+def both_ways(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Whatever is written the short way in any of these tests comes to what the long way writes."""
+    short, seen = Usual._short, []
+
+    def compared(usual: Usual, over: Over) -> bytes | None:
+        written = short(usual, over)
+        assert written == b"".join(map(encode_span, usual._builder.spans(over.record())))
+        assert written is not None
+        seen.append(written)
+        return written
+
+    monkeypatch.setattr(Usual, "_short", compared)
+    return seen
 
 
 @pytest.fixture(autouse=True)
@@ -349,6 +373,7 @@ async def test_a_caller_that_leaves(
     (attempt,) = collector.attempts(call)
     assert call.attributes["error.type"] == "cancelled"
     assert attempt.attributes["error.type"] == "cancelled"
+    assert call.attributes.get("http.response.status_code") == (200 if stream else None)  # what the caller saw
     assert not call.failed and not attempt.failed
     assert attempt.ended_ns <= call.ended_ns
 
@@ -551,7 +576,7 @@ class Kept:
     """An exporter that keeps spans; ``fails`` says why it does not."""
 
     where = "memory"
-    encode = None
+    takes_bytes = False
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
@@ -793,12 +818,16 @@ async def test_a_collector_that_answers_nothing_holds_nobody_up(
 
 
 async def test_what_waits_is_exported_at_the_end(
-    tmp_path: Path, provider: FakeProvider, http: aiohttp.ClientSession, collector: Collector
+    tmp_path: Path,
+    provider: FakeProvider,
+    http: aiohttp.ClientSession,
+    collector: Collector,
+    both_ways: list[bytes],
 ) -> None:
     async with serving(tmp_path, rules(collector, provider.base)) as house:
         await ask(http, house)
         await house.idle()
-    assert len(collector.calls) == 1
+    assert len(collector.calls) == len(both_ways) == 1
 
 
 async def test_the_end_does_not_wait_for_a_collector_for_ever(
@@ -818,6 +847,79 @@ async def test_the_end_does_not_wait_for_a_collector_for_ever(
     assert "spans of 1 calls did not reach" in caplog.text
 
 
+async def test_a_collector_that_sends_elsewhere_did_not_take_them(
+    call_of: Callable[..., Call], collector: Collector, caplog: pytest.LogCaptureFixture
+) -> None:
+    collector.status = 307
+    trace = Trace(TraceOptions(endpoint=collector.base))
+    await trace.start()
+    await run(trace, call_of())
+    trace.outlet.flush()
+    await until(lambda: trace.failed == 1)
+    await trace.stop()
+    assert "HTTP 307" in caplog.text
+
+
+async def test_what_a_collector_answers_is_not_read_for_ever(call_of: Callable[..., Call]) -> None:
+    connections = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            for endless in (False, False, True):
+                head = await reader.readuntil(b"\r\n\r\n")
+                await reader.readexactly(int(head.lower().partition(b"content-length:")[2].split()[0]))
+                writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+                while endless:
+                    writer.write(b"10000\r\n" + bytes(0x10000) + b"\r\n")
+                    await writer.drain()
+                writer.write(b"2\r\n{}\r\n0\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    trace = Trace(TraceOptions(endpoint=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"))
+    await trace.start()
+    for count in range(1, 4):
+        await run(trace, call_of())
+        trace.outlet.flush()
+        await until(lambda count=count: trace.exported == count)
+    await trace.stop()
+    server.close()
+    assert connections == 1
+
+
+def test_the_process_does_not_wait_for_a_collector_for_ever(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        where = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        (tmp_path / "routes.yaml").write_text(
+            f"""
+            version: 1
+            server: {{anonymous: allow}}
+            upstreams: {{sim: {{adapter: simulator}}}}
+            routes: [{{name: a, chain: [{{trace: {{endpoint: "{where}", timeout: 1h}}}}], to: sim}}]
+            """
+        )
+        program = """if True:
+            import asyncio, sys
+            from headgate.gateway.server.gateway import Gateway
+            from headgate.gateway.telemetry import outlet
+
+            async def main():
+                outlet.FLUSH_S = 0.05
+                gateway = Gateway.load(sys.argv[1])
+                body = b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}'
+                await (await gateway.handle("openai.chat", body)).collect()
+                await gateway.aclose()
+
+            asyncio.run(main())
+            print("over")
+        """
+        command = [sys.executable, "-c", program, str(tmp_path / "routes.yaml")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout) == (0, "over\n"), done.stderr
+
+
 async def test_batches(call_of: Callable[..., Call], monkeypatch: pytest.MonkeyPatch) -> None:
     kept = Kept()
     sizes: list[int] = []
@@ -829,6 +931,25 @@ async def test_batches(call_of: Callable[..., Call], monkeypatch: pytest.MonkeyP
         await run(trace, call_of())
     await trace.stop()
     assert sizes == [10, 10, 5]
+
+
+@pytest.mark.parametrize("content", [False, True], ids=["written at once", "in the thread"])
+async def test_one_that_cannot_be_told_costs_the_others_nothing(
+    call_of: Callable[..., Call], collector: Collector, caplog: pytest.LogCaptureFixture, content: bool
+) -> None:
+    trace = Trace(TraceOptions(endpoint=collector.base, content=content))
+    await trace.start()
+    for number in range(5):
+        call = call_of()
+        call.decision.attempts.append(Attempt("a", "m", 0.0))
+        if number == 2:
+            call.decision.upstream = []  # type: ignore[assignment]  # nothing that a span could hold, nor a table look up
+        await run(trace, call)
+    trace.outlet.flush()
+    await collector.until(4)
+    await until(lambda: (trace.exported, trace.failed) == (4, 1))
+    await trace.stop()
+    assert "the spans of 1 calls could not be built" in caplog.text
 
 
 async def test_what_waits_does_not_wait_for_long(
@@ -860,6 +981,33 @@ async def test_what_waits_is_bounded_in_bytes(call_of: Callable[..., Call], monk
     assert 0 < trace.dropped < 10
     await trace.stop()
     assert trace.exported + trace.dropped == 10
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["usual", "built"])
+async def test_what_callers_choose_is_not_kept(
+    tmp_path: Path, http: aiohttp.ClientSession, collector: Collector, fails: bool
+) -> None:
+    """Names of models are as long as requests may be, and what spans have in common is remembered by them."""
+    text = f"""
+    server: {{anonymous: allow}}
+    upstreams:
+      sim: {{adapter: simulator}}
+      gone: {{adapter: openai, base_url: "http://127.0.0.1:9", key: env:TEST_PROVIDER_KEY}}
+    routes: [{{name: a, chain: [{{trace: {{endpoint: "{collector.base}"}}}}], to: {"gone" if fails else "sim"}}}]
+    """
+    async with serving(tmp_path, text) as house:
+        for number in range(12):
+            if number == 2:
+                gc.collect()
+                tracemalloc.start()
+            assert (await ask(http, house, model=f"{number}{'m' * 1_000_000}"))[0] == (502 if fails else 200)
+        await told(house, collector, 12)
+        await until(lambda: trace_of(house).exported == 12)
+        gc.collect()
+        kept = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+    assert kept < 4_000_000
+    assert {len(call.attributes["gen_ai.request.model"]) for call in collector.calls} == {256}
 
 
 async def test_a_reload_goes_on_with_the_same_way_out(
@@ -977,6 +1125,32 @@ def _instrumented(theirs: TracerProvider) -> Any:
     return instrument
 
 
+async def test_an_application_that_has_only_read_whose_trace_it_is(
+    tmp_path: Path, provider: FakeProvider, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = Memory()
+    theirs = TracerProvider(shutdown_on_exit=False)
+    theirs.add_span_processor(SimpleSpanProcessor(memory))
+    monkeypatch.setattr("opentelemetry.trace._TRACER_PROVIDER", theirs)
+
+    @web.middleware
+    async def read(request: web.Request, handler: Any) -> web.StreamResponse:
+        found = SpanContext(int(PARENT[3:35], 16), int(PARENT[36:52], 16), True, TraceFlags(1))
+        with use_span(NonRecordingSpan(found)):
+            answer: web.StreamResponse = await handler(request)
+            return answer
+
+    host = web.Application(middlewares=[read])
+    async with serving(tmp_path, RULES.format(base=provider.base, trace="{}", more=""), host=host) as house:
+        await ask(http, house)
+        await house.idle()
+        trace_of(house).outlet.flush()
+        await until(lambda: len(memory.spans) == 2)
+    (call,) = [span for span in memory.spans if span.kind is SpanKind.SERVER]
+    assert call.parent is not None
+    assert (f"{call.parent.span_id:016x}", call.parent.is_remote) == (PARENT[36:52], True)
+
+
 async def test_a_named_endpoint_passes_the_application_by(
     tmp_path: Path,
     provider: FakeProvider,
@@ -1013,7 +1187,8 @@ async def test_by_the_exporters_public_face_it_is_the_same(
         trace = Trace(TraceOptions(endpoint=collector.base))
         await trace.start()
         if public:
-            trace.outlet._exporter._send = trace.outlet._exporter.encode = None  # type: ignore[union-attr]
+            trace.outlet._exporter._send = None  # type: ignore[union-attr]
+        trace.outlet._exporter.takes_bytes = False
         await (await trace(call.replace(decision=Decision("r", "route")), call_next)).collect()
         await trace.stop()
     ours, theirs = collector.spans[:3], collector.spans[3:]
@@ -1073,7 +1248,8 @@ async def test_numbers_that_no_span_can_hold(call_of: Callable[..., Call], colle
     trace = Trace(TraceOptions(endpoint=collector.base))
     await trace.start()
     if public:
-        trace.outlet._exporter._send = trace.outlet._exporter.encode = None  # type: ignore[union-attr]
+        trace.outlet._exporter._send = None  # type: ignore[union-attr]
+        trace.outlet._exporter.takes_bytes = False
     await run(trace, call_of().replace(body=HUGE))
     await trace.stop()
     about = collector.calls[0].attributes

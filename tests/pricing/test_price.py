@@ -62,6 +62,14 @@ COSTS: list[tuple[PriceRules, Usage, str | None]] = [
     ),
     # more from the cache than was read at all: a provider's slip is no refund
     (PriceRules(input=1, cache_read=0), Usage(input_tokens=5, cache_read_input_tokens=9), "0"),
+    # -1 for what is not known is no refund either
+    (PriceRules(input=1, output=2), Usage(input_tokens=-1, output_tokens=-1), "0"),
+    # more thinking than there was output: no more than all of it
+    (
+        PriceRules(input=1, output=2, reasoning=4),
+        Usage(input_tokens=0, output_tokens=5, reasoning_output_tokens=9),
+        "0.00002",
+    ),
 ]
 
 

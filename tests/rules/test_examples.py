@@ -1,6 +1,7 @@
 """Every shipped rule file loads without an error or a warning, and its own tests pass; none is without tests."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,8 @@ def keys(monkeypatch):
             monkeypatch.setenv(name, f"a-secret-for-{name}")
 
 
-def test_there_are_eleven_examples():
-    assert len(EXAMPLES) == 11
+def test_there_are_twelve_examples():
+    assert len(EXAMPLES) == 12
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -43,6 +44,7 @@ def test_an_example_says_which_key_is_missing(path, monkeypatch):
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-async def test_an_example_starts(path, keys):
-    async with Gateway.load(path) as gateway:
+async def test_an_example_starts(path, keys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # stores and logs are made there
+    async with Gateway.load(shutil.copy(path, tmp_path)) as gateway:
         assert gateway.health().status == "ok"

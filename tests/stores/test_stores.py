@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import stat
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -239,6 +242,19 @@ async def test_sqlite_survives_a_restart(tmp_path: Path) -> None:
     assert not path.with_name("store.db-wal").exists()
 
 
+async def test_no_value_stands_in_a_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The library under it logs the statements that it is given, with what they are given."""
+    caplog.set_level(logging.DEBUG)
+    store = SqliteStore(tmp_path / "store.db", 100, 1 << 20, 60)
+    await store.start()
+    store.put(key("a"), b"ann@corp.example")
+    await store.settled()
+    assert await store.get([key("a")]) == [b"ann@corp.example"]
+    await store.stop()
+    assert "INSERT" in caplog.text
+    assert "ann@corp" not in caplog.text
+
+
 async def test_two_processes_find_what_the_other_wrote(tmp_path: Path) -> None:
     one, other = (SqliteStore(tmp_path / "store.db", 100, 1 << 20, 60) for _ in range(2))
     await one.start()
@@ -265,6 +281,34 @@ async def test_a_reload_finds_what_is_not_written_yet(tmp_path: Path) -> None:
         assert await get_one(new, key("a")) == b"one"
         await old.stop()
         assert await get_one(new, key("a")) == b"one"
+    finally:
+        await new.stop()
+
+
+async def test_a_reload_keeps_the_file_from_being_taken_apart(tmp_path: Path) -> None:
+    """Who else opens the file and closes it again, such as a command, must see that it is in use: the last one out takes away
+    the log in which the writes stand. (Whoever closes any descriptor of a file loses all locks that the process has on it.)"""
+    path = tmp_path / "a.db"
+    look = (
+        "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); "
+        "print(db.execute('SELECT COUNT(*) FROM entries').fetchone()[0])"
+    )
+    old, new = (SqliteStore(path, 100, 10**6, 60) for _ in range(2))
+    await old.start()
+    old.put(key("one"), b"1")
+    await old.settled()
+    new.carry_over(old)
+    await new.start()
+    await old.stop()
+    try:
+        for number, name in enumerate(("two", "three"), 2):
+            subprocess.run([sys.executable, "-c", f"{look}; db.close()", str(path)], check=True, timeout=20)
+            new.put(key(name), b"2")
+            await new.settled()
+            told = subprocess.run(
+                [sys.executable, "-c", look, str(path)], stdout=subprocess.PIPE, check=True, timeout=20
+            )
+            assert int(told.stdout) == number
     finally:
         await new.stop()
 

@@ -274,8 +274,10 @@ async def test_an_answer_that_comes_in_the_same_moment_is_closed(call_of: Callab
         return Reply(source, call.scope)  # type: ignore[arg-type]
 
     reply = await hedged(call, first, second, 0.001, lambda: True)
-    assert [each.upstream for each in call.decision.attempts][-1] in ("a", "b")
-    assert source.aborted == (call.decision.attempts[-1].upstream == "a")
+    lost, won = call.decision.attempts
+    assert {lost.upstream, won.upstream} == {"a", "b"}
+    assert (lost.error, won.error) == ("cancelled", None)
+    assert source.aborted == (won.upstream == "a")
     reply.abort()
     await call.scope.aclose()
 
@@ -311,6 +313,34 @@ async def test_a_scope_that_closes_ends_the_race(call_of: Callable[..., Call]) -
         await race
     assert caught.value.kind == "cancelled"
     assert [each.error for each in call.decision.attempts] == ["cancelled", "cancelled"]
+
+
+async def test_a_race_that_is_cancelled_twice_tells_of_both(call_of: Callable[..., Call]) -> None:
+    """The second time while it waits for what the first one ended."""
+    call, begun = call_of(stream=True), asyncio.Event()
+
+    async def stalls(call: Call) -> Reply:
+        call.attempt(call.cause or "first")
+        if call.cause:
+            begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.02)
+        raise AssertionError
+
+    race = begin(hedged(call, stalls, stalls, 0.001, lambda: True))
+    await begun.wait()
+    race.cancel()
+    await asyncio.sleep(0.005)
+    race.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await race
+    assert [(each.upstream, each.error) for each in call.decision.attempts] == [
+        ("first", "cancelled"),
+        ("hedge", "cancelled"),
+    ]
+    await call.scope.aclose()
 
 
 async def test_what_may_be_sent_twice(call_of: Callable[..., Call]) -> None:

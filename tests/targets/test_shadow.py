@@ -184,6 +184,62 @@ async def test_time_is_up(call_of: Callable[..., Call], said: Callable[[], list[
     await shadows.stop()
 
 
+class Flood:
+    """A source that says more and more, for as long as it is let. ``most`` is as much as it ever says."""
+
+    def __init__(self, most: int) -> None:
+        self.said = 0
+        self.pauses = 0
+        self._most = most
+        self._paused = False
+        self._sink: Any = None
+        self._chunk = Chunk((PartDelta(0, 0, "x"),), b"x" * 64 * 1024)
+
+    def connect(self, sink: Any) -> None:
+        self._sink = sink
+        self._run()
+
+    def pause(self) -> None:
+        self._paused = True
+        self.pauses += 1
+
+    def resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._run()
+
+    def abort(self) -> None:
+        self._paused = True
+
+    def _run(self) -> None:
+        while not self._paused and self.said < self._most:
+            self.said += 1
+            self._sink.push(self._chunk)
+        if not self._paused:
+            self._sink.end(None)
+
+
+async def test_a_flood_is_read_in_its_time_by_all_copies_together(
+    call_of: Callable[..., Call], said: Callable[[], list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its chunks would take the event loop from the calls of others."""
+    shadows = Shadows(1.0, 2, 60.0)
+    sources = [Flood(1000), Flood(1000)]
+
+    async def serve(copy: Call) -> Reply:
+        return Reply(sources[shadows.made - 1], copy.scope)  # type: ignore[arg-type]
+
+    for source in sources:
+        shadows.begin(call_of(stream=True), serve)
+        await until(lambda source=source: source.pauses)
+    assert [source.said for source in sources] == [5, 1]  # what may come at once, and the chunk that was too much
+    monkeypatch.setattr("headgate.gateway.targets.shadow.RATE", 1 << 40)
+    await until(lambda: len(said()) == 2)
+    assert [source.said for source in sources] == [1000, 1000]
+    assert [line["outcome"] for line in said()] == ["ok", "ok"]
+    await shadows.stop()
+
+
 async def test_one_of_ours_that_breaks_is_logged(
     call_of: Callable[..., Call], caplog: pytest.LogCaptureFixture, said: Callable[[], list[dict[str, Any]]]
 ) -> None:

@@ -1,0 +1,27 @@
+"""How a call ended, for those who tell of it: as which error, and with which status."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ..call import Call
+from ..errors import Cancelled, GatewayError, HouseError, UpstreamTimeout
+
+
+def error_of(fault: BaseException, call: Call) -> GatewayError:
+    """Return what is said of ``fault``. What cancels a call after its deadline is that deadline."""
+    if isinstance(fault, GatewayError):
+        return fault
+    if not isinstance(fault, asyncio.CancelledError):
+        return HouseError("an internal error")
+    if call.deadline is not None and call.scope.loop.time() >= call.deadline:
+        return UpstreamTimeout("the call took longer than its total time-out", kind="timeout.total")
+    return Cancelled("the call was cancelled")
+
+
+def status_of(call: Call, error: GatewayError) -> int:
+    """Return the HTTP status that the caller saw, in the words of its format; 200 where it had been said before. One who left
+    saw none."""
+    if error.kind == "cancelled":
+        return error.status
+    return 200 if call.scope.committed else call.codec.encode_error(error, call.request_id)[0]
