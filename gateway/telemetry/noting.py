@@ -25,8 +25,8 @@ RECORD: Final = 2048
 
 class Over(Struct, gc=False):
     """A call that is over, and how: ``error`` is the kind of what it ended with, "" for none. Requests above ``most_asked``
-    bytes and whole answers above ``most_told`` are not read. Until ``record`` is asked for nothing is copied: that is within
-    the turn of the event loop in which the call ended, or before it returns."""
+    bytes and whole answers above ``most_told`` are not read. Until ``record`` is asked for nothing is copied: what
+    came in late, such as the cost of a hedge's loser, is told too."""
 
     noting: Noting
     place: Place
