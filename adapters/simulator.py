@@ -54,7 +54,7 @@ from ..gateway.ir.event import (
 from ..gateway.ir.message import Message, Reasoning, Request, Text, ToolCall, ToolResult
 from ..gateway.relay.reply import Reply
 from ..gateway.relay.source import Listed
-from ..gateway.units import Duration
+from ..gateway.units import Duration, seconds
 
 _DIRECTIVE: Final = "/sim "
 _SERVICES: Final = {service.operation: service for service in simulated.SERVICES}
@@ -204,7 +204,7 @@ async def _start(play: _Play, call: Call, attempt: Attempt) -> None:
             attempt.error, attempt.status = play.refusal.kind, play.refusal.status
             raise play.refusal
     finally:
-        attempt.ended_s = call.scope.loop.time() - call.began
+        attempt.ended_s = seconds(call.scope.loop.time() - call.began)
     attempt.status = 200
 
 

@@ -6,7 +6,6 @@ retried, the loser of a hedge, a round of a continuation. What a cache answers i
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable
 from typing import Final
 
@@ -15,11 +14,12 @@ from msgspec.structs import replace
 from .call import Attempt, Call
 from .chain import Next
 from .doors import OPERATIONS
-from .errors import Cancelled, ErrorKind, GatewayError, HouseError
+from .errors import Cancelled, ErrorKind, GatewayError
 from .ir.event import Chunk, PartDelta, Usage, UsageReport
 from .pricing.price import Price, dollars
 from .pricing.table import Prices
 from .relay.reply import Reply
+from .relay.scope import ending_of
 
 MAY_HAVE_WORKED: Final[frozenset[ErrorKind]] = frozenset(
     {"cancelled", "timeout.first_token", "timeout.idle", "timeout.total", "cut", "malformed"}
@@ -165,12 +165,7 @@ class _Meter:
 
     def fail(self, fault: BaseException) -> None:
         """There is no answer."""
-        if isinstance(fault, GatewayError):
-            self.close(fault)
-        elif isinstance(fault, asyncio.CancelledError):
-            self.close(Cancelled("the try was cancelled"))
-        else:
-            self.close(HouseError("an internal error"))
+        self.close(ending_of(fault))
 
     def abort(self) -> None:
         """The scope closes."""

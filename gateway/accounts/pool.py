@@ -6,7 +6,6 @@ that share the pool.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import random
@@ -18,8 +17,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ..call import Account, Call
-from ..errors import Avoided, Cancelled, ErrorKind, GatewayError, HouseError, UpstreamError, upstream_error
+from ..errors import Avoided, Cancelled, ErrorKind, GatewayError, UpstreamError, upstream_error
 from ..ir.event import Chunk
+from ..relay.scope import ending_of
 from ..stores.base import Store
 from .affinity import Session, Sessions
 from .keeper import Keeper
@@ -343,12 +343,7 @@ class Use:
 
     def fail(self, fault: BaseException) -> None:
         """There is no answer."""
-        if isinstance(fault, GatewayError):
-            self.close(fault)
-        elif isinstance(fault, asyncio.CancelledError):
-            self.close(Cancelled("the call was cancelled"))
-        else:
-            self.close(HouseError("an internal error"))
+        self.close(ending_of(fault))
 
     def abort(self) -> None:
         """The scope closes."""

@@ -19,9 +19,9 @@ from ..chain import Next
 from ..errors import Cancelled, GatewayError, upstream_error
 from ..ir.event import Chunk
 from ..relay.reply import Reply
-from ..relay.scope import Scope
+from ..relay.scope import Scope, ending_of
 from ..relay.source import Sink
-from .landing import OWN, Name, Tower, again, as_shared, replayed, wait, wake
+from .landing import OWN, Name, Tower, again, replayed, wait, wake
 
 _FREE: Final = 16 * 1024
 """Bytes that each may remember without asking: most answers are no longer."""
@@ -60,7 +60,7 @@ class Flight:
     def __init__(self, tower: Tower, name: Name, call: Call, max_bytes: int) -> None:
         self.name = name
         self.scope = _Shared(self, call.scope)
-        self.call = call.__copy__()  # type: ignore[attr-defined]  # as Call.replace
+        self.call = call.replace()
         self.call.scope = self.scope
         self.good = True
         self.chunks: list[Chunk] = []
@@ -128,7 +128,7 @@ class Flight:
 
     def fail(self, fault: BaseException) -> None:
         """There is no answer."""
-        self._finish(as_shared(fault))
+        self._finish(ending_of(fault))
 
     # -- who hears it
 

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Final, Protocol, TypeAlias
 
 from ..call import Call
-from ..errors import Cancelled, GatewayError, HouseError
+from ..errors import Cancelled, GatewayError
 from ..ir.event import Chunk
 from ..relay.reply import Reply
-from ..relay.scope import Scope
+from ..relay.scope import Scope, ending_of
 from ..relay.source import Listed
 from ..stores.base import Key
 
@@ -92,7 +92,7 @@ class Landing:
 
     def fail(self, fault: BaseException) -> None:
         """There is no answer."""
-        self.close(as_shared(fault))
+        self.close(ending_of(fault))
 
     def abort(self) -> None:
         """The scope closes, and nobody has read the answer to its end."""
@@ -157,15 +157,6 @@ def replayed(
     if len(chunks) == 1 and chunks[0].is_whole:
         return Reply.whole(chunks[0], scope, status, headers)
     return Reply(Listed(chunks), scope, status, headers)
-
-
-def as_shared(fault: BaseException) -> GatewayError:
-    """Return the error that those hear who wait for the same answer. Who asked for it raises the fault itself."""
-    if isinstance(fault, GatewayError):
-        return fault
-    if isinstance(fault, asyncio.CancelledError):
-        return Cancelled("the call was cancelled")
-    return HouseError("an internal error")
 
 
 def again(error: GatewayError) -> GatewayError:

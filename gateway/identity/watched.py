@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 
 
-class Watched:
+class Watched(ABC):
     """Runs ``look`` at the first ``start``, and every ``look_every_s`` seconds until the last holder has stopped.
 
     Rules that replace others share it: it is started by the new ones before the old ones stop.
@@ -38,10 +39,11 @@ class Watched:
             await asyncio.wait([watching])
             await self.left()
 
+    @abstractmethod
     async def look(self) -> None:
         """Find out what is new. Raises nothing that a look could meet with."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def left(self) -> None:
         """Wait for what is still under way."""
 

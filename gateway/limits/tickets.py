@@ -5,7 +5,6 @@ Tickets are in their call's scope, so that they hear of the end also where nobod
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -13,9 +12,10 @@ from msgspec import Struct
 
 from ..call import Attempt, Call
 from ..doors import OPERATIONS
-from ..errors import Cancelled, GatewayError, HouseError
+from ..errors import Cancelled, GatewayError
 from ..ir.event import Chunk, PartDelta, Usage, UsageReport
 from ..metering import MAY_HAVE_WORKED
+from ..relay.scope import ending_of
 from .book import Subject
 from .pace import Pace
 from .payment import Payment
@@ -57,12 +57,7 @@ class Ticket(Struct, eq=False):
 
     def fail(self, fault: BaseException) -> None:
         """There is no answer."""
-        if isinstance(fault, GatewayError):
-            self.close(fault)
-        elif isinstance(fault, asyncio.CancelledError):
-            self.close(Cancelled("the call was cancelled"))
-        else:
-            self.close(HouseError("an internal error"))
+        self.close(ending_of(fault))
 
     def abort(self) -> None:
         """The scope closes."""

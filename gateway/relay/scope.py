@@ -208,3 +208,12 @@ def as_gateway_error(fault: BaseException) -> GatewayError:
     error.__cause__ = fault
     _log.error("unexpected %r", fault, exc_info=fault)
     return error
+
+
+def ending_of(fault: BaseException) -> GatewayError:
+    """Return how a call ended for those who account for it, where ``fault`` is raised on and logged by somebody else."""
+    if isinstance(fault, GatewayError):
+        return fault
+    if isinstance(fault, asyncio.CancelledError):
+        return Cancelled("the call was cancelled")
+    return HouseError("an internal error")

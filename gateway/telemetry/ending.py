@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 
 from ..call import Call
-from ..errors import Cancelled, GatewayError, HouseError, UpstreamTimeout
+from ..errors import GatewayError, UpstreamTimeout
+from ..relay.scope import ending_of
 
 
 def error_of(fault: BaseException, call: Call) -> GatewayError:
     """Return what is said of ``fault``. What cancels a call after its deadline is that deadline."""
-    if isinstance(fault, GatewayError):
-        return fault
-    if not isinstance(fault, asyncio.CancelledError):
-        return HouseError("an internal error")
-    if call.deadline is not None and call.scope.loop.time() >= call.deadline:
+    overdue = call.deadline is not None and call.scope.loop.time() >= call.deadline
+    if overdue and isinstance(fault, asyncio.CancelledError):
         return UpstreamTimeout("the call took longer than its total time-out", kind="timeout.total")
-    return Cancelled("the call was cancelled")
+    return ending_of(fault)
 
 
 def status_of(call: Call, error: GatewayError) -> int:
