@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -12,6 +11,7 @@ from msgspec.structs import replace
 from .codecs.base import Codec, Peek, RequestFacts
 from .errors import AuthError, ErrorKind
 from .facts import ANONYMOUS, Principal, WireFacts
+from .ids import span_id
 from .ir.loss import Ledger
 from .ir.message import Request
 from .ir.words import Words
@@ -160,8 +160,8 @@ class TraceContext(Struct, frozen=True):
 
     def enter(self, attempt: Attempt, headers: dict[str, str]) -> None:
         """Give ``attempt`` a span of its own, and name it to the provider in ``headers``."""
-        attempt.span_id = span_id = f"{random.getrandbits(64) or 1:016x}"  # no secret
-        headers["traceparent"] = f"00-{self.trace_id}-{span_id}-{self.flags:02x}"
+        attempt.span_id = id = span_id()
+        headers["traceparent"] = f"00-{self.trace_id}-{id}-{self.flags:02x}"
         if self.state:
             headers["tracestate"] = self.state
         else:

@@ -144,6 +144,9 @@ class _Following(Said):
         facts: dict[str, str | int | float | bool] = {"round": number, "ending": ending}
         try:
             reply = await self._call_next(call)
+            if text:
+                reply.through(Seam(text, self._options.overlap))
+            await reply.opened()  # a round that fails before it said anything is one that cannot be had
         except GatewayError as error:
             decision.steps.append(
                 Step("continue", "round", started, seconds(now() - began), {**facts, "error": error.kind})
@@ -152,8 +155,6 @@ class _Following(Said):
         decision.steps.append(Step("continue", "round", started, seconds(now() - began), facts))
         decision.rounds = number
         self.begin()
-        if text:
-            reply.through(Seam(text, self._options.overlap))
         return reply.through(self)
 
 

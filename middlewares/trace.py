@@ -7,7 +7,6 @@ exported by the batch elsewhere. Tells the provider where it stands in the trace
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Final, Literal, Protocol
 
@@ -16,6 +15,7 @@ from msgspec import Meta, Struct
 from ..gateway.call import Call
 from ..gateway.chain import Next, Reached
 from ..gateway.errors import GatewayError
+from ..gateway.ids import span_id
 from ..gateway.relay.reply import Reply
 from ..gateway.telemetry.build import Builder
 from ..gateway.telemetry.context import read_traceparent, read_tracestate
@@ -30,7 +30,6 @@ MAX_REQUEST: Final = 16 * 1024
 MAX_ANSWER: Final = 64 * 1024
 """Whole answers above this are not read for their ids and reasons."""
 _TAIL: Final = 1 << 64
-_random: Final = random.getrandbits  # no secret
 _NOTHING_ABOVE: Final = ("", "", 0, "", False)
 
 
@@ -92,7 +91,7 @@ class Trace:
         self._builder = Builder({}, int(options.max_content))
         self._usual = Usual(self._builder)
         self._bound = int(options.sample * _TAIL)
-        self._half = f"{_random(64) or 1:016x}"
+        self._half = span_id()
         """The first half of the trace ids that are made here: what is random, and sampled by, is the other."""
         self._slow_s = float("inf") if options.slow is None else float(options.slow)
         self._follows = options.parent == "follow"
@@ -156,7 +155,7 @@ class Trace:
 
     def _traced(self, call: Call) -> Call:
         """Return the call with a span of its own, below the caller's if it has one."""
-        minted = f"{_random(64) or 1:016x}"
+        minted = span_id()
         trace_id, parent, flags, state, remote = self._above(call)
         if not parent:
             trace_id = self._half + minted

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from ..errors import GatewayError
 from ..ir.event import ChoiceStop, Chunk, Event, PartDelta, PartPatch, PartStart, PartStop, ResponseStop, Terminator
 from ..ir.message import Citation, Reasoning, Refusal, Text, ToolCall
+from .ends import ended_by, ends_part
 from .json_text import redact_json_bytes
 from .redactor import Redactor, Session
 
@@ -48,20 +49,20 @@ class Masking:
         for event in chunk.events:
             self._take(event, events)
         if chunk.is_whole:
-            events += self._rest()
+            events += self._rest(list(self._held.values()))
         if len(events) == len(chunk.events) and all(map(_same, events, chunk.events)):
             return chunk
         return Chunk(tuple(events), None, chunk.wire) if events else None
 
     def close(self, error: GatewayError | None, /) -> Chunk | None:
         """The answer is over, and what waited is complete."""
-        rest = self._rest()
+        rest = self._rest(list(self._held.values()))
         return Chunk(tuple(rest)) if rest else None
 
-    def _rest(self, index: int | None = None) -> list[Event]:
-        wanted = list(self._held) if index is None else [index] if index in self._held else []
-        held = [self._held.pop(each) for each in wanted]
-        return [PartDelta(each.index, self._masked(each.index, each.text), each.choice) for each in held]
+    def _rest(self, complete: list[PartDelta]) -> list[Event]:
+        for each in complete:
+            del self._held[each.index]
+        return [PartDelta(each.index, self._masked(each.index, each.text), each.choice) for each in complete]
 
     def _take(self, event: Event, out: list[Event]) -> None:
         if isinstance(event, PartDelta):
@@ -82,13 +83,14 @@ class Masking:
             else:
                 out.append(event)
         elif isinstance(event, (PartStop, PartPatch)):
-            out += self._rest(event.index)
+            if ends_part(event) and (held := self._held.get(event.index)) is not None:
+                out += self._rest([held])
             if isinstance(event, PartPatch) and event.citation is not None:
                 event = replace(event, citation=self._cited(event.citation))
             out.append(event)
         else:
             if isinstance(event, (ChoiceStop, ResponseStop, Terminator)):
-                out += self._rest()
+                out += self._rest(ended_by(event, self._held))
             out.append(event)
 
     def _cited(self, citation: Citation) -> Citation:

@@ -31,6 +31,7 @@ from ..ir.event import (
     Terminator,
 )
 from ..ir.message import Extra, Media, Opaque, Reasoning, Refusal, Text, ToolCall, ToolResult
+from .ends import ended_by, ends_part
 from .json_text import escaped
 from .redactor import Session
 
@@ -174,13 +175,12 @@ class Restoring:
             self._start(event, out)
         elif kind is PartStop or kind is PartPatch:
             assert isinstance(event, (PartStop, PartPatch))
-            if (held := self._held.pop(event.index, None)) is not None:
+            if ends_part(event) and (held := self._held.pop(event.index, None)) is not None:
                 out.append(held)
             out.append(self._patch(event) if isinstance(event, PartPatch) else event)
         elif kind is ChoiceStop or kind is ResponseStop or kind is Terminator:
             if self._held:
-                out += self._held.values()
-                self._held.clear()
+                out += [self._held.pop(each.index) for each in ended_by(event, self._held)]
             if isinstance(event, ChoiceStop) and event.stop_sequence and "<" in event.stop_sequence:
                 event = replace(event, stop_sequence=self._places.text(event.stop_sequence))
             out.append(event)

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Final, TypeAlias, cast
 
 from aiohttp import web
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from msgspec import Struct
 
 from .intake import Arrived
 from .outlet import FrontOutlet
@@ -57,6 +59,7 @@ _TOO_SLOW: Final = (
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-type: text/plain; charset=utf-8\r\n"
     b"content-length: 48\r\n\r\nthe headers of the request did not come in time\n"
 )
+_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,9})(?=\r\n)", re.IGNORECASE)
 _names: Final[dict[bytes, str]] = {}
 """Header names as they came, to the same in lower case; "" for the odd ones."""
 
@@ -117,6 +120,18 @@ class FrontServer(web.Server):
         self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)
 
 
+class _Head(Struct, frozen=True):
+    """The head of a request that was served: what stands before the value of Content-Length, and from its end on.
+
+    The next of the connection has the same, as a rule, and need not be parsed again to know what it says.
+    """
+
+    before: bytes
+    after: bytes
+    path: str
+    headers: dict[str, str]
+
+
 class Front(asyncio.BufferedProtocol):
     """One connection. ``task`` answers the request at hand; ``transport`` is None once the connection is gone, or aiohttp's."""
 
@@ -140,6 +155,7 @@ class Front(asyncio.BufferedProtocol):
         "_later",
         "_unwritable",
         "_last",
+        "_known",
     )
 
     def __init__(self, server: FrontServer) -> None:
@@ -158,6 +174,7 @@ class Front(asyncio.BufferedProtocol):
         self._headed = self._whole = self._odd = self._keep = self._last = False
         self._later = b""
         self._unwritable: asyncio.Future[None] | None = None
+        self._known: _Head | None = None
 
     # -- asyncio's side
 
@@ -204,6 +221,11 @@ class Front(asyncio.BufferedProtocol):
                 self.transport.pause_reading()  # not sooner: from here on nobody hears that the client leaves
             return
         if not self._raw:
+            if self._known is not None and (arrived := self._again(self._known, bytes(data))) is not None:
+                if not self._serve(arrived):
+                    self._raw = bytes(data)
+                    self._hand_over()
+                return
             self._url = self._body = b""
             self._headers = {}
             self._messages = self._agents = 0
@@ -215,17 +237,38 @@ class Front(asyncio.BufferedProtocol):
         except (HttpParserError, HttpParserUpgrade):
             self._odd = self._headed = True
         if self._whole and self._messages == 1 and not self._odd and size - len(self._body) <= self._server.max_head:
-            arrived = self._arrived()
-            serve = self._server.route(arrived)
-            if serve is not None:
+            self._known = None if self._raw else _head_of(bytes(data), self._server.paths[self._url], self._headers)
+            if self._serve(self._arrived()):
                 self._raw = b""
-                task = _begin(self._answer(serve, arrived), self._server.loop)
-                if not task.done():
-                    self.task = task
                 return
         self._raw += data
         if (self._odd and self._headed) or self._whole or size > PATIENCE:
             self._hand_over()
+
+    def _again(self, known: _Head, data: bytes) -> Arrived | None:
+        """Return the request that ``data`` is, if it differs from the one before in its body alone."""
+        before, after = known.before, known.after
+        if not data.startswith(before):
+            return None
+        at = data.find(b"\r", len(before))
+        length, start = data[len(before) : at], at + len(after)
+        if not data.startswith(after, at) or not length.isdigit() or int(length) != len(data) - start:
+            return None
+        assert self.transport is not None
+        headers = known.headers.copy()
+        headers["content-length"] = length.decode()
+        keep = self._keep and not self._last
+        return Arrived(self.transport, known.path, headers, data[start:], self._remote, keep, self._drain)
+
+    def _serve(self, arrived: Arrived) -> bool:
+        """Begin to answer, if somebody does."""
+        serve = self._server.route(arrived)
+        if serve is None:
+            return False
+        task = _begin(self._answer(serve, arrived), self._server.loop)
+        if not task.done():
+            self.task = task
+        return True
 
     # -- the parser's side
 
@@ -360,6 +403,15 @@ class Front(asyncio.BufferedProtocol):
         """Close now."""
         if self.transport is not None:
             self.transport.abort()
+
+
+def _head_of(raw: bytes, path: str, headers: dict[str, str]) -> _Head | None:
+    """Return the head of ``raw``, a request that was parsed, unless that cannot be told from another by its bytes alone."""
+    length = _LENGTH.search(raw, 0, raw.find(b"\r\n\r\n") + 2)
+    if length is None:
+        return None
+    end = length.end(1)
+    return _Head(raw[: length.start(1)], raw[end : raw.find(b"\r\n\r\n") + 4], path, headers.copy())
 
 
 def _begin(work: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:

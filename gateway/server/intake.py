@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import random
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, TypeAlias
@@ -17,6 +16,7 @@ from msgspec import Struct
 from ..codecs.base import Peek
 from ..doors import format_below
 from ..errors import CallerError, TooLarge, Unsupported
+from ..ids import request_id as new_request_id
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:\-]{0,127}")
@@ -53,7 +53,7 @@ def request_id_of(presented: str | None) -> str:
     """Return the caller's own id if it is safe to repeat in headers and logs, else a new one."""
     if presented is not None and _REQUEST_ID.fullmatch(presented):
         return presented
-    return f"req_{random.getrandbits(96):024x}"  # an id, not a secret; urandom is a system call
+    return new_request_id()
 
 
 def read_headers(request: web.BaseRequest, max_bytes: int) -> dict[str, str]:

@@ -6,7 +6,6 @@ stand on the call alone: a backend that sums them over spans would count them tw
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlsplit
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 from ..call import Attempt, Step
 from ..chain import Reached
 from ..errors import GatewayError
+from ..ids import span_id
 from ..ir.event import Chunk, Usage
 from .content import input_of, output_of
 from .names import operation_of, provider_by_format, provider_of
@@ -220,7 +220,7 @@ class Builder:
             name,
             CLIENT,
             trace.trace_id,
-            attempt.span_id or f"{random.getrandbits(64) or 1:016x}",  # no secret
+            attempt.span_id or span_id(),
             parent,
             False,
             _at(record, attempt.started_s),
@@ -324,7 +324,7 @@ def _step(record: Record, step: Step, parent: str) -> Span:
         f"{step.middleware} {step.what}",
         INTERNAL,
         trace.trace_id,
-        f"{random.getrandbits(64) or 1:016x}",  # no secret
+        span_id(),
         parent,
         False,
         _at(record, step.started_s),

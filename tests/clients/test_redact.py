@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,90 @@ async def by_responses(base: str, model: str, stream: bool) -> tuple[str, Any]:
     (call,) = [item for item in response.output if item.type == "function_call"]
     return response.output_text, json.loads(call.arguments)
 
+
+ANN = "ann@corp.example"
+SLOWLY = (
+    "Now <b>I</b> write to <EMAIL_1> or <EMAIL_7>, 1 < 2: <EMAIL_1>!",
+    '{"at": "<EMAIL_1>", "cc": "<b> <E> <EMAIL_1>"}',
+)
+
+
+class Lockstep:
+    """Lets a provider go on when the caller has heard all that was told, but for what may become a placeholder."""
+
+    def __init__(self) -> None:
+        self.told = ["", ""]
+        self.heard = ["", ""]
+        self._came = asyncio.Condition()
+
+    async def hear(self, text: str | None, arguments: str | None) -> None:
+        """The caller has more."""
+        async with self._came:
+            self.heard = [self.heard[0] + (text or ""), self.heard[1] + (arguments or "")]
+            self._came.notify_all()
+
+    async def heed(self, frame: bytes) -> None:
+        """The provider told ``frame``. Raises TimeoutError where that waits for more."""
+        found = re.search(rb"^data: (\{.*)", frame, re.MULTILINE)
+        told = {} if found is None else json.loads(found[1])
+        delta = (told.get("choices") or [{}])[0].get("delta") or told.get("delta") or {}
+        calls = delta.get("tool_calls") or [{}]
+        text = delta.get("content") or delta.get("text") or ""
+        arguments = calls[0].get("function", {}).get("arguments") or delta.get("partial_json") or ""
+        self.told = [self.told[0] + text, self.told[1] + arguments]
+        wanted = [re.sub(r"<[A-Z_0-9]*\Z", "", each).replace("<EMAIL_1>", ANN) for each in self.told]
+        async with asyncio.timeout(5), self._came:
+            await self._came.wait_for(lambda: self.heard == wanted)
+
+
+@pytest.mark.parametrize("model", ["gpt-5.4", "claude-fake-4-5"])
+@pytest.mark.parametrize("caller", ["chat", "messages", "responses"])
+@pytest.mark.parametrize("size", [1, 3, 8])
+async def test_no_word_waits_for_the_next(
+    tmp_path: Path, provider: FakeProvider, caller: str, model: str, size: int
+) -> None:
+    both = Lockstep()
+    text, arguments = SLOWLY
+    say, use = Say(text, -(-len(text) // size)), Use("mail", arguments, pieces=-(-len(arguments) // size))
+    provider.answer(script(say, use, heed=both.heed))
+    async with serving(tmp_path, RULES.format(base=provider.base)) as house:
+        await SLOW[caller](f"http://127.0.0.1:{house.port}", model, both)
+    assert both.told == list(SLOWLY)
+    assert both.heard == [each.replace("<EMAIL_1>", ANN) for each in SLOWLY]
+
+
+async def hear_chat(base: str, model: str, both: Lockstep) -> None:
+    tools: Any = [{"type": "function", "function": {"name": "mail", "parameters": TOOL}}]
+    async with openai.AsyncOpenAI(base_url=f"{base}/v1", api_key="none", max_retries=0) as client:
+        answer = await client.chat.completions.create(model=model, messages=ASK, tools=tools, stream=True)
+        async for chunk in answer:
+            for choice in chunk.choices:
+                calls: Any = choice.delta.tool_calls
+                await both.hear(choice.delta.content, calls[0].function.arguments if calls else None)
+
+
+async def hear_messages(base: str, model: str, both: Lockstep) -> None:
+    tools: Any = [{"name": "mail", "input_schema": TOOL}]
+    async with anthropic.AsyncAnthropic(base_url=base, api_key="none", max_retries=0) as client:
+        async for event in await client.messages.create(
+            model=model, max_tokens=99, messages=ASK, tools=tools, stream=True
+        ):
+            if event.type == "content_block_delta":
+                delta: Any = event.delta
+                await both.hear(getattr(delta, "text", None), getattr(delta, "partial_json", None))
+
+
+async def hear_responses(base: str, model: str, both: Lockstep) -> None:
+    tools: Any = [{"type": "function", "name": "mail", "parameters": TOOL, "strict": False}]
+    async with openai.AsyncOpenAI(base_url=f"{base}/v1", api_key="none", max_retries=0) as client:
+        async for event in await client.responses.create(model=model, input=ASK, tools=tools, stream=True):
+            if event.type == "response.output_text.delta":
+                await both.hear(event.delta, None)
+            elif event.type == "response.function_call_arguments.delta":
+                await both.hear(None, event.delta)
+
+
+SLOW = {"chat": hear_chat, "messages": hear_messages, "responses": hear_responses}
 
 KEPT = """
 stores: {{disk: {{kind: {kind}}}}}

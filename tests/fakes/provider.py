@@ -399,6 +399,8 @@ class FakeProvider:
                 break
             received.sent.append(data)
             await response.write(data)
+            if play.heed is not None:
+                await play.heed(data)
             await asyncio.sleep(play.pause_s)
         if limit is not None and limit == len(received.sent):
             return await self._cut(request, response, received, play, b"")

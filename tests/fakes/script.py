@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -65,8 +65,8 @@ class Script:
     ``fin`` and ``reset`` close the socket in the middle of the HTTP body, ``eof`` ends the HTTP body as if all were well.
     ``half`` sends half of the next frame before the cut, ``stall_after_last`` sends all but never ends the body. ``piece``
     is the size of a TCP write (None: one frame each, 0: all at once), ``pause_s`` the wait between writes, ``wait_s`` that
-    before the headers. ``wire`` are the bytes of a body or stream that stand in for what would be rendered,
-    ``content_type`` what they claim to be.
+    before the headers; ``heed`` is given what was written, and awaited before the next write. ``wire`` are the bytes of a
+    body or stream that stand in for what would be rendered, ``content_type`` what they claim to be.
     """
 
     parts: tuple[Part, ...] = ()
@@ -89,6 +89,7 @@ class Script:
     piece: int | None = None
     pause_s: float = 0.0
     wait_s: float = 0.0
+    heed: Callable[[bytes], Awaitable[object]] | None = None
 
     @property
     def ended(self) -> Stop:

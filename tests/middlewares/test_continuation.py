@@ -370,6 +370,14 @@ async def test_a_round_that_cannot_be_had(call: Call, kind: Any) -> None:
     assert error is not None and error.message == "first"
 
 
+@pytest.mark.parametrize("begun", [[], [ResponseStart("id")], answer(Reasoning("hm"), reason=None)])
+async def test_a_round_that_fails_before_it_said_anything(call: Call, begun: list[Event]) -> None:
+    for error in (Cut("x"), upstream_error("timeout.idle", "x"), upstream_error("overloaded", "x")):
+        response, seen, _ = await told(call, Provider(answer("one", reason="length"), (begun, error)))
+        assert (words_of(response), response.choices[0].reason, seen) == ("one", "length", None)
+        assert (call.decision.rounds, call.decision.steps[-1].facts["error"]) == (0, error.kind)
+
+
 async def test_a_failure_inside_a_later_round(call: Call) -> None:
     broken = (answer(" two", reason=None), upstream_error("overloaded", "x"))
     response, error, _ = await told(call, Provider(answer("one", reason="length"), broken))
@@ -398,7 +406,7 @@ async def test_the_same_question_again_if_nothing_was_said(call: Call) -> None:
     assert provider.asked[1] == provider.asked[0]
     provider = Provider(([ResponseStart("id")], Cut("x")), ([ResponseStart("id")], Cut("y")))
     _, error, _ = await told(call, provider)
-    assert error is not None and error.message == "y"
+    assert error is not None and error.message == "x"
 
 
 # -- the caller's own limit

@@ -8,6 +8,7 @@ import gzip
 import itertools
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from headgate.gateway.ir.event import (
     Wire,
 )
 from headgate.gateway.ir.fold import fold
-from headgate.gateway.ir.message import Media, Message, Reasoning, Request, Text, ToolCall, ToolResult
+from headgate.gateway.ir.message import Citation, Media, Message, Reasoning, Request, Text, ToolCall, ToolResult
 from headgate.gateway.passing.request import Passed, Upload
 from headgate.gateway.redaction import Masking, Redactor, Restoring, redact_request
 from headgate.gateway.redaction import prefilter as prefilter_module
@@ -480,6 +481,81 @@ def test_restored_in_any_split(data: st.DataObject) -> None:
     else:
         assert whole.text == session.restore(said)  # type: ignore[union-attr]
     assert out[-1] == rest[-1]
+
+
+SPELLED_LESS, SPELLED_MORE = ("<", "\\u003c", "\\u003C"), (">", "\\u003e", "\\u003E")
+
+
+def beginning(text: str, names: tuple[str, ...], in_json: bool) -> int:
+    """Where a placeholder begins that ``text`` ends in the middle of, by trying all of them; its length if none does."""
+    spelled = [f"<{name}>" for name in names]
+    if in_json:
+        spelled = [less + name + more for name in names for less in SPELLED_LESS for more in SPELLED_MORE]
+    for at in range(max(0, len(text) - max(map(len, spelled))), len(text)):
+        is_escaped = in_json and (at - len(text[:at].rstrip("\\"))) % 2 == 1
+        if not is_escaped and any(each != text[at:] and each.startswith(text[at:]) for each in spelled):
+            return at
+    return len(text)
+
+
+@examples
+@given(data=st.data())
+def test_never_later_than_the_chunk_that_completes_it(data: st.DataObject) -> None:
+    session = Redactor(words=['say "hi"\n\\']).session()
+    session.text(f'{ANN} {KEY} say "hi"\n\\ {BOB}')
+    names = tuple(session.values)
+    in_json, ascii_only = data.draw(st.booleans()), data.draw(st.booleans())
+    bits = st.sampled_from(
+        [*(f"<{name}>" for name in names), "<EMAIL_9>", "<EMAIL_1", "<E", "<", "a ", "é", "\\", '"', "\n"]
+    )
+    said = "".join(data.draw(st.lists(bits, max_size=8)))
+    text = json.dumps({"a": said}, ensure_ascii=data.draw(st.booleans())) if in_json else said
+    if in_json and data.draw(st.booleans()):
+        text = text.replace("<", "\\u003c").replace(">", "\\u003E")
+    cuts = sorted(data.draw(st.sets(st.integers(1, max(1, len(text) - 1)), max_size=len(text))))
+    pieces = [text[start:end] for start, end in itertools.pairwise([0, *cuts, len(text)])]
+
+    def whole(text: str) -> str:
+        """What the caller should have of ``text``."""
+        for name in names if in_json else ():
+            for less, more in itertools.product(SPELLED_LESS, SPELLED_MORE):
+                value = json.dumps(session.values[name], ensure_ascii=False)[1:-1].replace("\\", "\\\\")
+                text = re.sub(rf"(?<!\\)((?:\\\\)*){re.escape(less + name + more)}", rf"\1{value}", text)
+        return text if in_json else session.restore(text)
+
+    stage, wire = Restoring(session), Wire("anthropic.messages", "sse")
+    start = PartStart(0, ToolCall("c", "f") if in_json else Text(""))
+    assert stage.feed(Chunk((start,), b'data: {"start": 1}', wire)) is not None
+    heard, told = "", ""
+    for piece in pieces:
+        told += piece
+        waits = len(told) - len(piece) > beginning(told[: len(told) - len(piece)], names, in_json)
+        raw = json.dumps({"delta": piece}, ensure_ascii=ascii_only).encode()
+        chunk = Chunk((PartDelta(0, piece),), b"data: " + raw, wire)
+        passed = stage.feed(chunk)
+        heard += "".join(event.text for event in passed.events if isinstance(event, PartDelta)) if passed else ""
+        at = beginning(told, names, in_json)
+        assert heard == whole(told[:at])
+        if not waits and at == len(told) and "_" not in piece:
+            assert passed is chunk
+    tail = stage.close(None)
+    heard += "".join(event.text for event in tail.events if isinstance(event, PartDelta)) if tail else ""
+    assert heard == whole(text)
+
+
+@pytest.mark.parametrize("between", [ChoiceStop("stop"), PartPatch(1, citation=Citation("f", "k", b"{}")), PartStop(0)])
+@pytest.mark.parametrize("masks", [False, True])
+def test_a_value_goes_on_beyond_what_is_no_end_of_it(masks: bool, between: Event) -> None:
+    session = Redactor().session()
+    session.text(ANN)
+    stage, said = (
+        (Masking(Redactor()), ("I: ann@corp", ".example ")) if masks else (Restoring(session), ("<EMA", "IL_1>"))
+    )
+    heard = ""
+    for event in (PartDelta(1, said[0], 1), between, PartDelta(1, said[1], 1), PartStop(1, 1)):
+        chunk = stage.feed(Chunk((event,)))
+        heard += "".join(event.text for event in chunk.events if isinstance(event, PartDelta)) if chunk else ""
+    assert heard == ("I: *** " if masks else ANN)
 
 
 def test_no_more_is_held_than_one_placeholder() -> None:

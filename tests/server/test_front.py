@@ -191,6 +191,76 @@ async def test_cut_at_every_byte(tmp_path: Path) -> None:
             front.connection_lost(None)
 
 
+SECOND: dict[str, Callable[[bytes], bytes]] = {
+    "the same": lambda raw: raw,
+    "a body of another length": lambda raw: raw.replace(b"length: 102", b"length: 104") + b"  ",
+    "a name in other letters": lambda raw: raw.replace(b"content-length", b"CONTENT-Length"),
+    "another header": lambda raw: raw.replace(b"host: x", b"host: x\r\nx-request-id: other"),
+    "another place of the length": lambda raw: raw.replace(b"content-length: 102\r\n", b"").replace(
+        b"host: x", b"Content-Length:102\r\nhost: x"
+    ),
+    "no length": lambda raw: raw.replace(b"length: 102", b"length: "),
+    "a length that is no number": lambda raw: raw.replace(b"length: 102", b"length: +102"),
+    "a length in other digits": lambda raw: raw.replace(b"length: 102", "length: 7\u0663".encode()),
+    "two numbers": lambda raw: raw.replace(b"length: 102", b"length: 102, 102"),
+    "a length twice": lambda raw: raw.replace(b"length: 102", b"length: 102\r\ncontent-length: 102"),
+    "a length and chunks": lambda raw: raw.replace(b"length: 102", b"length: 102\r\ntransfer-encoding: chunked"),
+    "a line feed alone": lambda raw: raw.replace(b"length: 102\r\n", b"length: 102\n"),
+    "two at once": lambda raw: raw + raw,
+    "one and a half": lambda raw: raw + raw[:50],
+    "no JSON": lambda raw: raw.replace(b'{"model"', b'["model"'),
+}
+FINE: frozenset[str] = frozenset([*list(SECOND)[:5], "two at once", "one and a half"])
+
+
+@pytest.mark.parametrize("case", SECOND)
+async def test_the_second_request_of_a_connection_is_read_as_the_first(tmp_path: Path, case: str) -> None:
+    """Its head is not parsed again if it is the same: whatever differs, the answer is that of a connection of its own."""
+    body = body_of("hello")
+    async with serving(tmp_path) as house:
+        raw = head_of(house, len(body)) + body
+        second = SECOND[case](raw)
+        told = []
+        for before in range(3):
+            async with wire(house) as client:
+                for _ in range(before):
+                    client.send(raw)
+                    assert (await answer(client))[0] == 200
+                client.send(second)
+                for _ in range(1 + (case == "two at once")):
+                    status, _, text = await answer(client)
+                    told.append((status, re.sub(r"(chatcmpl-|req_|created\W+)\w+", "", str(text))))
+                client.leave()
+            await house.idle()
+        assert told[: len(told) // 3] * 3 == told
+        assert told[0][0] == (200 if case in FINE else 400)
+
+
+async def test_a_head_that_is_known_belongs_to_nobody(tmp_path: Path) -> None:
+    body = body_of("x")
+    async with serving(tmp_path) as house:
+        front = Front(server_of(house))
+        seen: list[dict[str, str]] = []
+        route = server_of(house).route
+
+        def spoil(request: Any) -> Any:
+            seen.append(dict(request.headers))
+            serve = route(request)
+            request.headers["x-spoilt"] = "yes"
+            return serve
+
+        server_of(house).route = spoil
+        for text in ("x", "longer"):
+            transport = Tape()
+            front.connection_made(transport)
+            body = body_of(text)
+            feed(front, head_of(house, len(body)) + body)
+            await until(lambda transport=transport: transport.written)
+            assert "x-spoilt" not in seen[-1]
+            assert seen[-1]["content-length"] == str(len(body))
+        front.connection_lost(None)
+
+
 def feed(front: Front, data: bytes) -> None:
     """Give ``data`` to a connection as a loop would that read it."""
     front.get_buffer(-1)[: len(data)] = data
