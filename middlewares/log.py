@@ -35,6 +35,10 @@ FLUSH_S: Final = 0.2
 """How long a line may wait: a write for each would cost more than all the rest of the middleware."""
 MAX_LINES: Final = 100
 """Lines that wait at most, however short the time."""
+_BODIES_IN: Final = "headgate-bodies"
+_KEEP_S: Final = 7 * 86400.0
+_MAX_SIZE: Final = 500_000_000
+_MAX_BODY: Final = 64_000
 _log: Final = logging.getLogger("headgate.log")
 _NO_USAGE: Final = Usage()
 _ENCODER: Final = msgspec.json.Encoder()
@@ -44,20 +48,24 @@ class LogOptions(Struct, frozen=True, forbid_unknown_fields=True):
     """``to``: ``logger`` (the logger headgate.access, level INFO), ``stdout``, ``stderr``, or the path of a file. ``bodies``
     writes down what was asked and answered, too: ``redacted`` as the innermost ``redact`` left it, and where a call meets
     none, with stars for whatever a ``redact`` would find; ``full`` as it is, but for secrets. They go to files in
-    ``bodies_in``, together no larger than ``max_size``, none older than ``keep``; of either body ``max_body`` at most."""
+    ``bodies_in`` (headgate-bodies), together no larger than ``max_size`` (500 MB), none older than ``keep`` (7 days); of
+    either body ``max_body`` (64 KB) at most. The four are for bodies alone."""
 
     to: str = "logger"
     bodies: Literal["none", "redacted", "full"] = "none"
-    bodies_in: FilePath = FilePath("headgate-bodies")
-    keep: Duration = Duration(7 * 86400)
-    max_size: Size = Size(500_000_000)
-    max_body: Size = Size(64_000)
+    bodies_in: FilePath | None = None
+    keep: Duration | None = None
+    max_size: Size | None = None
+    max_body: Size | None = None
 
     def __post_init__(self) -> None:
+        for name in ("bodies_in", "keep", "max_size", "max_body"):
+            if getattr(self, name) is not None and self.bodies == "none":
+                raise ValueError(f"{name} is of bodies, and none are written: say bodies: redacted, or remove {name}")
         for name in ("keep", "max_size", "max_body"):
-            if getattr(self, name) <= 0:
+            if (value := getattr(self, name)) is not None and value <= 0:
                 raise ValueError(f"{name} must be above zero")
-        if self.max_body * 2 > self.max_size:
+        if (self.max_body or _MAX_BODY) * 2 > (self.max_size or _MAX_SIZE):
             raise ValueError("max_size must have room for more than one pair of bodies of max_body")
 
 
@@ -217,7 +225,13 @@ def _bodies(options: LogOptions) -> Bodies:
     # Here, since most write none down, and it is much to import.
     from ..gateway.transcripts.bodies import Bodies
 
-    return Bodies(options.bodies == "full", Path(options.bodies_in), options.max_size, options.keep, options.max_body)
+    return Bodies(
+        options.bodies == "full",
+        Path(options.bodies_in or _BODIES_IN),
+        options.max_size or _MAX_SIZE,
+        options.keep or _KEEP_S,
+        options.max_body or _MAX_BODY,
+    )
 
 
 class _Watch:

@@ -100,7 +100,8 @@ class Tokens:
         if claims.get("iss") != rules.issuer:
             raise AuthError("this token is from another issuer")
         audience = claims.get("aud")
-        if set(audience if isinstance(audience, list) else [audience]).isdisjoint(rules.audiences):
+        named = audience if isinstance(audience, list) else [audience]
+        if not any(each in named for each in rules.audiences):
             raise AuthError("this token is for another audience")
         expires = _time(claims, "exp")
         if expires is None:

@@ -119,7 +119,8 @@ class Builder:
         if record.stream and record.first_s is not None:
             own.append(("gen_ai.response.time_to_first_chunk", record.first_s - record.started_s))
         if record.cache != "hit":  # what a kept answer tells was spent when it was made
-            usage_of(own, record.usage, record.whole)
+            usage = usage_in(record.usage, record.whole)
+            own += [] if usage is None else usage_of(usage)
         _add_decision(own, record)
         if record.facts is not None:
             own += input_of(record, self.max_content)
@@ -352,12 +353,14 @@ def _add_told(own: Attributes, told: Told) -> None:
         own.append(("gen_ai.response.finish_reasons", told.reasons))
 
 
-def usage_of(own: Attributes, usage: Usage | None, whole: Chunk | None) -> None:
-    """Add what an answer used: by what was told in its stream, else by the whole that it was."""
-    if usage is None and whole is not None:
-        usage = _told_usage(whole)
-    if usage is None:
-        return
+def usage_in(usage: Usage | None, whole: Chunk | None) -> Usage | None:
+    """Return what an answer used: by what was told in its stream, else by the whole that it was."""
+    return _told_usage(whole) if usage is None and whole is not None else usage
+
+
+def usage_of(usage: Usage) -> Attributes:
+    """Return what an answer used, as attributes."""
+    own: Attributes = []
     if (read := usage.all_input) is not None:
         own.append(("gen_ai.usage.input_tokens", read))
     if usage.output_tokens is not None:
@@ -372,6 +375,7 @@ def usage_of(own: Attributes, usage: Usage | None, whole: Chunk | None) -> None:
         own.append(("gen_ai.usage.reasoning.output_tokens", usage.reasoning_output_tokens))
     if usage.estimated:
         own.append(("headgate.usage.estimated", True))
+    return own
 
 
 def _told_usage(chunk: Chunk) -> Usage | None:
@@ -391,4 +395,4 @@ def _add_decision(own: Attributes, record: Record) -> None:
         own.append(("headgate.loss.answer", paths))
 
 
-__all__ = ["Builder", "nanoseconds", "usage_of"]
+__all__ = ["Builder", "nanoseconds", "usage_in", "usage_of"]

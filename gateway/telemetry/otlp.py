@@ -112,10 +112,47 @@ def _event(event: Event) -> bytes:
     return _sized(b"\x5a", content + _attributes(_OF_EVENT, event.attributes))
 
 
-def encode_own(key: str, value: str) -> bytes:
-    """Return an attribute whose text is another in every span."""
-    head = _HEADS.get((key, len(value)))
-    return head + value.encode() if head is not None and value.isascii() else _own((key, value))
+def texts_of(key: str) -> Callable[[str], bytes]:
+    """Return what writes an attribute whose text is another in every span."""
+    heads: dict[int, bytes] = {}
+
+    def write(text: str) -> bytes:
+        size = len(text)
+        head = heads.get(size)
+        if head is not None and text.isascii():
+            return head + text.encode()
+        written = _attribute(_OF_SPAN, key, text)
+        if size < _SHORT and text.isascii():
+            heads[size] = written[: len(written) - size]
+        return written
+
+    return write
+
+
+def numbers_of(key: str) -> Callable[[int], bytes]:
+    """Return what writes an attribute that is a count: most are of a few thousand at most."""
+    known: dict[int, bytes] = {}
+
+    def write(number: int) -> bytes:
+        written = known.get(number)
+        if written is None:
+            written = _attribute(_OF_SPAN, key, int(number))
+            if len(known) < _MAX_KNOWN:
+                known[number] = written
+        return written
+
+    return write
+
+
+def doubles_of(key: str) -> Callable[[float], bytes]:
+    """Return what writes an attribute that is a measure."""
+    head = _attribute(_OF_SPAN, key, 0.0)[:-8]
+    layout = Layout("<d").pack
+
+    def write(number: float) -> bytes:
+        return head + layout(number)
+
+    return write
 
 
 def encode_pairs(pairs: Iterable[tuple[str, Value]]) -> bytes:

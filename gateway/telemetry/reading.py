@@ -82,6 +82,7 @@ class _Asked(Struct):
 
 
 _REQUEST: Final = msgspec.json.Decoder(_Asked)
+_NOTHING_ASKED: Final = _Asked()
 _JSON: Final = ("json", "json_object", "json_schema", "application/json")
 
 
@@ -90,6 +91,8 @@ def settings_of(body: bytes) -> Attributes:
     try:
         asked = _REQUEST.decode(body)
     except BAD_JSON:
+        return []
+    if asked == _NOTHING_ASKED:
         return []
     inner = asked.gemini or asked.gemini_snake or asked.ollama
     found: Attributes = []
@@ -190,8 +193,8 @@ def told_by(chunk: Chunk) -> Told:
         if chunk._events is None and chunk.raw is not None:
             if format in ("openai.chat", "openai.completions"):
                 chat = _CHAT.decode(chunk.raw)
-                reasons = [choice.finish_reason for choice in chat.choices]
-                return Told(chat.id, chat.model, tuple(reason_of(each) for each in reasons if each))
+                reasons = [reason_of(choice.finish_reason) for choice in chat.choices if choice.finish_reason]
+                return Told(chat.id, chat.model, tuple(reasons))
             if format == "anthropic.messages":
                 message = _MESSAGE.decode(chunk.raw)
                 reason = message.stop_reason

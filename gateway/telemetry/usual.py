@@ -11,13 +11,20 @@ from typing import Final
 from msgspec import Struct
 
 from . import otlp
-from .build import Builder, nanoseconds, usage_of
+from ..ir.event import Usage
+from .build import Builder, nanoseconds, usage_in, usage_of
 from .noting import Over
 from .reading import MAX_TEXT, Told, settings_of, short, told_by
-from .span import Attributes
 
 _MAX_KINDS: Final = 1000
 _FIRST: Final = otlp.event_around("headgate.first_token")
+_FIRST_S: Final = otlp.doubles_of("gen_ai.response.time_to_first_chunk")
+_COST: Final = otlp.doubles_of("headgate.cost.usd")
+_REQUEST_ID: Final = otlp.texts_of("headgate.request.id")
+_RESPONSE_ID: Final = otlp.texts_of("gen_ai.response.id")
+_UPSTREAM_ID: Final = otlp.texts_of("headgate.upstream.request.id")
+_INPUT: Final = otlp.numbers_of("gen_ai.usage.input_tokens")
+_OUTPUT: Final = otlp.numbers_of("gen_ai.usage.output_tokens")
 
 
 class _Kind(Struct, frozen=True):
@@ -46,36 +53,33 @@ class Usual:
     def _short(self, over: Over) -> bytes | None:
         noting, place, ended_s = over.noting, over.place, over.ended_s
         call = noting.call
-        decision, peek = call.decision, call.peek
+        decision, is_stream, began_unix, began = call.decision, call.peek.stream, call.began_unix, noting.started_s
         attempt = decision.attempts[0]
         told = noting.told if noting.whole is None else told_by(noting.whole)
         if len(told.model) > MAX_TEXT:
             return None
-        who = decision.caller or call.principal
-        kind = self._kind(over, told, who.key, who.tenant, who.team)
-        own: Attributes = [("headgate.request.id", short(call.request_id))]
-        id = otlp.encode_own("gen_ai.response.id", short(told.id)) if told.id else b""
-        more: Attributes = []
-        if over.keeps_body and call.body is not None:
-            more += settings_of(call.body)
-        first_s, began_unix, began = noting.first_s, call.began_unix, noting.started_s
-        event = of_attempt = b""
-        if peek.stream and first_s is not None:
-            more.append(("gen_ai.response.time_to_first_chunk", first_s - began))
-            event = _FIRST(nanoseconds(began_unix, first_s))
-            if first_s >= attempt.started_s:
-                of_attempt = otlp.encode_pairs([("gen_ai.response.time_to_first_chunk", first_s - attempt.started_s)])
-        usage_of(more, noting.usage, noting.whole)
-        if decision.cost_usd is not None:
-            more.append(("headgate.cost.usd", decision.cost_usd))
-        before = b""
-        if attempt.request_id:
-            before = otlp.encode_own("headgate.upstream.request.id", short(attempt.request_id))
+        kind = self._kind(over, told)
+        id = _RESPONSE_ID(short(told.id)) if told.id else b""
+        own = _REQUEST_ID(short(call.request_id)) + id
+        if over.keeps_body and call.body is not None and (settings := settings_of(call.body)):
+            own += otlp.encode_pairs(settings)
+        of_attempt = id if not attempt.request_id else id + _UPSTREAM_ID(short(attempt.request_id))
         if attempt.cost_usd is not None:
-            before += otlp.encode_pairs([("headgate.cost.usd", attempt.cost_usd)])
-        attempt_ended_s = attempt.ended_s or 0.0
-        if peek.stream and ended_s > attempt_ended_s:
-            attempt_ended_s = ended_s
+            of_attempt += _COST(attempt.cost_usd)
+        event, attempt_ended_s = b"", attempt.ended_s or 0.0
+        if is_stream:
+            first_s = noting.first_s
+            attempt_ended_s = max(ended_s, attempt_ended_s)
+            if first_s is not None:
+                own += _FIRST_S(first_s - began)
+                event = _FIRST(nanoseconds(began_unix, first_s))
+                if first_s >= attempt.started_s:
+                    of_attempt += _FIRST_S(first_s - attempt.started_s)
+        usage = usage_in(noting.usage, noting.whole)
+        if usage is not None:
+            own += _usage(usage)
+        if decision.cost_usd is not None:
+            own += _COST(decision.cost_usd)
         trace_id, span_id = bytes.fromhex(place.trace_id), bytes.fromhex(place.span_id)
         call_span = otlp.span_of(
             trace_id,
@@ -85,7 +89,7 @@ class Usual:
             kind.call,
             nanoseconds(began_unix, began),
             nanoseconds(began_unix, ended_s),
-            kind.call_fixed + otlp.encode_pairs(own) + id + otlp.encode_pairs(more) + event,
+            kind.call_fixed + own + event,
             otlp.flags_of(place.flags, place.remote),
         )
         return call_span + otlp.span_of(
@@ -96,15 +100,15 @@ class Usual:
             kind.attempt,
             nanoseconds(began_unix, attempt.started_s),
             nanoseconds(began_unix, attempt_ended_s),
-            kind.attempt_fixed + id + before + of_attempt,
+            kind.attempt_fixed + of_attempt,
             otlp.flags_of(place.flags, False),
         )
 
-    def _kind(self, over: Over, told: Told, *who: str | None) -> _Kind:
+    def _kind(self, over: Over, told: Told) -> _Kind:
         noting = over.noting
         call = noting.call
         decision, peek = call.decision, call.peek
-        attempt = decision.attempts[0]
+        attempt, who = decision.attempts[0], decision.caller or call.principal
         key = (
             call.codec.format,
             peek.model,
@@ -123,7 +127,9 @@ class Usual:
             over.status,
             told.model,
             told.reasons,
-            *who,
+            who.key,
+            who.tenant,
+            who.team,
         )
         kind = self._kinds.get(key)
         if kind is None:
@@ -137,6 +143,19 @@ class Usual:
                 otlp.encode_pairs(tried.fixed.pairs),
             )
         return kind
+
+
+def _usage(usage: Usage) -> bytes:
+    """Return what an answer used: mostly two counts."""
+    read, written = usage.all_input, usage.output_tokens
+    if (
+        read is None
+        or written is None
+        or usage.estimated
+        or not (usage.cache_read_input_tokens is usage.cache_creation_input_tokens is usage.reasoning_output_tokens is None)
+    ):
+        return otlp.encode_pairs(usage_of(usage))
+    return _INPUT(read) + _OUTPUT(written)
 
 
 def _is_usual(over: Over) -> bool:

@@ -119,6 +119,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "another audience": ({"aud": "x"}, "another audience"),
     "other audiences": ({"aud": ["x", "y"]}, "another audience"),
     "no audience": ({"aud": None}, "another audience"),
+    "an audience that is an object": ({"aud": {AUDIENCE: AUDIENCE}}, "another audience"),
+    "audiences that are lists": ({"aud": [[AUDIENCE], {"x": AUDIENCE}, None, 1]}, "another audience"),
     "expired": ({"exp": int(time.time()) - 31}, "expired"),
     "no end": ({"exp": None}, "never expires"),
     "an end in words": ({"exp": "tomorrow"}, "no time"),

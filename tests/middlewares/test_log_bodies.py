@@ -14,6 +14,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from headgate.gateway import rules
 from headgate.gateway.call import Call
 from headgate.gateway.chain import compose
 from headgate.gateway.errors import GatewayError, upstream_error
@@ -149,8 +150,11 @@ JSON = {"content-type": "application/json"}
 # --- in process
 
 
-async def test_none_is_written_unless_asked_for(call_of: Callable[..., Call], tmp_path: Path) -> None:
-    log = Log(LogOptions(bodies_in=FilePath(tmp_path / "kept")))
+async def test_none_is_written_unless_asked_for(
+    call_of: Callable[..., Call], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    log = Log(LogOptions())
     await log.start()
     call = call_of()
 
@@ -159,7 +163,7 @@ async def test_none_is_written_unless_asked_for(call_of: Callable[..., Call], tm
 
     await (await log(call, answer)).collect()
     await log.stop()
-    assert not (tmp_path / "kept").exists()
+    assert not list(tmp_path.iterdir())
     assert call.aside.transcript is None
 
 
@@ -338,6 +342,18 @@ async def test_a_directory_that_cannot_be(tmp_path: Path) -> None:
 def test_bad_options(tmp_path: Path, more: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"max_size|above zero"):
         options(tmp_path, **more)
+
+
+@pytest.mark.parametrize("more", ["bodies_in: kept", "keep: 3d", "max_size: 500MB", "max_body: 64KB", "keep: 7d"])
+@pytest.mark.parametrize("bodies", ["", "bodies: none, "])
+def test_what_is_of_bodies_needs_bodies(tmp_path: Path, bodies: str, more: str) -> None:
+    file = tmp_path / "routes.yaml"
+    text = "version: 1\nupstreams: {up: {adapter: simulator}}\nroutes:\n  - {name: all, to: up, chain: [log: {%s}]}\n"
+    file.write_text(text % (bodies + more))
+    (problem,) = rules.check(file)
+    assert "routes.yaml:4" in str(problem) and f"{more.partition(':')[0]} is of bodies" in str(problem)
+    file.write_text(text % f"bodies: redacted, {more}")
+    assert rules.check(file) == []
 
 
 async def test_a_reload_goes_on_in_another_file(call_of: Callable[..., Call], tmp_path: Path) -> None:

@@ -1182,7 +1182,7 @@ async def test_by_the_exporters_public_face_it_is_the_same(
         return Reply(Listed([]), call.scope)
 
     call = call_of({"traceparent": PARENT, "tracestate": "congo=1"})
-    monkeypatch.setattr("headgate.middlewares.trace._random", lambda bits: 0xC0FFEE)
+    monkeypatch.setattr("headgate.middlewares.trace.span_id", lambda: f"{0xC0FFEE:016x}")
     for public in (False, True):
         trace = Trace(TraceOptions(endpoint=collector.base))
         await trace.start()
