@@ -51,12 +51,13 @@ def presented_key(headers: Mapping[str, str], in_query: str | None = None) -> st
     return found
 
 
-class Account(Struct, frozen=True):
+class Account(Struct):
     """One credential of an upstream, which a call goes out with in place of the upstream's own. ``id`` is its name in the
-    rules."""
+    rules; what was held against it before ``reset_at``, in Unix seconds, counts no longer."""
 
     id: str
     credential: str
+    reset_at: float = 0.0
 
     def __repr__(self) -> str:
         return f"Account({self.id!r})"  # a Struct would show the credential

@@ -16,13 +16,17 @@ _BLOCK: Final = 256
 
 
 def _block(digits: int) -> list[str]:
-    text = random.randbytes(_BLOCK * digits // 2).hex()  # no secret
+    text = random.randbytes(_BLOCK * digits // 2).hex()  # noqa: S311  # no secret
     return [text[at : at + digits] for at in range(0, len(text), digits)]
 
 
 def _endless(digits: int) -> Iterator[str]:
     # In C, and so for several threads at once, as a generator is not.
     return chain.from_iterable(iter(partial(_block, digits), None))
+
+
+_requests = _endless(24)
+_spans = _endless(16)
 
 
 def request_id() -> str:
@@ -40,6 +44,5 @@ def _renew() -> None:
     _requests, _spans = _endless(24), _endless(16)
 
 
-_renew()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew)  # or parent and child would go on with the same

@@ -15,9 +15,10 @@ from .call import Attempt, Call
 from .chain import Next
 from .doors import OPERATIONS
 from .errors import Cancelled, ErrorKind, GatewayError
-from .ir.event import Chunk, PartDelta, Usage, UsageReport
+from .ir.event import Usage
 from .pricing.price import Price, dollars
 from .pricing.table import Prices
+from .relay.hearing import Hearing
 from .relay.reply import Reply
 from .relay.scope import ending_of
 
@@ -65,71 +66,50 @@ class Metering:
             meter.fail(fault)
             raise
         meter.attempt = meter.find()  # now: when a second call beside it ends, what it tried is put in before
-        return reply.through(meter)
+        meter.heard = reply.hearing(call, meter)
+        return reply
 
 
 class _Meter:
-    """Listens to the answer of one try."""
+    """Listens to the answer of one try. A Listener."""
 
-    __slots__ = ("attempt", "_call", "_price", "_name", "_first", "_usage", "_last", "_letters", "_answered", "_over")
+    __slots__ = ("attempt", "heard", "_call", "_price", "_name", "_first", "_over")
 
     def __init__(self, call: Call, price: Price | None, name: str, first: int) -> None:
         self.attempt: Attempt | None = None
+        self.heard = Hearing(call, [])
         self._call = call
         self._price = price
         self._name = name
         self._first = first
-        self._usage: Usage | None = None
-        self._last: Chunk | None = None
-        self._letters = 0
-        self._answered = False
         self._over = False
 
-    def feed(self, chunk: Chunk, /) -> Chunk:
-        """Look at what is told, and how much is said."""
-        self._answered = True
-        if chunk.is_whole:
-            self._usage = chunk.usage
-            if self._usage is None:
-                self._letters = len(chunk.raw or b"")
-            return chunk
-        self._last = chunk
-        for event in chunk.events:
-            kind = type(event)
-            if kind is PartDelta:
-                self._letters += len(event.text)  # type: ignore[union-attr]  # tested by exact type
-            elif kind is UsageReport:
-                self._usage = event.usage  # type: ignore[union-attr]  # as above
-        return chunk
-
-    def close(self, error: GatewayError | None, /) -> None:
+    def over(self, heard: Hearing, error: GatewayError | None, /) -> None:
         """The try is over."""
         if self._over:
             return
         self._over = True
         call = self._call
         call.scope.items.discard(self)
-        if error is not None:
-            if not self._answered and error.kind not in MAY_HAVE_WORKED:
-                if self._price is not None:  # it was refused, or never got there
-                    self._note(0, False)
-                return
-            if self._last is not None:
-                self._usage = self._last.usage or self._usage  # told beside the events
-        usage = self._usage
+        if error is not None and not heard.answered and error.kind not in MAY_HAVE_WORKED:
+            if self._price is not None:  # it was refused, or never got there
+                self._note(0, False)
+            return
+        usage = heard.usage
         if usage is None or error is not None or usage.output_tokens is None or usage.all_input is None:
-            usage = self._completed(usage or _NO_USAGE, error)
+            usage = self._completed(heard, error)
         cost = None if self._price is None else self._price.of(usage)
         self._note(cost, usage.estimated)
 
-    def _completed(self, usage: Usage, error: GatewayError | None) -> Usage:
+    def _completed(self, heard: Hearing, error: GatewayError | None) -> Usage:
         """Return the usage of an answer that was not heard to its end, or of which not all was told: by the size of texts."""
+        usage = heard.usage or _NO_USAGE
         call, asked, said = self._call, usage.all_input, usage.output_tokens or 0
         if call.codec.format in OPERATIONS:
             if asked is not None:
                 return usage  # of embeddings nothing else is told
         elif usage.output_tokens is None or error is not None:  # what was told before the end may be less than was said
-            said = max(said, self._letters // 4)
+            said = max(said, heard.letters // 4)
         if asked is None:
             asked = 0 if call.wire is None else call.wire.by_size
             return Usage(input_tokens=asked, output_tokens=said, estimated=True)
@@ -165,8 +145,9 @@ class _Meter:
 
     def fail(self, fault: BaseException) -> None:
         """There is no answer."""
-        self.close(ending_of(fault))
+        self.over(self.heard, ending_of(fault))
 
     def abort(self) -> None:
         """The scope closes."""
-        self.close(Cancelled("the call is over"))
+        self.heard.break_off()
+        self.over(self.heard, Cancelled("the call is over"))

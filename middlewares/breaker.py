@@ -13,14 +13,13 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from typing import Annotated, ClassVar, Final
+from typing import Annotated, ClassVar, Final, TypeAlias
 
 from msgspec import Meta, Struct
 
 from ..gateway.call import Call
 from ..gateway.chain import Next
 from ..gateway.errors import Avoided, ErrorKind, GatewayError, UpstreamError, UpstreamTimeout
-from ..gateway.ir.event import Chunk
 from ..gateway.relay.reply import Reply
 from ..gateway.units import Duration
 
@@ -45,6 +44,8 @@ _BUCKETS: Final = 10
 """In how many steps the window moves on."""
 _MAX_CIRCUITS: Final = 1000
 """Upstreams, or accounts of them, that are watched at most; the one that was met first makes room."""
+_Whom: TypeAlias = "str | tuple[str, str, float]"
+"""An upstream, or its account since that was reset: then it begins anew."""
 _PROBED_S: Final = 1.0
 """When to come back while a probe is under way: nobody knows how long it takes."""
 
@@ -79,7 +80,7 @@ class Breaker:
         self._clock = clock
         self._kinds = frozenset(options.kinds)
         self._width = options.window / _BUCKETS
-        self._circuits: dict[str | tuple[str, str], _Circuit] = {}
+        self._circuits: dict[_Whom, _Circuit] = {}
 
     def carry_over(self, old: Breaker, /) -> None:
         """Share what ``old`` knows. Where the window changed, the counts move on in the new steps from now on."""
@@ -88,7 +89,7 @@ class Breaker:
     async def __call__(self, call: Call, call_next: Next, /) -> Reply:
         """Pass the call on. Raises Avoided while its upstream is left alone."""
         account, upstream = call.account, call.decision.upstream
-        whom = upstream if account is None else (upstream, account.id)
+        whom = upstream if account is None else (upstream, account.id, account.reset_at)
         circuit = self._circuits.get(whom) or self._watch(whom)
         if circuit.until is not None:
             return await self._ask(circuit, call, call_next)
@@ -98,7 +99,7 @@ class Breaker:
         except BaseException as fault:
             self.ended(circuit, epoch, _as_error(fault, call))
             raise
-        return reply.through(_Ending(self, circuit, epoch))
+        return reply.until(_Ending(self, circuit, epoch))
 
     def count(self, circuit: _Circuit) -> None:
         """Count a call that ended; all that it takes where it ended well."""
@@ -156,7 +157,7 @@ class Breaker:
         finally:
             circuit.probing = False
         self._close(circuit)
-        return reply.through(_Ending(self, circuit, circuit.epoch))
+        return reply.until(_Ending(self, circuit, circuit.epoch))
 
     def _failed(self, error: GatewayError | None) -> bool | None:
         """Return whether the upstream failed; None where the end of the call says nothing about it."""
@@ -185,7 +186,7 @@ class Breaker:
         circuit.forget()
         _log.info("upstream %s: closed, it answers again", circuit.name)
 
-    def _watch(self, whom: str | tuple[str, str]) -> _Circuit:
+    def _watch(self, whom: _Whom) -> _Circuit:
         circuits = self._circuits
         if len(circuits) >= _MAX_CIRCUITS:
             del circuits[next(iter(circuits))]
@@ -249,10 +250,6 @@ class _Ending:
         self._breaker = breaker
         self._circuit = circuit
         self._epoch = epoch
-
-    def feed(self, chunk: Chunk, /) -> Chunk:
-        """Nothing to see."""
-        return chunk
 
     def close(self, error: GatewayError | None, /) -> None:
         """The answer is over."""

@@ -22,7 +22,7 @@ from ..gateway.limits.book import Book, Subject
 from ..gateway.limits.keeping import Keeper
 from ..gateway.limits.pace import Pace
 from ..gateway.limits.payment import Payment, Purse
-from ..gateway.limits.tickets import Ticket, Tokens
+from ..gateway.limits.tickets import Spending, Ticket, Tokens
 from ..gateway.limits.told import Told
 from ..gateway.limits.whom import Per, subject_of, words_for
 from ..gateway.relay.reply import Reply
@@ -171,12 +171,17 @@ class Limit:
             ticket.fail(fault)
             raise
         if (whole := reply.complete) is not None:
-            ticket.feed(whole)
+            ticket.hear(whole)
             ticket.close(None)
         if self._tells:
             now = scope.loop.time() if self._clock is None else self._now(call)
             reply.headers = self._told.add(call, subject, reply.headers, now)
-        return reply if whole is not None else reply.through(ticket)
+        if whole is not None:
+            return reply
+        if not isinstance(ticket, Spending):
+            return reply.until(ticket)
+        ticket.heard = reply.hearing(call, ticket)
+        return reply
 
     def _take(self, subject: Subject, ticket: Ticket, now: float, patience: float) -> float:
         """Take a request and the ticket's tokens, and return how many seconds from now they are there.

@@ -20,7 +20,8 @@ from msgspec import Struct
 from ..gateway.call import Call
 from ..gateway.chain import Next
 from ..gateway.errors import GatewayError
-from ..gateway.ir.event import Chunk, PartDelta, Usage, UsageReport
+from ..gateway.ir.event import Chunk, Usage
+from ..gateway.relay.hearing import Hearing
 from ..gateway.relay.reply import Reply
 from ..gateway.secret_shapes import mask_secrets
 from ..gateway.telemetry.ending import error_of, status_of
@@ -116,8 +117,10 @@ class Log:
         except BaseException as fault:
             self.note(call, error_of(fault, call), None, None, 0)
             raise
-        watch = _Watch if call.passed is None else _Counting
-        return reply.through(watch(self, call, reply.status))
+        if call.passed is not None:
+            return reply.through(_Counting(self, call, reply.status))
+        reply.hearing(call, _Watch(self, call, reply.status))
+        return reply
 
     async def _remember(self, call: Call, call_next: Next, bodies: Bodies) -> Reply:
         """Pass the call on, watch its answer, and have both written down."""
@@ -129,7 +132,8 @@ class Log:
             self.note(call, error, None, None, 0)
             bodies.write(call, transcript, error)
             raise
-        return reply.through(take).through(_Remembering(self, call, reply.status, bodies, transcript))
+        reply.through(take).hearing(call, _Remembering(self, call, reply.status, bodies, transcript))
+        return reply
 
     def note(
         self,
@@ -235,42 +239,22 @@ def _bodies(options: LogOptions) -> Bodies:
 
 
 class _Watch:
-    """Notes the first token and the last usage."""
+    """Writes the line when the answer is over. A Listener."""
 
-    __slots__ = ("_log", "_call", "_status", "_usage", "_last", "_first_token_s")
+    __slots__ = ("_log", "_call", "_status")
 
     def __init__(self, log: Log, call: Call, status: int) -> None:
         self._log = log
         self._call = call
         self._status = status
-        self._usage: Usage | None = None
-        self._last: Chunk | None = None
-        self._first_token_s: float | None = None
 
-    def feed(self, chunk: Chunk, /) -> Chunk:
-        """Look at a chunk."""
-        if chunk.is_whole:
-            self._usage = chunk.usage
-            return chunk
-        self._last = chunk
-        for event in chunk.events:
-            kind = type(event)
-            if kind is PartDelta:
-                if self._first_token_s is None:
-                    self._first_token_s = self._call.scope.loop.time() - self._call.began
-            elif kind is UsageReport:
-                self._usage = event.usage  # type: ignore[union-attr]  # tested by exact type
-        return chunk
-
-    def close(self, error: GatewayError | None, /) -> None:
-        """The answer is over. One that was broken off may have told its usage beside the events."""
-        if error is not None and self._last is not None:
-            self._usage = self._last.usage or self._usage
-        self._log.note(self._call, error, self._usage, self._first_token_s, self._status)
+    def over(self, heard: Hearing, error: GatewayError | None, /) -> None:
+        """The answer is over."""
+        self._log.note(self._call, error, heard.usage, heard.first_s, self._status)
 
 
 class _Remembering(_Watch):
-    """Has the bodies written besides, when the answer is over."""
+    """Has the bodies written besides."""
 
     __slots__ = ("_bodies", "_transcript")
 
@@ -279,31 +263,34 @@ class _Remembering(_Watch):
         self._bodies = bodies
         self._transcript = transcript
 
-    def close(self, error: GatewayError | None, /) -> None:
+    def over(self, heard: Hearing, error: GatewayError | None, /) -> None:
         """The answer is over."""
-        super().close(error)
+        super().over(heard, error)
         self._bodies.write(self._call, self._transcript, error)
 
 
-class _Counting(_Watch):
-    """Counts the bytes of what is passed on, and notes the first."""
+class _Counting:
+    """Counts the bytes of what is passed on, and notes the first. A Stage."""
 
-    __slots__ = ("_bytes",)
+    __slots__ = ("_log", "_call", "_status", "_first_s", "_bytes")
 
     def __init__(self, log: Log, call: Call, status: int) -> None:
-        super().__init__(log, call, status)
+        self._log = log
+        self._call = call
+        self._status = status
+        self._first_s: float | None = None
         self._bytes = 0
 
     def feed(self, chunk: Chunk, /) -> Chunk:
         """Count."""
-        if self._first_token_s is None:
-            self._first_token_s = self._call.scope.loop.time() - self._call.began
+        if self._first_s is None:
+            self._first_s = self._call.scope.loop.time() - self._call.began
         self._bytes += len(chunk.raw or b"")
         return chunk
 
     def close(self, error: GatewayError | None, /) -> None:
         """The answer is over."""
-        self._log.note(self._call, error, None, self._first_token_s, self._status, self._bytes)
+        self._log.note(self._call, error, None, self._first_s, self._status, self._bytes)
 
 
 __all__ = ["Line", "Log", "LogOptions", "mask_secrets"]

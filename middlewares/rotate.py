@@ -69,7 +69,7 @@ class Rotate:
             if use.probed:
                 use.confirm()
             if reply.complete is None:
-                return reply.through(use)
+                return reply.until(use)
             use.close(None)  # the account has done all that was asked of it
             return reply
         try:
@@ -107,7 +107,7 @@ class Rotate:
                 if use.probed:
                     use.confirm()
                 _settle(pool, call, failures)
-                return reply.through(use)
+                return reply.until(use)
         finally:
             failures.clear()
             del error, last  # they hold this frame: a cycle otherwise

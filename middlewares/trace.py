@@ -16,11 +16,12 @@ from ..gateway.call import Call
 from ..gateway.chain import Next, Reached
 from ..gateway.errors import GatewayError
 from ..gateway.ids import span_id
+from ..gateway.relay.hearing import Hearing
 from ..gateway.relay.reply import Reply
 from ..gateway.telemetry.build import Builder
 from ..gateway.telemetry.context import read_traceparent, read_tracestate
 from ..gateway.telemetry.ending import error_of, status_of
-from ..gateway.telemetry.noting import MAX_CAPTURED, Keeping, Noting, Over, Passing, Place
+from ..gateway.telemetry.noting import MAX_CAPTURED, Kept, Noting, Over, Passing, Place
 from ..gateway.telemetry.outlet import Destination, Exporter, Outlet, checked_endpoint, is_installed
 from ..gateway.telemetry.usual import Usual
 from ..gateway.units import Duration, Secret, Size
@@ -98,7 +99,6 @@ class Trace:
         self._joins = options.parent != "ignore"
         self._most_asked = MAX_CAPTURED if options.content else MAX_REQUEST
         self._most_told = MAX_CAPTURED if options.content else MAX_ANSWER
-        self._kind: type[Noting] = Keeping if options.content else Noting
         self._host: _Host | None = None
 
     def know(self, upstreams: Mapping[str, Reached], /) -> None:
@@ -144,14 +144,20 @@ class Trace:
         tries = len(decision.attempts)
         started_s = call.scope.loop.time() - call.began if tries else 0.0
         call = self._traced(call)
-        noting = (self._kind if call.passed is None else Passing)(self, call, tries, len(decision.steps), started_s)
+        noting = Noting(self, call, tries, len(decision.steps), started_s)
         try:
             reply = await call_next(call)
         except BaseException as fault:
-            noting.close(error_of(fault, call))
+            noting.fail(error_of(fault, call))
             raise
         noting.status = reply.status
-        return reply.through(noting)
+        if call.passed is not None:
+            return reply.through(Passing(noting))
+        if self.keeps_content:
+            noting.kept = Kept()
+            reply.through(noting.kept)
+        reply.hearing(call, noting)
+        return reply
 
     def _traced(self, call: Call) -> Call:
         """Return the call with a span of its own, below the caller's if it has one."""
@@ -180,7 +186,7 @@ class Trace:
     def _wants(self, error: GatewayError | None) -> bool:
         return self.options.errors and error is not None and error.kind != "cancelled"
 
-    def note(self, noting: Noting, error: GatewayError | None) -> None:
+    def note(self, noting: Noting, heard: Hearing, error: GatewayError | None) -> None:
         """Note a call that is over, if it is one to be exported."""
         call = noting.call
         loop = call.scope.loop
@@ -191,7 +197,7 @@ class Trace:
             return
         status = noting.status if error is None else _status(call, error, noting.status)
         kind = "" if error is None else error.kind
-        over = Over(noting, place, ended_s, status, kind, self._most_asked, self._most_told)
+        over = Over(noting, heard, place, ended_s, status, kind, self._most_asked, self._most_told)
         self.outlet.add(self._builder, self._usual, over, loop)
 
 

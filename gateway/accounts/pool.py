@@ -18,7 +18,6 @@ from msgspec.structs import replace
 
 from ..call import Account, Call
 from ..errors import Avoided, Cancelled, ErrorKind, GatewayError, UpstreamError, upstream_error
-from ..ir.event import Chunk
 from ..relay.scope import ending_of
 from ..stores.base import Store
 from .affinity import Session, Sessions
@@ -270,6 +269,7 @@ class AccountPool:
 def _with_past(member: Member, before: Member | None) -> Member:
     if before is None or before.mark != member.mark:
         return member
+    member.account.reset_at = before.account.reset_at
     return replace(member, state=before.state)
 
 
@@ -303,7 +303,7 @@ def is_oversized(error: GatewayError) -> bool:
 
 
 class Use:
-    """A call that goes out with an account: a stage that hears its end, also when the scope closes and nobody read the answer.
+    """A call that goes out with an account: hears of its end, also when the scope closes and nobody read the answer.
 
     ``alone``: no other account could be used. ``probed``: the cooldowns of which the call finds out whether they are over.
     """
@@ -323,10 +323,6 @@ class Use:
         """The account answers."""
         if self.probed:
             self.pool.back(self.member, self.call.model)
-
-    def feed(self, chunk: Chunk, /) -> Chunk:
-        """Nothing to see."""
-        return chunk
 
     def close(self, error: GatewayError | None, /) -> None:
         """The call is over."""

@@ -1,4 +1,4 @@
-"""A call under way: a stage that gives back and sets right what was taken for it, once, however its answer ends.
+"""A call under way: gives back and sets right what was taken for it, once, however its answer ends.
 
 Tickets are in their call's scope, so that they hear of the end also where nobody ever reads the answer.
 """
@@ -13,8 +13,9 @@ from msgspec import Struct
 from ..call import Attempt, Call
 from ..doors import OPERATIONS
 from ..errors import Cancelled, GatewayError
-from ..ir.event import Chunk, PartDelta, Usage, UsageReport
+from ..ir.event import Chunk, Usage
 from ..metering import MAY_HAVE_WORKED
+from ..relay.hearing import Hearing
 from ..relay.scope import ending_of
 from .book import Subject
 from .pace import Pace
@@ -33,19 +34,18 @@ class Ticket(Struct, eq=False):
     call: Call
     subject: Subject
     payment: Payment | None = None
-    over: bool = False
+    closed: bool = False
     reserved: int = 0
     until: float = 0.0
 
-    def feed(self, chunk: Chunk, /) -> Chunk:
-        """Let it pass."""
-        return chunk
+    def hear(self, whole: Chunk) -> None:
+        """Hear an answer that is there at once."""
 
     def close(self, error: GatewayError | None, /) -> None:
         """The answer is over."""
-        if self.over:
+        if self.closed:
             return
-        self.over = True
+        self.closed = True
         self.call.scope.items.discard(self)
         subject = self.subject
         subject.under_way -= 1
@@ -111,27 +111,22 @@ class Spending(Ticket, eq=False):
     tokens: Tokens | None = None
     asked: int = 0
     first: int = 0
-    usage: Usage | None = None
-    last: Chunk | None = None
-    letters: int = 0
-    answered: bool = False
+    heard: Hearing | None = None
 
-    def feed(self, chunk: Chunk, /) -> Chunk:
-        """Look at what is told, and how much is said."""
-        self.answered = True
-        if chunk.is_whole:
-            self.usage = usage = chunk.usage
-            if usage is None and self.call.codec.format not in OPERATIONS:
-                self.letters = len(chunk.raw or b"")
-            return chunk
-        self.last = chunk
-        for event in chunk.events:
-            kind = type(event)
-            if kind is PartDelta:
-                self.letters += len(event.text)  # type: ignore[union-attr]  # tested by exact type
-            elif kind is UsageReport:
-                self.usage = event.usage  # type: ignore[union-attr]  # as above
-        return chunk
+    def hear(self, whole: Chunk) -> None:
+        """Hear an answer that is there at once."""
+        self.heard = Hearing(self.call, [])
+        self.heard.feed(whole)
+
+    def over(self, heard: Hearing, error: GatewayError | None, /) -> None:
+        """The answer is over."""
+        self.close(error)
+
+    def abort(self) -> None:
+        """The scope closes, before the answer was heard to its end."""
+        if self.heard is not None:
+            self.heard.break_off()
+        super().abort()
 
     def give_back(self) -> None:
         """Nothing was sent: the tokens are there again."""
@@ -144,7 +139,7 @@ class Spending(Ticket, eq=False):
         tokens = self.tokens
         if not self.until or tokens is None:
             return
-        decision, usage = self.call.decision, self.usage
+        decision, usage = self.call.decision, None if self.heard is None else self.heard.usage
         tries = decision.attempts
         if error is None and usage is not None and len(tries) <= self.first + 1 and decision.cache != "hit":
             told, said = usage.input_tokens, usage.output_tokens
@@ -155,21 +150,22 @@ class Spending(Ticket, eq=False):
 
     def _spent(self, error: GatewayError | None) -> int:
         """Return the same where it is not that simple."""
-        decision, usage = self.call.decision, self.usage
+        decision, heard = self.call.decision, self.heard
         if decision.cache == "hit":  # what it tells was spent when the answer was made
             return 0
-        if not self.answered and len(decision.attempts) == self.first:
+        answered = heard is not None and heard.answered
+        if not answered and len(decision.attempts) == self.first:
             return 0  # it left before its turn came further in, or while others' answer was awaited: nothing was sent
-        if error is not None and self.last is not None:
-            usage = self.last.usage or usage  # told beside the events
         more = self.asked * further(decision.attempts[self.first :], decision.rounds)
+        usage = None if heard is None else heard.usage
         if usage is None:
             usage = _NO_USAGE
-            if error is not None and not self.answered and error.kind not in MAY_HAVE_WORKED:
+            if error is not None and not answered and error.kind not in MAY_HAVE_WORKED:
                 return more
         told, said = usage.all_input, usage.output_tokens
         if said is None or error is not None:  # what was told before the end may be less than was said
-            said = max(said or 0, self.letters // 4)
+            letters = 0 if heard is None or self.call.codec.format in OPERATIONS else heard.letters
+            said = max(said or 0, letters // 4)
         return (self.asked if told is None else told) + said + more
 
 

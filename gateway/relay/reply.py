@@ -29,11 +29,13 @@ from typing import TYPE_CHECKING, Final
 
 from ..errors import Cancelled, GatewayError
 from ..ir.event import CONTENT, Chunk
+from .hearing import Hearing, Listener
 from .scope import Scope, as_gateway_error
 from .source import GONE, Listed, Sink, Source
-from .stage import Stage, Stop
+from .stage import Ending, Stage, Stop
 
 if TYPE_CHECKING:
+    from ..call import Call
     from .splice import End
 
 HOLD_BYTES: Final = 256 * 1024
@@ -62,6 +64,7 @@ class Reply:
         "scope",
         "_source",
         "_stages",
+        "_feeds",
         "_state",
         "_sink",
         "_whole",
@@ -69,6 +72,7 @@ class Reply:
         "_held",
         "_held_bytes",
         "_passed",
+        "_fed",
         "_ended",
         "_error",
         "_has_content",
@@ -85,14 +89,16 @@ class Reply:
         self.headers: Mapping[str, str] = headers or {}
         self.scope = scope
         self._source = source
-        self._stages: list[Stage] = []
+        self._stages: list[Stage | Ending] = []
+        self._feeds: list[Callable[[Chunk], Chunk | Stop | None]] = []
         self._state = _NEW
         self._sink: Sink[Chunk] = GONE_SINK
         self._whole: Chunk | None = None
         self._holding = False
         self._held: deque[Chunk] = EMPTY
         self._held_bytes = 0
-        self._passed = 0
+        self._passed = 0  # stages, and feeds of stages, that opened() lets everything pass
+        self._fed = 0
         self._ended = False
         self._error: GatewayError | None = None
         self._has_content = False
@@ -141,7 +147,23 @@ class Reply:
         """Let every chunk from here on pass ``stage``, after the stages so far. Returns self."""
         assert self._state in (_NEW, _OPENING), f"through() on a reply that is {self._state.value}"
         self._stages.append(stage)
+        self._feeds.append(stage.feed)
         return self
+
+    def until(self, ending: Ending) -> Reply:
+        """Let ``ending`` know when the answer is over, after the stages so far. Returns self."""
+        assert self._state in (_NEW, _OPENING), f"until() on a reply that is {self._state.value}"
+        self._stages.append(ending)
+        return self
+
+    def hearing(self, call: Call, listener: Listener) -> Hearing:
+        """Return what hears the answer after the stages so far, and tells ``listener`` when it is over."""
+        stages = self._stages
+        if len(stages) > self._passed and type(hearing := stages[-1]) is Hearing:
+            hearing.listeners.append(listener)
+            return hearing
+        self.through(hearing := Hearing(call, [listener]))
+        return hearing
 
     def then(self, decide: Decide) -> Reply:
         """Return a new reply that asks ``decide`` at the end of this one whether, and with what, to go on."""
@@ -161,7 +183,7 @@ class Reply:
         if self._state is _NEW:
             self._state = _OPENING
             self._holding = True
-            self._passed = len(self._stages)
+            self._passed, self._fed = len(self._stages), len(self._feeds)
             self._held = deque()
             self._source.connect(self)
         # The source may have ended inside connect(): look before waiting, or nobody would ever wake us.
@@ -254,8 +276,10 @@ class Reply:
             return
         stopped = False
         try:
-            for stage in self._stages:
-                passed = stage.feed(chunk)
+            for feed in self._feeds:
+                passed = feed(chunk)
+                if passed is chunk:
+                    continue
                 if type(passed) is Stop:
                     stopped = True
                     passed = passed.chunk
@@ -294,8 +318,8 @@ class Reply:
             return
         stopped = False
         try:
-            for stage in self._stages[: self._passed]:
-                passed = stage.feed(chunk)
+            for feed in self._feeds[: self._fed]:
+                passed = feed(chunk)
                 if type(passed) is Stop:
                     stopped = True
                     passed = passed.chunk
@@ -352,8 +376,8 @@ class Reply:
     def _pass_on(self, chunk: Chunk) -> bool:
         """Give a held chunk to the stages that have not seen it, and to the sink. Return whether one has seen enough."""
         stopped = False
-        for stage in self._stages[self._passed :]:
-            passed = stage.feed(chunk)
+        for feed in self._feeds[self._fed :]:
+            passed = feed(chunk)
             if type(passed) is Stop:
                 stopped = True
                 passed = passed.chunk
@@ -395,12 +419,12 @@ class Reply:
                 tail: Chunk | Stop | None = stages[number].close(error)
                 if tail is None:
                     continue
-                for stage in stages[number + 1 : last]:
+                for feed in [stage.feed for stage in stages[number + 1 : last] if hasattr(stage, "feed")]:
                     if type(tail) is Stop:
                         tail = tail.chunk
                     if tail is None:
                         break
-                    tail = stage.feed(tail)  # type: ignore[arg-type]  # not a Stop any more
+                    tail = feed(tail)  # type: ignore[arg-type]  # not a Stop any more
                 if type(tail) is Stop:
                     tail = tail.chunk
                 if tail is not None and out is not None:
@@ -449,8 +473,8 @@ class Reply:
         error: GatewayError | None = None
         passed: Chunk | Stop | None = chunk
         try:
-            for stage in self._stages:
-                passed = stage.feed(passed)  # type: ignore[arg-type]  # a Chunk: the two others do not get here
+            for feed in self._feeds:
+                passed = feed(passed)  # type: ignore[arg-type]  # a Chunk: the two others do not get here
                 if type(passed) is Stop:
                     passed = passed.chunk
                 if passed is None:

@@ -32,3 +32,11 @@ class Stage(Protocol):
         Accounting belongs here, since nothing else runs in every case.
         """
         ...
+
+
+class Ending(Protocol):
+    """Hears of the end alone: nothing of it stands in the way of chunks."""
+
+    def close(self, error: GatewayError | None, /) -> None:
+        """As a stage's."""
+        ...

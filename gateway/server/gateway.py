@@ -24,7 +24,6 @@ from ..codecs.base import Codec, Peek, RequestFacts
 from ..counted import CountedFacts
 from ..doors import DOORS, OPERATIONS
 from ..errors import GatewayError, NotFound
-from ..ir.event import Chunk
 from ..ir.loss import Ledger
 from ..relay.reply import Reply
 from ..relay.scope import Clock, Scope
@@ -340,7 +339,7 @@ class Gateway:
         except BaseException:
             scope.close()
             raise
-        return reply.through(_Closing(scope))
+        return reply.until(_Closing(scope))
 
     def health(self) -> Health:
         """Return the state of the gateway."""
@@ -374,10 +373,6 @@ class _Closing:
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
-
-    def feed(self, chunk: Chunk, /) -> Chunk:
-        """Nothing to look at."""
-        return chunk
 
     def close(self, error: GatewayError | None, /) -> None:
         """The answer is over."""

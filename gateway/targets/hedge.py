@@ -15,7 +15,6 @@ from msgspec.structs import replace
 
 from ..call import Call, Decision
 from ..errors import Cancelled, GatewayError
-from ..ir.event import Chunk
 from ..ir.loss import Ledger
 from ..passing.paths import is_kept
 from ..relay.reply import Reply
@@ -123,7 +122,7 @@ class _Race:
         await self.over()
         if second_won:
             self._take_over(branch)
-            reply.through(_Late(call.decision, branch.decision))
+            reply.until(_Late(call.decision, branch.decision))
         return reply
 
     def forget(self) -> None:
@@ -197,10 +196,6 @@ class _Late:
         self._whole = whole
         self._part = part
         self._counts = len(part.attempts), len(part.notes), len(part.steps)
-
-    def feed(self, chunk: Chunk, /) -> Chunk:
-        """Nothing to look at."""
-        return chunk
 
     def close(self, error: GatewayError | None, /) -> None:
         """The answer is over, and what it cost is known."""

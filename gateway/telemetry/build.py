@@ -12,9 +12,8 @@ from urllib.parse import urlsplit
 
 from ..call import Attempt, Step
 from ..chain import Reached
-from ..errors import GatewayError
 from ..ids import span_id
-from ..ir.event import Chunk, Usage
+from ..ir.event import Usage
 from .content import input_of, output_of
 from .names import operation_of, provider_by_format, provider_of
 from .reading import Told, settings_in, settings_of, short, told_by
@@ -119,8 +118,7 @@ class Builder:
         if record.stream and record.first_s is not None:
             own.append(("gen_ai.response.time_to_first_chunk", record.first_s - record.started_s))
         if record.cache != "hit":  # what a kept answer tells was spent when it was made
-            usage = usage_in(record.usage, record.whole)
-            own += [] if usage is None else usage_of(usage)
+            own += [] if record.usage is None else usage_of(record.usage)
         _add_decision(own, record)
         if record.facts is not None:
             own += input_of(record, self.max_content)
@@ -353,11 +351,6 @@ def _add_told(own: Attributes, told: Told) -> None:
         own.append(("gen_ai.response.finish_reasons", told.reasons))
 
 
-def usage_in(usage: Usage | None, whole: Chunk | None) -> Usage | None:
-    """Return what an answer used: by what was told in its stream, else by the whole that it was."""
-    return _told_usage(whole) if usage is None and whole is not None else usage
-
-
 def usage_of(usage: Usage) -> Attributes:
     """Return what an answer used, as attributes."""
     own: Attributes = []
@@ -378,13 +371,6 @@ def usage_of(usage: Usage) -> Attributes:
     return own
 
 
-def _told_usage(chunk: Chunk) -> Usage | None:
-    try:
-        return chunk.usage
-    except GatewayError:
-        return None
-
-
 def _add_decision(own: Attributes, record: Record) -> None:
     if record.cost_usd is not None:
         own.append(("headgate.cost.usd", record.cost_usd))
@@ -395,4 +381,4 @@ def _add_decision(own: Attributes, record: Record) -> None:
         own.append(("headgate.loss.answer", paths))
 
 
-__all__ = ["Builder", "nanoseconds", "usage_in", "usage_of"]
+__all__ = ["Builder", "nanoseconds", "usage_of"]

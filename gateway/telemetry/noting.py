@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Final, Protocol
+from typing import Final, Protocol
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from ..call import Call, TraceContext
 from ..errors import GatewayError
-from ..ir.event import ChoiceStop, Chunk, Event, PartDelta, ResponseStart, Usage, UsageReport
+from ..ir.event import Chunk, Event
 from ..ir.message import Request
+from ..relay.hearing import Hearing
 from .names import reason_of
-from .reading import Told
+from .reading import Told, told_by
 from .record import Record
 
 MAX_CAPTURED: Final = 1024 * 1024
@@ -21,6 +22,7 @@ MAX_CHOICES: Final = 128
 """As many as formats allow."""
 RECORD: Final = 2048
 """About what a record takes, without request and answer."""
+_NOTHING: Final = Told()
 
 
 class Over(Struct, gc=False):
@@ -29,6 +31,7 @@ class Over(Struct, gc=False):
     came in late, such as the cost of a hedge's loser, is told too."""
 
     noting: Noting
+    heard: Hearing
     place: Place
     ended_s: float
     status: int
@@ -45,10 +48,25 @@ class Over(Struct, gc=False):
     @property
     def size(self) -> int:
         """About how many bytes it holds on to."""
-        body, whole = self.noting.call.body, self.noting.whole
+        noting, whole = self.noting, self.heard.whole
+        body, kept = noting.call.body, noting.kept
         asked, told = 0 if body is None else len(body), 0 if whole is None else whole.size
         size = RECORD if asked > self.most_asked else RECORD + asked
-        return size + self.noting.heard_bytes + (told if told <= self.most_told else 0)
+        if kept is not None:
+            size += kept.size
+        return size + told if told <= self.most_told else size
+
+    @property
+    def told(self) -> Told:
+        """What the answer said of itself."""
+        heard = self.heard
+        if heard.whole is not None:
+            return told_by(heard.whole)
+        stops = heard.stops
+        if stops is None:
+            return Told(heard.response_id, heard.response_model, ())
+        reasons = [reason_of(stops[choice]) for choice in sorted(stops)[:MAX_CHOICES]]
+        return Told(heard.response_id, heard.response_model, tuple(reasons))
 
     def record(self) -> Record:
         """Return all that its spans tell, as values that nobody changes."""
@@ -58,7 +76,7 @@ class Over(Struct, gc=False):
 class Notes(Protocol):
     """Is told when a call is over."""
 
-    def note(self, noting: Noting, error: GatewayError | None) -> None:
+    def note(self, noting: Noting, heard: Hearing, error: GatewayError | None) -> None:
         """Hear it."""
         ...
 
@@ -72,8 +90,9 @@ class Place(TraceContext, frozen=True):
 
 
 class Noting(Struct, gc=False):
-    """Hears an answer: when its content begins, what it is called, what it used. ``attempts`` and ``steps`` are how many there
-    were before. Outermost, the call begins with its request (``started_s`` 0); inside a retry or a round, with that one."""
+    """What is known of a call when it goes out; hears how its answer was. A Listener. ``attempts`` and ``steps`` are how many
+    there were before. Outermost, the call begins with its request (``started_s`` 0); inside a retry or a round, with that one.
+    ``kept`` is its content, where that is kept."""
 
     trace: Notes
     call: Call
@@ -81,54 +100,21 @@ class Noting(Struct, gc=False):
     steps: int
     started_s: float
     status: int = 0
-    first_s: float | None = None
-    usage: Usage | None = None
-    response_id: str = ""
-    response_model: str = ""
-    whole: Chunk | None = None
-    last: Chunk | None = None
-    choices: dict[int, str] | None = None
-    heard: list[Event] | None = None
-    heard_bytes: int = 0
+    kept: Kept | None = None
 
-    keeps: ClassVar[bool] = False
-    """Whether its content is kept."""
+    def over(self, heard: Hearing, error: GatewayError | None, /) -> None:
+        """The answer is over."""
+        self.trace.note(self, heard, error)
 
-    def feed(self, chunk: Chunk, /) -> Chunk:
-        """Look at a chunk."""
-        if chunk.is_whole:
-            self.whole = chunk
-            return chunk
-        self.last = chunk
-        for event in chunk.events:
-            kind = type(event)
-            if kind is PartDelta:
-                if self.first_s is None:
-                    self.first_s = self.call.scope.loop.time() - self.call.began
-            elif kind is UsageReport:
-                self.usage = event.usage  # type: ignore[union-attr]  # here and below tested by exact type
-            elif kind is ChoiceStop:
-                if self.choices is None:
-                    self.choices = {}
-                reason = event.reason  # type: ignore[union-attr]
-                if reason == "other":
-                    reason = event.raw_reason or reason  # type: ignore[union-attr]
-                if len(self.choices) < MAX_CHOICES:
-                    self.choices[event.choice] = reason_of(reason)  # type: ignore[union-attr]
-            elif kind is ResponseStart and not self.response_id:
-                self.response_id, self.response_model = event.id, event.model  # type: ignore[union-attr]
-        return chunk
-
-    def close(self, error: GatewayError | None, /) -> None:
-        """The answer is over. One that was broken off may have told its usage beside the events."""
-        if error is not None and self.last is not None:
-            self.usage = self.last.usage or self.usage
-        self.trace.note(self, error)
+    def fail(self, error: GatewayError) -> None:
+        """There is no answer."""
+        self.over(Hearing(self.call, []), error)
 
     def record(self, over: Over) -> Record:
         """Return what spans are made of."""
         call, place = self.call, over.place
-        decision, ledger, passed, whole, body = call.decision, call.ledger, call.passed, self.whole, call.body
+        heard, kept = over.heard, self.kept
+        decision, ledger, passed, whole, body = call.decision, call.ledger, call.passed, heard.whole, call.body
         size = RECORD
         settings = None
         if passed is not None:
@@ -140,10 +126,11 @@ class Noting(Struct, gc=False):
         else:
             size += len(body)
         if whole is not None:
-            if (told := whole.size) > over.most_told:
-                self.usage, whole = whole.usage, None
+            if (length := whole.size) > over.most_told:
+                whole = None
             else:
-                size += told
+                size += length
+        told = _NOTHING if whole is not None else over.told
         record = Record(
             place,
             place.parent,
@@ -168,69 +155,63 @@ class Noting(Struct, gc=False):
             call.began_unix,
             self.started_s,
             over.ended_s,
-            self.first_s,
+            heard.first_s,
             over.status,
             over.error,
-            self.usage,
-            self.response_id,
-            self.response_model,
-            self.reasons,
+            heard.usage,
+            told.id,
+            told.model,
+            told.reasons,
             whole,
             body,
             settings,
             decision.cost_usd,
             size,
         )
-        self.keep(record)
+        if kept is not None:
+            record.facts = call.facts
+            record.request = call.request if call.body is None else None
+            record.events = tuple(kept.events) if kept.events else None
+            record.size += kept.size
         return record
 
-    @property
-    def told(self) -> Told:
-        """What its stream said of itself."""
-        return Told(self.response_id, self.response_model, self.reasons)
 
-    @property
-    def reasons(self) -> tuple[str, ...]:
-        """Why its choices ended, in their order."""
-        reasons = self.choices
-        return () if reasons is None else tuple(reasons[choice] for choice in sorted(reasons))
+class Passing:
+    """Hears what is passed on as it came, in which nobody looks for anything but its beginning. A Stage."""
 
-    def keep(self, record: Record) -> None:
-        """Add content to the record: there is none."""
+    __slots__ = ("_noting", "_heard")
 
-
-class Passing(Noting, gc=False):
-    """The same for what is passed on as it came, in which nobody looks for anything."""
+    def __init__(self, noting: Noting) -> None:
+        self._noting = noting
+        self._heard = Hearing(noting.call, [noting])
 
     def feed(self, chunk: Chunk, /) -> Chunk:
         """Note the first."""
-        if self.first_s is None:
-            self.first_s = self.call.scope.loop.time() - self.call.began
+        heard = self._heard
+        if heard.first_s is None:
+            heard.first_s = heard.call.scope.loop.time() - heard.call.began
         return chunk
 
+    def close(self, error: GatewayError | None, /) -> None:
+        """The answer is over."""
+        self._heard.close(error)
 
-class Keeping(Noting, gc=False):
-    """Keeps what is said as well, up to MAX_CAPTURED."""
 
-    keeps: ClassVar[bool] = True
+class Kept(Struct, gc=False):
+    """Keeps what is said, up to MAX_CAPTURED. A Stage."""
+
+    events: list[Event] = []
+    size: int = 0
 
     def feed(self, chunk: Chunk, /) -> Chunk:
-        """Look at a chunk, and keep it."""
-        Noting.feed(self, chunk)
-        if not chunk.is_whole and self.heard_bytes <= MAX_CAPTURED:
-            self.heard_bytes += chunk.size
-            if self.heard is None:
-                self.heard = []
-            self.heard += chunk.events
+        """Keep a chunk."""
+        if not chunk.is_whole and self.size <= MAX_CAPTURED:
+            self.size += chunk.size
+            self.events += chunk.events
         return chunk
 
-    def keep(self, record: Record) -> None:
-        """Add content to the record."""
-        call = self.call
-        record.facts = call.facts
-        record.request = call.request if call.body is None else None
-        record.events = None if self.heard is None else tuple(self.heard)
-        record.size += self.heard_bytes
+    def close(self, error: GatewayError | None, /) -> None:
+        """Whoever notes the call has it."""
 
 
 def _without_words(request: Request) -> Request:

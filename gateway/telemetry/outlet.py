@@ -167,7 +167,7 @@ class Outlet:
         self._bytes += size
         self._count += 1
         exporter = self._exporter
-        if size > LONG or over.noting.keeps or exporter is None or not exporter.takes_bytes:
+        if size > LONG or over.noting.kept is not None or exporter is None or not exporter.takes_bytes:
             self._records.append((builder, over.record()))
         else:
             self._fresh.append((usual, over))

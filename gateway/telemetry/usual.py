@@ -10,11 +10,11 @@ from typing import Final
 
 from msgspec import Struct
 
-from . import otlp
 from ..ir.event import Usage
-from .build import Builder, nanoseconds, usage_in, usage_of
+from . import otlp
+from .build import Builder, nanoseconds, usage_of
 from .noting import Over
-from .reading import MAX_TEXT, Told, settings_of, short, told_by
+from .reading import MAX_TEXT, Told, settings_of, short
 
 _MAX_KINDS: Final = 1000
 _FIRST: Final = otlp.event_around("headgate.first_token")
@@ -51,11 +51,11 @@ class Usual:
         return b"".join(map(otlp.encode_span, self._builder.spans(over.record())))
 
     def _short(self, over: Over) -> bytes | None:
-        noting, place, ended_s = over.noting, over.place, over.ended_s
+        noting, heard, place, ended_s = over.noting, over.heard, over.place, over.ended_s
         call = noting.call
         decision, is_stream, began_unix, began = call.decision, call.peek.stream, call.began_unix, noting.started_s
         attempt = decision.attempts[0]
-        told = noting.told if noting.whole is None else told_by(noting.whole)
+        told = over.told
         if len(told.model) > MAX_TEXT:
             return None
         kind = self._kind(over, told)
@@ -68,16 +68,15 @@ class Usual:
             of_attempt += _COST(attempt.cost_usd)
         event, attempt_ended_s = b"", attempt.ended_s or 0.0
         if is_stream:
-            first_s = noting.first_s
+            first_s = heard.first_s
             attempt_ended_s = max(ended_s, attempt_ended_s)
             if first_s is not None:
                 own += _FIRST_S(first_s - began)
                 event = _FIRST(nanoseconds(began_unix, first_s))
                 if first_s >= attempt.started_s:
                     of_attempt += _FIRST_S(first_s - attempt.started_s)
-        usage = usage_in(noting.usage, noting.whole)
-        if usage is not None:
-            own += _usage(usage)
+        if heard.usage is not None:
+            own += _usage(heard.usage)
         if decision.cost_usd is not None:
             own += _COST(decision.cost_usd)
         trace_id, span_id = bytes.fromhex(place.trace_id), bytes.fromhex(place.span_id)
@@ -152,7 +151,9 @@ def _usage(usage: Usage) -> bytes:
         read is None
         or written is None
         or usage.estimated
-        or not (usage.cache_read_input_tokens is usage.cache_creation_input_tokens is usage.reasoning_output_tokens is None)
+        or not (
+            usage.cache_read_input_tokens is usage.cache_creation_input_tokens is usage.reasoning_output_tokens is None
+        )
     ):
         return otlp.encode_pairs(usage_of(usage))
     return _INPUT(read) + _OUTPUT(written)
@@ -176,7 +177,7 @@ def _is_usual(over: Over) -> bool:
         and not attempt.cause
         and attempt.calls == 1
         and len(attempt.span_id) == 16
-        and not noting.keeps
+        and noting.kept is None
         and not call.decision.rounds
         and len(call.decision.steps) == noting.steps
         and not ledger.request
