@@ -39,6 +39,8 @@ _log = logging.getLogger("headgate.upstream")
 MAX_ERROR_BYTES: Final = 1024 * 1024
 """An error body above this is not read: its status says enough."""
 _MAX_LEARNT: Final = 1000
+_USUAL_NAMES: Final = 2000
+"""Letters of all header names together, beyond which nothing is remembered of them."""
 _NO_SECRETS_IN_QUERY: Final = frozenset({"key", "api_key", "api-key", "access_token", "oauth_token", "token"})
 _COMMON_REQUEST_HEADERS: Final = frozenset({"idempotency-key", "traceparent", "tracestate"})
 
@@ -101,7 +103,7 @@ class HttpAdapter(Operations, Passing, ABC):
         self.root = self.base_url
         self._serve(self.services())
         self._pass(getattr(options, "passthrough", False) if self.passed else False)
-        self._passing: dict[str, bool] = {}
+        self._passing: dict[tuple[str, ...], tuple[str, ...]] = {}
         # An adapter of a stranger may have options of its own.
         self._text: TextProfile | None = getattr(options, "text", None)
 
@@ -240,11 +242,12 @@ class HttpAdapter(Operations, Passing, ABC):
         common = dress.streams[codec.format] if peek.stream else dress.whole
         standing: Standing | None = common
         headers: dict[str, str] = {}
-        passing = self._passing
-        for name in given:
-            passes = passing.get(name)
-            if passes or (passes is None and self._learn(name)):
-                headers[name] = given[name]
+        names = tuple(given)
+        passing = self._passing.get(names)
+        if passing is None:
+            passing = self._learn(names)
+        for name in passing:
+            headers[name] = given[name]
         same_format = call.codec.format == codec.format
         hide_usage = same_format and peek.stream and call.wants_usage and not peek.stream_usage
         if same_format and call.body is not None:
@@ -300,14 +303,20 @@ class HttpAdapter(Operations, Passing, ABC):
     def _standing_of(self, call: Call) -> Standing:
         return self._dress(call).whole
 
-    def _learn(self, name: str) -> bool:
-        """Return whether a request header may pass, and remember it: clients send the same few names again and again."""
-        passes = name in _COMMON_REQUEST_HEADERS or name in self.request_headers
-        passes = passes or (bool(self.request_prefixes) and name.startswith(self.request_prefixes))
-        passes = passes and name not in self._whole.headers  # what the rule file says is not the caller's to change
-        if len(self._passing) < _MAX_LEARNT:
-            self._passing[name] = passes
-        return passes
+    def _learn(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Return which of these request headers may pass, and remember it: a client sends the same names again and again."""
+        passing = tuple(filter(self._passes, names))
+        if len("".join(names)) <= _USUAL_NAMES:
+            if len(self._passing) >= _MAX_LEARNT:
+                self._passing.clear()
+            self._passing[names] = passing
+        return passing
+
+    def _passes(self, name: str) -> bool:
+        asked = (
+            name in _COMMON_REQUEST_HEADERS or name in self.request_headers or name.startswith(self.request_prefixes)
+        )
+        return asked and name not in self._whole.headers  # what the rule file says is not the caller's to change
 
     # -- the way back
 

@@ -31,6 +31,9 @@ from ..gateway.units import seconds
 
 _RESPONSE_HEADERS: Final = frozenset({"retry-after", "retry-after-ms", "x-should-retry", "request-id"})
 _RESPONSE_PREFIXES: Final = ("openai-", "x-ratelimit-", "anthropic-")
+_MAX_LEARNT: Final = 1000
+_USUAL_NAMES: Final = 2000
+_passing: Final[dict[tuple[str, ...], tuple[str, ...]]] = {}
 _LONG_BYTES: Final = 1024 * 1024
 """Answers above this are put together in a thread: the event loop would stand still for tens of milliseconds."""
 BARRED_PARAMETERS: Final = (
@@ -148,7 +151,7 @@ class Operations(ABC):
 
     def _passed_on(self, call: Call) -> dict[str, str]:
         """Return the caller's headers that may pass."""
-        return {name: value for name, value in call.headers.items() if self._learn(name)}
+        return {name: value for name, value in call.headers.items() if self._passes(name)}
 
     def _way(self, call: Call, ends_at: float) -> _Way:
         context, standing = self.context, self._standing_of(call)
@@ -178,7 +181,7 @@ class Operations(ABC):
     def _standing_of(self, call: Call) -> Standing: ...
 
     @abstractmethod
-    def _learn(self, name: str) -> bool: ...
+    def _passes(self, name: str) -> bool: ...
 
     @abstractmethod
     async def _refused(self, exchange: Exchange, codec: Codec, credential: str | None) -> UpstreamError: ...
@@ -216,12 +219,21 @@ def provider_request_id(headers: Mapping[str, str]) -> str | None:
 
 def passed_back(headers: Mapping[str, str], format: str = "") -> dict[str, str]:
     """Return the provider's headers that the caller may see, limits in the words of ``format`` if it is another."""
-    passed = {}
-    for name in headers:
-        if name in _RESPONSE_HEADERS or name.startswith(_RESPONSE_PREFIXES):
-            passed[name] = headers[name]
+    names = tuple(headers)
+    passing = _passing.get(names)
+    passed = {name: headers[name] for name in (_learn(names) if passing is None else passing)}
     if format and passed:
         passed = for_caller(passed, format)
     if (provider_id := headers.get("x-request-id")) is not None:
         passed["headgate-upstream-request-id"] = provider_id
     return passed
+
+
+def _learn(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return which of a provider's headers pass, and remember it: its answers have the same ones again and again."""
+    passing = tuple([each for each in names if each in _RESPONSE_HEADERS or each.startswith(_RESPONSE_PREFIXES)])
+    if len("".join(names)) <= _USUAL_NAMES:
+        if len(_passing) >= _MAX_LEARNT:
+            _passing.clear()
+        _passing[names] = passing
+    return passing

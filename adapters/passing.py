@@ -152,7 +152,7 @@ class Passing(ABC):
         headers = {"user-agent": "headgate", "accept-encoding": "identity"}
         headers.update((name.lower(), value) for name, value in context.headers.items())
         for name, value in call.headers.items():
-            passes = name in _REQUEST_HEADERS or name.startswith(_UPLOAD_PREFIX) or self._learn(name)
+            passes = name in _REQUEST_HEADERS or name.startswith(_UPLOAD_PREFIX) or self._passes(name)
             if passes and name not in headers:
                 headers[name] = value
         if passed.socket is not None or not (passed.upload.head or passed.upload.reader):
@@ -217,7 +217,7 @@ class Passing(ABC):
         """The codec that reads this provider's errors."""
 
     @abstractmethod
-    def _learn(self, name: str) -> bool: ...
+    def _passes(self, name: str) -> bool: ...
 
     @abstractmethod
     async def _refused(self, exchange: Exchange, codec: Codec, credential: str | None) -> UpstreamError: ...

@@ -28,11 +28,18 @@ _KEY_IN_QUERY: Final = {"gemini": "key", "gemini.passthrough": "key"}
 """The query parameter in which clients of a format may show their key."""
 
 
+_OTHER_KEYS: Final = frozenset({"x-api-key", "api-key", "x-goog-api-key"})
+
+
 def presented_key(headers: Mapping[str, str], in_query: str | None = None) -> str | None:
     """Return the key that a caller shows, wherever its format puts it; None if there is none. Raises AuthError for two.
 
     ``headers`` have lower-case names; ``in_query`` is what stands in the query where the format has it there.
     """
+    if in_query is None and _OTHER_KEYS.isdisjoint(headers):  # as nearly all send it
+        scheme, _, key = headers.get("authorization", "").partition(" ")
+        if scheme == "Bearer":
+            return key.strip() or None
     found = in_query or None
     for name in ("authorization", "x-api-key", "api-key", "x-goog-api-key"):
         value = headers.get(name)

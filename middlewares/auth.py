@@ -96,8 +96,8 @@ class Auth:
         """Go on with the keys and tokens that ``old`` knows, where the rules name the same database and issuer."""
         if self._book is not None and old._book is not None and self._book.path == old._book.path:
             self._book = old._book
-        if self._tokens is not None and old._tokens is not None and self._tokens.rules == old._tokens.rules:
-            self._tokens = old._tokens
+        if self._tokens is not None and old._tokens is not None:
+            self._tokens = self._tokens.after(old._tokens)
 
     async def start(self) -> None:
         """Look up virtual keys and the issuer's keys, and go on doing so beside the calls."""

@@ -76,6 +76,8 @@ class Keeper:
         pool, state = self._pool, member.state
         now, unix = pool.clock(), pool.wall()
         heard = state.reset(reset_at)
+        if heard:
+            member.account.reset_at = reset_at
         if heard and write:
             _log.info("account %s of %s: reset, it is used again", member.id, pool.name)
         if told is not None and told.mark == member.mark:

@@ -41,6 +41,8 @@ _UNHEARD: Final = frozenset({"stream", "stream_options"})
 _MARKS: Final = frozenset({"max_tokens", "input"})
 """Where null is a reader's note how something was spelled: the cap by its older name, the input as a text."""
 _MAX_LEARNT: Final = 1000
+_USUAL_NAMES: Final = 2000
+"""Letters of all header names together, beyond which nothing is remembered of them."""
 
 
 class Keys:
@@ -109,10 +111,12 @@ class Keys:
 
     def _learn(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """Return which of these headers change an answer."""
-        if len(self._telling) >= _MAX_LEARNT:
-            self._telling.clear()
         found = [name for name in names if name in self._vary or (name.startswith(_PREFIXES) and name not in _SILENT)]
-        self._telling[names] = telling = tuple(sorted(found))
+        telling = tuple(sorted(found))
+        if len("".join(names)) <= _USUAL_NAMES:
+            if len(self._telling) >= _MAX_LEARNT:
+                self._telling.clear()
+            self._telling[names] = telling
         return telling
 
     def _around(self, call: Call, telling: tuple[str, ...]) -> bytes:

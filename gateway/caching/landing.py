@@ -150,9 +150,7 @@ def wake(waiting: list[asyncio.Future[None]]) -> None:
     waiting.clear()
 
 
-def replayed(
-    chunks: Sequence[Chunk], scope: Scope, status: int = 200, headers: Mapping[str, str] | None = None
-) -> Reply:
+def replayed(chunks: Sequence[Chunk], scope: Scope, status: int = 200, headers: Mapping[str, str] = {}) -> Reply:
     """Return an answer that is all there."""
     if len(chunks) == 1 and chunks[0].is_whole:
         return Reply.whole(chunks[0], scope, status, headers)

@@ -70,6 +70,11 @@ class JwtRules(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("refresh must be 10s or more")
 
     @property
+    def source(self) -> tuple[object, ...]:
+        """All that decides which signing keys are known."""
+        return self.issuer, self.jwks_url, self.jwks, self.refresh
+
+    @property
     def audiences(self) -> tuple[str, ...]:
         """Those for whom a token may be."""
         return (self.audience,) if isinstance(self.audience, str) else self.audience

@@ -1,7 +1,7 @@
 """The public keys of an issuer: fetched or read beside the calls, kept while they cannot be had, never asked for too often.
 
-A token may name a key that is not known: the issuer may have a new one. So the keys are looked up once more, at most once in
-a while, however many such tokens come; who comes meanwhile waits for the same look.
+A token may name a key that is not known, or is not the one that signed it: the issuer may have a new one. So the keys are
+looked up once more, at most once in a while, however many such tokens come; who comes meanwhile waits for the same look.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -83,8 +84,8 @@ class Signers(Watched):
         """Return the key that a token names. Raises AuthError for one that is not the issuer's; HouseError while there are
         none at all."""
         key = self._known(kid, algorithm)
-        if key is None and (self._looking is not None or self._clock() >= self._next):
-            await self.look()
+        if key is None:
+            await self._look_again()
             key = self._known(kid, algorithm)
         if key is not None:
             return key
@@ -94,6 +95,16 @@ class Signers(Watched):
         if kid is None:
             raise AuthError("this token does not say which key signed it (kid)")
         raise AuthError("this token is signed by a key that is not its issuer's")
+
+    async def another(self, key: Key, kid: str | None, algorithm: str) -> Key | None:
+        """Return the key that a token names, where the issuer has another by that name than ``key``, which did not sign it."""
+        await self._look_again()
+        found = self._known(kid, algorithm)
+        return None if found is key else found
+
+    async def _look_again(self) -> None:
+        if self._looking is not None or self._clock() >= self._next:
+            await self.look()
 
     def _known(self, kid: str | None, algorithm: str) -> Key | None:
         found = [key for key in self._keys if (kid is None or key.kid == kid) and _fits(key, algorithm)]
@@ -137,14 +148,16 @@ class Signers(Watched):
             told = await fetch(self._rules.issuer.rstrip("/") + _DISCOVERY, self._bounds)
             found = msgspec.json.decode(told.data, type=_Configuration)
             if found.issuer != self._rules.issuer:
-                raise ValueError("its configuration is that of another issuer")
+                raise ValueError(
+                    f"its configuration is that of another issuer, {found.issuer[:200]!r} letter by letter"
+                )
             if not may_be_asked(url := found.jwks_uri):
                 raise ValueError("its configuration names a jwks_uri without https")
         return (await fetch(url, self._bounds)).data
 
     async def _take(self, document: bytes) -> None:
         raw = msgspec.json.decode(document, type=_Set).keys
-        keys = [key for each in raw[:MAX_KEYS] if (key := _public_key(each)) is not None]
+        keys = list(islice((key for each in raw if (key := _public_key(each)) is not None), MAX_KEYS))
         if not keys:
             raise ValueError("there is no public key among them that could sign a token")
         if raw != self._raw:

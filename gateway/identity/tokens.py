@@ -6,6 +6,7 @@ The signature comes first: nothing that a token claims counts, or is told about,
 from __future__ import annotations
 
 import binascii
+import re
 import time
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ import msgspec
 from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwa import JWSAlgModel
+from joserfc.jwk import Key
 from joserfc.jws import JWSRegistry
 from msgspec import Struct
 
@@ -29,6 +31,8 @@ MAX_KNOWN: Final = 10_000
 MAX_CLAIM: Final = 256
 """Characters of a claim that becomes a name."""
 _MAX_TAGS: Final = 100
+_CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]").search
+"""Finds what would begin a line of its own in a log, and whatever else is no letter: people choose some claims themselves."""
 _FAR: Final = 1e12
 _EXPIRED: Final = "this token has expired"
 Claims = Mapping[str, object]
@@ -70,6 +74,15 @@ class Tokens:
     def __len__(self) -> int:
         return len(self._known)
 
+    def after(self, old: Tokens) -> Tokens:
+        """Return what to go on with after a reload: ``old`` where the rules are the same; else this, with the keys that ``old``
+        knows, if they come from the same place."""
+        if old.rules == self.rules:
+            return old
+        if old.rules.source == self.rules.source:
+            self.signers = old.signers
+        return self
+
     def find(self, digest: bytes) -> Caller | None:
         """Return whose token this is, if it was checked already. Costs one look into a dictionary."""
         if self._version != self.signers.version:  # a key may have been taken back
@@ -83,17 +96,25 @@ class Tokens:
         if head.alg not in self.rules.algorithms:
             raise AuthError(f"tokens signed with {head.alg[:20]!r} are not accepted here")
         key = await self.signers.find(head.kid, head.alg)
-        try:
-            payload = jws.deserialize_compact(token, key, [head.alg], self._registry).payload
-            claims = _CLAIMS.decode(payload or b"")
-        except (JoseError, ValueError, TypeError, RecursionError):
-            raise AuthError("this token is not signed by its issuer, or was changed since") from None
+        claims = self._signed(token, head, key)
+        if claims is None and (newer := await self.signers.another(key, head.kid, head.alg)) is not None:
+            claims = self._signed(token, head, newer)
+        if claims is None:
+            raise AuthError("this token is not signed by its issuer, or was changed since")
         caller = self._caller(claims, digest)
         self.find(digest)  # the keys may be others by now
         while len(self._known) >= MAX_KNOWN:
             del self._known[next(iter(self._known))]
         self._known[digest] = caller
         return caller
+
+    def _signed(self, token: str, head: _Head, key: Key) -> Claims | None:
+        """Return what the token claims; None where ``key`` did not sign that."""
+        try:
+            payload = jws.deserialize_compact(token, key, [head.alg], self._registry).payload
+            return _CLAIMS.decode(payload or b"")
+        except (JoseError, ValueError, TypeError, RecursionError):
+            return None
 
     def _caller(self, claims: Claims, digest: bytes) -> Caller:
         rules, now = self.rules, self._clock()
@@ -160,15 +181,19 @@ def _name(claims: Claims, name: str) -> str | None:
     value = _claim(claims, name)
     if value is None or value == "":
         return None
-    if isinstance(value, bool) or not isinstance(value, str | int) or len(text := str(value)) > MAX_CLAIM:
-        raise AuthError(f"the claim {name!r} of this token is no text of at most {MAX_CLAIM} characters")
+    if isinstance(value, bool) or not isinstance(value, str | int) or not _is_name(text := str(value)):
+        raise AuthError(f"the claim {name!r} of this token is no text of at most {MAX_CLAIM} printable characters")
     return text
+
+
+def _is_name(text: str) -> bool:
+    return len(text) <= MAX_CLAIM and _CONTROLS(text) is None
 
 
 def _tags(claims: Claims, name: str) -> tuple[str, ...]:
     value = _claim(claims, name)
     words = value.split() if isinstance(value, str) else value if isinstance(value, list) else []
-    return tuple(word for word in words if isinstance(word, str) and len(word) <= MAX_CLAIM)[:_MAX_TAGS]
+    return tuple(word for word in words if isinstance(word, str) and _is_name(word))[:_MAX_TAGS]
 
 
 def _meets(value: object, wanted: str | bool | int | tuple[str, ...]) -> bool:

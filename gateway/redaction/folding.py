@@ -18,10 +18,11 @@ _DIGITS: Final = "\u0660-\u0669\u06f0-\u06f9\u0966-\u096f"
 _WIDE: Final = "\uff0b\uff0d\uff0e\uff10-\uff19\uff20-\uff3a\uff3f\uff41-\uff5a\U0001d7ce-\U0001d7ff"
 _ODD_CHARACTERS: Final = f"[{_SPACES}{_HYPHENS}{_INVISIBLE}{_DIGITS}{_WIDE}]"
 _ESCAPE: Final = re.compile(
-    r"\\u(?:00(?:[2-7][0-9a-fA-F]|[aA][0dD])|034[fF]|061[cC]|06[6fF][0-9]|096[6-9a-fA-F]|180[eE]|2212|3000"
+    r"\\{1,16}u(?:00(?:[2-7][0-9a-fA-F]|[aA][0dD])|034[fF]|061[cC]|06[6fF][0-9]|096[6-9a-fA-F]|180[eE]|2212|3000"
     r"|20(?:0[0-9a-fA-F]|1[0-3]|2[fF]|5[fF]|6[0-9])|[fF][eE](?:0[0-9a-fA-F]|[fF]{2})|[fF]{2}(?:0[bdeBDE]|1[0-9]|[2-5][0-9a-fA-F]))"
 )
-"""Escapes of ASCII and of the characters above, and of few others: a text may be escapes from end to end."""
+"""Escapes of ASCII and of the characters above, and of few others: a text may be escapes from end to end. JSON within JSON
+doubles backslashes, four times here."""
 _PERCENT: Final = re.compile(r"%[2-7][0-9a-fA-F]")
 FOLDED: Final = f"{_ODD_CHARACTERS}|{_PERCENT.pattern}|{_ESCAPE.pattern}"
 """Whatever has a plain spelling besides, as an expression that re and RE2 read alike."""
@@ -44,7 +45,7 @@ def needs_folding(text: str) -> bool:
 def _plain(spelled: str) -> str:
     """Return what one character or escape stands for."""
     if len(spelled) > 1:
-        spelled = chr(int(spelled[1:], 16)) if spelled[0] == "%" else chr(int(spelled[2:], 16))
+        spelled = chr(int(spelled[1:] if spelled[0] == "%" else spelled[-4:], 16))
         if spelled < " " or "\x7f" <= spelled < "\xa0" or "\ud800" <= spelled <= "\udfff":
             return " "
     if spelled.isascii():

@@ -9,8 +9,8 @@ from typing import Final
 from .detectors import cards
 from .redactor import Session
 
-_TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"|(?<![\w.+\-])[0-9]{13,19}(?![\w.])', re.DOTALL)
-"""A string, or a number that may be that of a card."""
+_TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"|(?<![\w.+\-])-?[0-9]{13,19}(?:\.0+)?(?![\w.])', re.DOTALL)
+"""A string, or a number that may be that of a card: tables have them with a fraction of zero, and sums with a sign."""
 
 
 def escaped(text: str) -> str:

@@ -37,6 +37,9 @@ from .redactor import Found, Session
 S = TypeVar("S", bound=Struct)
 _CERTAIN = frozenset({"secret", "card", "iban"})
 """Kinds that two texts do not make up together by chance."""
+_METADATA = "the metadata"
+_STANDARD = str.maketrans("-_", "+/")
+"""Base64 as it is spelled in URLs, which some providers take as well."""
 
 
 def redact_request(request: Request, session: Session) -> Request:
@@ -50,7 +53,12 @@ def redact_request(request: Request, session: Session) -> Request:
         user=_text(request.user, session, "the member user"),
         metadata=None
         if request.metadata is None
-        else {name: session.text(value, "the metadata") for name, value in request.metadata.items()},
+        else {
+            session.text(name, _METADATA): session.text(value, _METADATA) for name, value in request.metadata.items()
+        },
+        tool_choice=_around(request.tool_choice, session, "the tool choice"),
+        reasoning=_around(request.reasoning, session, "the member for reasoning"),
+        logit_bias=_json(request.logit_bias, session, "the member logit_bias"),
         extra=_extra(request.extra, session, "the request"),
     )
 
@@ -82,8 +90,13 @@ def _extra(extra: Extra, session: Session, where: str) -> Extra:
     for name, raw in extra.items():
         data = bytes(raw)
         changed = redact_json_bytes(data, session, where)
-        new[name] = raw if changed is data else Raw(changed)
-    return extra if all(new[name] is raw for name, raw in extra.items()) else new
+        new[session.text(name, where)] = raw if changed is data else Raw(changed)
+    return extra if all(new.get(name) is raw for name, raw in extra.items()) else new
+
+
+def _around(part: Any, session: Session, where: str) -> Any:
+    """Return ``part``, of which the members without a word may hold anything."""
+    return _changed(part, extra=_extra(part.extra, session, where)) if part is not None and part.extra else part
 
 
 def _tool(tool: Tool, session: Session, where: str) -> Tool:
@@ -219,11 +232,22 @@ def _document(part: Media, session: Session, where: str) -> str | None:
     if not data or not (kind.startswith("text/") or kind.endswith(("json", "xml", "yaml"))):
         return data
     try:
-        text = base64.b64decode(data).decode()
-    except ValueError:  # neither base64 nor text: the provider's to refuse
+        whole = base64.b64decode(data.translate(_STANDARD) + "==")  # whose padding may be left out, too
+    except ValueError:  # the provider's to refuse
         return data
+    text, encoding = _read(whole)
     new = redact_json(text, session, where) if kind.endswith("json") else session.text(text, where)
-    return data if new is text else base64.b64encode(new.encode("utf-8", "surrogatepass")).decode()
+    return data if new is text else base64.b64encode(new.encode(encoding, "surrogatepass")).decode()
+
+
+def _read(data: bytes) -> tuple[str, str]:
+    """Return the text that ``data`` is, and its encoding; Latin-1 has a character for every byte."""
+    for encoding in ("utf-16",) if b"\0" in data else ("utf-8",):
+        try:
+            return data.decode(encoding), encoding
+        except UnicodeDecodeError:
+            pass
+    return data.decode("latin-1"), "latin-1"
 
 
 def _part(part: Any, session: Session, where: str) -> Any:
@@ -244,7 +268,7 @@ def _part(part: Any, session: Session, where: str) -> Any:
     if kind is Reasoning or kind is Refusal:
         return _changed(part, text=session.text(part.text, where), extra=_extra(part.extra, session, where))
     if kind is Media:
-        is_data = part.uri is not None and part.uri.startswith("data:")
+        is_data = part.uri is not None and part.uri.startswith("data:") and ";base64," in part.uri[:200]
         return _changed(
             part,
             data=_document(part, session, where),

@@ -27,6 +27,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
+from msgspec import Struct
+
 from ..errors import Cancelled, GatewayError
 from ..ir.event import CONTENT, Chunk
 from .hearing import Hearing, Listener
@@ -55,60 +57,50 @@ class _State(Enum):
 _NEW, _OPENING, _FLOWING, _OVER, _CLOSED = _State
 
 
-class Reply:
-    """An answer on its way back. ``status`` and ``headers`` are what the caller will see of the provider's."""
+class _GoneSink:
+    """Stands where a sink was."""
 
-    __slots__ = (
-        "status",
-        "headers",
-        "scope",
-        "_source",
-        "_stages",
-        "_feeds",
-        "_state",
-        "_sink",
-        "_whole",
-        "_holding",
-        "_held",
-        "_held_bytes",
-        "_passed",
-        "_fed",
-        "_ended",
-        "_error",
-        "_has_content",
-        "_waiter",
-        "_paused",
-        "_full",
-        "_flushing",
-    )
+    def push(self, chunk: Chunk, /) -> None:
+        """Nobody listens."""
 
-    def __init__(
-        self, source: Source[Chunk], scope: Scope, status: int = 200, headers: Mapping[str, str] | None = None
-    ) -> None:
-        self.status = status
-        self.headers: Mapping[str, str] = headers or {}
-        self.scope = scope
-        self._source = source
-        self._stages: list[Stage | Ending] = []
-        self._feeds: list[Callable[[Chunk], Chunk | Stop | None]] = []
-        self._state = _NEW
-        self._sink: Sink[Chunk] = GONE_SINK
-        self._whole: Chunk | None = None
-        self._holding = False
-        self._held: deque[Chunk] = EMPTY
-        self._held_bytes = 0
-        self._passed = 0  # stages, and feeds of stages, that opened() lets everything pass
-        self._fed = 0
-        self._ended = False
-        self._error: GatewayError | None = None
-        self._has_content = False
-        self._waiter: asyncio.Future[None] | None = None
-        self._paused = False
-        self._full = False
-        self._flushing = False
+    def end(self, error: GatewayError | None, /) -> None:
+        """Nobody listens."""
+
+
+GONE_SINK: Final = _GoneSink()
+EMPTY: Final[deque[Chunk]] = deque(maxlen=0)
+
+
+class Reply(Struct, eq=False):
+    """An answer on its way back. ``status`` and ``headers`` are what the caller will see of the provider's.
+
+    A Struct, since there is one for every call, and one more for much of what stands in its chain.
+    """
+
+    _source: Source[Chunk]
+    scope: Scope
+    status: int = 200
+    headers: Mapping[str, str] = {}
+    _stages: list[Stage | Ending] = []
+    _feeds: list[Callable[[Chunk], Chunk | Stop | None]] = []
+    _state: _State = _NEW
+    _sink: Sink[Chunk] = GONE_SINK
+    _whole: Chunk | None = None
+    _holding: bool = False
+    _held: deque[Chunk] = EMPTY
+    _held_bytes: int = 0
+    _passed: int = 0  # stages, and feeds of stages, that opened() lets everything pass
+    _fed: int = 0
+    _ended: bool = False
+    _error: GatewayError | None = None
+    _has_content: bool = False
+    _waiter: asyncio.Future[None] | None = None
+    _paused: bool = False
+    _full: bool = False
+    _flushing: bool = False
 
     @classmethod
-    def whole(cls, chunk: Chunk, scope: Scope, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
+    def whole(cls, chunk: Chunk, scope: Scope, status: int = 200, headers: Mapping[str, str] = {}) -> Reply:
         """Return a reply that is complete already: the same events at once, without the machinery of a stream."""
         reply = cls(GONE, scope, status, headers)
         reply._whole = chunk
@@ -116,9 +108,7 @@ class Reply:
         return reply
 
     @classmethod
-    def begun(
-        cls, source: Source[Chunk], scope: Scope, status: int = 200, headers: Mapping[str, str] | None = None
-    ) -> Reply:
+    def begun(cls, source: Source[Chunk], scope: Scope, status: int = 200, headers: Mapping[str, str] = {}) -> Reply:
         """Return a reply whose headers are all that anybody waits for: nobody reads in it when its content begins."""
         reply = cls(source, scope, status, headers)
         reply._has_content = True
@@ -491,17 +481,3 @@ class Reply:
             finally:
                 del error  # it holds this frame: a cycle otherwise
         return chunks
-
-
-class _GoneSink:
-    """Stands where a sink was."""
-
-    def push(self, chunk: Chunk, /) -> None:
-        """Nobody listens."""
-
-    def end(self, error: GatewayError | None, /) -> None:
-        """Nobody listens."""
-
-
-GONE_SINK: Final = _GoneSink()
-EMPTY: Final[deque[Chunk]] = deque(maxlen=0)

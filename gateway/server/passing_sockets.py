@@ -7,23 +7,28 @@ A client shows its key as any does, or as browsers must: as the subprotocol ``op
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import WSMsgType, web
 
 from .. import registry
 from ..call import Call
-from ..errors import CallerError, Cancelled, GatewayError, Overloaded
+from ..errors import AuthError, CallerError, Cancelled, GatewayError, Overloaded, PermissionDenied
 from ..passing.paths import Place
 from ..passing.request import Line, Socket
 from ..relay.reply import Reply
 from ..relay.scope import as_gateway_error
 from .body import passed_of
 from .intake import read_headers, request_id_of, without_subprotocols
+from .models import admit
+from .states import principal_of
 
 if TYPE_CHECKING:
+    from .gateway import Gateway
     from .passing import Passing
 
+_log: Final = logging.getLogger("headgate.server")
 _KEY: Final = "openai-insecure-api-key."
 _OURS: Final = (_KEY, "openai-organization.", "openai-project.")
 """Subprotocols that say who calls."""
@@ -33,7 +38,9 @@ _STALL_S: Final = 300.0
 """How long a client may take nothing of what waits for it."""
 _LIFE_S: Final = 2 * 3600.0
 """OpenAI ends a session after an hour."""
-_NORMAL, _GOING_AWAY, _INTERNAL, _TRY_AGAIN = 1000, 1001, 1011, 1013
+_LOOK_S: Final = 1.0
+"""How often to look whether the caller is still accepted."""
+_NORMAL, _GOING_AWAY, _POLICY, _INTERNAL, _TRY_AGAIN = 1000, 1001, 1008, 1011, 1013
 _UNSPOKEN: Final = {1005: _NORMAL, 1006: _INTERNAL, 1015: _INTERNAL}
 """Codes that say how a connection ended, and that no frame may carry (RFC 6455, 7.4.1)."""
 
@@ -81,7 +88,7 @@ async def serve_socket(passing: Passing, request: web.BaseRequest, path: str, pl
     )
     response.headers.update(passing.seen(request, call))
     scope.committed = True
-    pair = _Pair(response, socket, line, reply)
+    pair = _Pair(passing.gateway, call, response, socket, line, reply)
     passing.sockets.add(pair)
     try:
         await response.prepare(bare)
@@ -97,9 +104,19 @@ async def serve_socket(passing: Passing, request: web.BaseRequest, path: str, pl
 
 
 class _Pair:
-    """A client's socket and a provider's. Either side ends both."""
+    """A client's socket and a provider's. Either side ends both; so does it when the caller is not accepted any more."""
 
-    def __init__(self, response: web.WebSocketResponse[Any], socket: Socket, line: Line, reply: Reply) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        call: Call,
+        response: web.WebSocketResponse[Any],
+        socket: Socket,
+        line: Line,
+        reply: Reply,
+    ) -> None:
+        self._gateway = gateway
+        self._call = call
         self._response = response
         self._socket = socket
         self._line = line
@@ -124,10 +141,11 @@ class _Pair:
 
     async def _talk(self) -> None:
         scope = self._reply.scope
-        self._tasks = [scope.spawn(self._up(), name="socket up"), scope.spawn(self._down(), name="socket down")]
+        up = scope.spawn(self._up(), name="socket up")
+        down = scope.spawn(self._down(), name="socket down")
+        self._tasks = [up, down, scope.spawn(self._watch(), name="socket watch")]
         try:
             await asyncio.wait(self._tasks, timeout=_LIFE_S, return_when=asyncio.FIRST_COMPLETED)
-            up, down = self._tasks
             if up.done() and not down.done():
                 await self._tell_provider()  # whose side ends by that
                 await asyncio.wait((down,), timeout=_CLOSE_S)
@@ -175,6 +193,32 @@ class _Pair:
         else:
             code, reason = self._line.ended
             self._said = self._said or (_UNSPOKEN.get(code, code), reason)
+
+    async def _watch(self) -> None:
+        """Wait until the caller is not accepted any more. While nobody can say, the session goes on."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            try:
+                await self._accept()
+            except Exception as fault:  # an authenticator may be a stranger's
+                error = as_gateway_error(fault)
+                if isinstance(error, AuthError | PermissionDenied):
+                    _log.info("a session is ended: %s (%s)", error.message, self._call.request_id)
+                    self._said = _POLICY, f"this caller is not accepted any more: {error.message}"
+                    return
+
+    async def _accept(self) -> None:
+        """Raise why the rules in force do not accept the caller: those of the session's route, or of any if that is gone."""
+        call = self._call
+        scope, plan = self._gateway.open_scope()
+        try:
+            route = next((each for each in plan.routes if each.name == call.decision.route), None)
+            if route is None:
+                await admit(plan, call.codec, call.facts, scope, call.request_id)
+            else:
+                await principal_of(route, call)
+        finally:
+            scope.close()
 
     async def _end(self) -> None:
         code, reason = self._said or (_NORMAL, "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -100,6 +101,7 @@ class Views:
         return headers
 
 
+@lru_cache(1024)
 def _header_safe(text: str) -> str:
     if text.isascii() and text.isprintable() and "," not in text:
         return text

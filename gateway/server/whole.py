@@ -26,6 +26,7 @@ _GRACE_S: Final = 30.0
 _SLOWEST_READER: Final = 8 * 1024
 """Bytes a second, after the grace: a client that reads slower than this has its connection closed."""
 _NO_BODY: Final = frozenset({204, 304})
+_LINE: Final = ": ".join
 _starts: dict[int, str] = {}
 """Status lines."""
 _ends: dict[int, str] = {}
@@ -156,7 +157,7 @@ class OpenAnswer(web.Response):
 
 def head_of(status: int, headers: Mapping[str, str], framing: str, stays_open: bool) -> bytes:
     """Return status line and headers, with what says how the body is framed. Raises ValueError for a line break in one."""
-    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    lines = "\r\n".join([*map(_LINE, headers.items()), ""])
     count = len(headers)
     if lines.count("\n") != count or lines.count("\r") != count or "\0" in lines:
         raise ValueError("a header of the answer has a line break or a NUL in it")

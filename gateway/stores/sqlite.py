@@ -1,8 +1,9 @@
 """A store in a file of SQLite's: it survives a restart, and the workers of one machine share it. Needs the extra ``sqlite``.
 
 Writes are gathered: a task of the store's own takes all that came since its last turn to the file in one transaction, in
-the thread of the connection. Until then ``get`` finds them in memory. What was written first goes first when the file is
-full: to know what was used last would make every read a write.
+the thread of the connection. Until then ``get`` finds them in memory. It reads by a connection of its own, so that a disk
+that is slow, or a file that somebody else has locked, holds up writes alone. What was written first goes first when the
+file is full: to know what was used last would make every read a write.
 
 The file holds what callers and models said, in the clear; it is made readable for its owner alone.
 """
@@ -108,6 +109,7 @@ class SqliteStore:
         self.ttl_s = ttl_s
         self._clock = clock
         self._db: aiosqlite.Connection | None = None
+        self._reader: aiosqlite.Connection | None = None
         self._writer: asyncio.Task[None] | None = None
         self._pending: dict[Key, _Write] = {}
         self._pending_bytes = 0
@@ -135,10 +137,11 @@ class SqliteStore:
             await self._adopt(db)
             await db.executescript(_SCHEMA)
             self._count, self._bytes = await _totals(db)
+            reader = await aiosqlite.connect(self.path, isolation_level=None, timeout=10)
         except BaseException:
             await db.close()
             raise
-        self._db = db
+        self._db, self._reader = db, reader
         self._wake.set()
         self._writer = asyncio.get_running_loop().create_task(self._write_on(db), name="headgate store")
 
@@ -154,13 +157,15 @@ class SqliteStore:
         """Write what waits, and close the file."""
         writer, self._writer = self._writer, None
         db, self._db = self._db, None
+        reader, self._reader = self._reader, None
         self._before = None
-        if writer is None or db is None:
+        if writer is None or db is None or reader is None:
             return
         self._wake.set()  # and not cancelled: a transaction is left whole
         try:
             await writer
         finally:
+            await reader.close()
             await db.close()
 
     def carry_over(self, old: Any, /) -> None:
@@ -190,12 +195,12 @@ class SqliteStore:
         return [found.get(key) for key in keys]
 
     async def _read(self, keys: Sequence[Key], now: float) -> dict[Key, bytes | None]:
-        if self._db is None:
+        if self._reader is None:
             raise ValueError("the store is closed")
         rows = ", ".join(["(?, ?, ?)"] * len(keys))
         query = _GET % rows
         parameters = [text for key in keys for text in key]
-        async with self._db.execute(query, [*parameters, now]) as cursor:
+        async with self._reader.execute(query, [*parameters, now]) as cursor:
             return {Key(space, tenant, name): value async for space, tenant, name, value in cursor}
 
     def put(self, key: Key, value: bytes, ttl_s: float | None = None, /) -> None:
@@ -276,7 +281,8 @@ class SqliteStore:
                 await self._prune(db)
             await db.execute("COMMIT")
         except BaseException:
-            await db.execute("ROLLBACK")
+            if db.in_transaction:  # SQLite ends it by itself when the disk is full
+                await db.execute("ROLLBACK")
             raise
         if pruned:
             await db.execute_fetchall("PRAGMA incremental_vacuum(1000)")

@@ -56,9 +56,9 @@ class Usual:
         decision, is_stream, began_unix, began = call.decision, call.peek.stream, call.began_unix, noting.started_s
         attempt = decision.attempts[0]
         told = over.told
-        if len(told.model) > MAX_TEXT:
-            return None
         kind = self._kind(over, told)
+        if kind is None:
+            return None
         id = _RESPONSE_ID(short(told.id)) if told.id else b""
         own = _REQUEST_ID(short(call.request_id)) + id
         if over.keeps_body and call.body is not None and (settings := settings_of(call.body)):
@@ -103,7 +103,7 @@ class Usual:
             otlp.flags_of(place.flags, False),
         )
 
-    def _kind(self, over: Over, told: Told) -> _Kind:
+    def _kind(self, over: Over, told: Told) -> _Kind | None:
         noting = over.noting
         call = noting.call
         decision, peek = call.decision, call.peek
@@ -132,6 +132,8 @@ class Usual:
         )
         kind = self._kinds.get(key)
         if kind is None:
+            if max(map(len, (told.model, peek.model, call.facts.path))) > MAX_TEXT:
+                return None  # kinds are remembered
             if len(self._kinds) >= _MAX_KINDS:
                 self._kinds.clear()
             whole, tried = self._builder.spans(over.record())
@@ -162,24 +164,24 @@ def _usage(usage: Usage) -> bytes:
 def _is_usual(over: Over) -> bool:
     noting = over.noting
     call = noting.call
-    attempts = call.decision.attempts
-    if over.error or noting.attempts or len(attempts) != 1 or call.passed is not None or call.body is None:
+    decision = call.decision
+    attempts = decision.attempts
+    if over.error or noting.attempts or decision.rounds or len(attempts) != 1 or call.passed is not None:
         return False
-    if len(call.peek.model) > MAX_TEXT or len(call.facts.path) > MAX_TEXT:
-        return False  # kinds are remembered
-    attempt = attempts[0]
-    status, ledger = attempt.status, call.ledger
+    attempt, ledger = attempts[0], call.ledger
+    if (
+        attempt.error
+        or attempt.cause
+        or attempt.calls != 1
+        or ledger.request
+        or ledger.answer
+        or noting.kept is not None
+    ):
+        return False
     return (
-        status is not None
-        and 200 <= status < 300
-        and attempt.error is None
+        200 <= (attempt.status or 0) < 300
         and attempt.ended_s is not None
-        and not attempt.cause
-        and attempt.calls == 1
         and len(attempt.span_id) == 16
-        and noting.kept is None
-        and not call.decision.rounds
-        and len(call.decision.steps) == noting.steps
-        and not ledger.request
-        and not ledger.answer
+        and call.body is not None
+        and len(decision.steps) == noting.steps
     )

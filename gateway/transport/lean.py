@@ -50,7 +50,7 @@ class LeanTransport:
             return self._other().submit(head, body, deadlines, scope)
         target = self._targets.get(head.url) or self._target(head.url)
         text = target.head(head.method, head.headers, len(body), head.standing)
-        return LeanExchange(self._pool, target, head.method, deadlines, scope).send(text, body)
+        return LeanExchange(self._pool, target, deadlines, scope, head.method == "HEAD").send(text, body)
 
     def open_socket(
         self, head: RequestHead, protocols: Sequence[str], max_bytes: int, deadlines: Deadlines, scope: Scope

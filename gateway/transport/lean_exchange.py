@@ -8,6 +8,8 @@ import zlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
+from msgspec import Struct
+
 from ..errors import Cancelled, ErrorKind, GatewayError, Malformed, upstream_error
 from ..relay.scope import Scope
 from ..relay.source import Sink
@@ -25,69 +27,48 @@ HIGH: Final = 64 * 1024
 _log = logging.getLogger("headgate.transport")
 
 
-class LeanExchange:
+class LeanExchange(Struct, eq=False):
     """See Exchange. Holds a slot of the pool until the body's end, an error or abort; the submission waits with it.
 
     What the submission waits for is ``_waiter``: a slot, a connection, the response headers. Deadlines and abort end the
-    wait by an exception of the waiter, so nothing here cancels a task that is not its own.
+    wait by an exception of the waiter, so nothing here cancels a task that is not its own. ``bodiless``: its answer has no
+    body, whatever its headers say. A Struct, since every call has one.
     """
 
-    __slots__ = (
-        "status",
-        "headers",
-        "place",
-        "bodiless",
-        "answered",
-        "_pool",
-        "_target",
-        "_scope",
-        "_deadlines",
-        "_waiter",
-        "_late_at",
-        "_late",
-        "_dialling",
-        "_connection",
-        "_slot",
-        "_over",
-        "_sink",
-        "_paused",
-        "_busy",
-        "_held",
-        "_size",
-        "_ended",
-        "_error",
-        "_limit",
-        "_coding",
-    )
+    _pool: LeanPool
+    _target: Target
+    _deadlines: Deadlines
+    _scope: Scope
+    bodiless: bool = False
+    status: int = 0
+    headers: Mapping[str, str] = {}
+    answered: bool = False
+    _waiter: asyncio.Future[None] | None = None
+    _late_at: float | None = None
+    _late: tuple[ErrorKind, str] = ("timeout.pool", "")
+    _dialling: asyncio.Task[LeanConnection] | None = None
+    _connection: LeanConnection | None = None
+    _slot: bool = False
+    _over: bool = False
+    _sink: Sink[bytes] | None = None
+    _paused: bool = False
+    _busy: bool = False
+    _held: list[bytes] = []
+    _size: int = 0
+    _ended: bool = False
+    _error: GatewayError | None = None
+    _limit: int = -1
+    _coding: Inflate | None = None
 
-    def __init__(self, pool: LeanPool, target: Target, method: str, deadlines: Deadlines, scope: Scope) -> None:
-        self.status = 0
-        self.headers: Mapping[str, str] = {}
-        self.place = target.place
-        self.bodiless = method == "HEAD"
-        self.answered = False
-        self._pool = pool
-        self._target = target
-        self._scope = scope
-        self._deadlines = deadlines
-        self._waiter: asyncio.Future[None] | None = None
-        self._late_at: float | None = None
-        self._late: tuple[ErrorKind, str] = ("timeout.pool", "")
-        self._dialling: asyncio.Task[LeanConnection] | None = None
-        self._connection: LeanConnection | None = None
-        self._slot = False
-        self._over = False
-        self._sink: Sink[bytes] | None = None
-        self._paused = False
-        self._busy = False
-        self._held: list[bytes] = []
-        self._size = 0
-        self._ended = False
-        self._error: GatewayError | None = None
-        self._limit = -1
-        self._coding: Inflate | None = None
+    def __post_init__(self) -> None:
+        scope = self._scope
         scope.items.add(self)
         scope.watched.append(self)
+
+    @property
+    def place(self) -> str:
+        """Host and port."""
+        return self._target.place
 
     # -- before the response headers
 

@@ -17,6 +17,7 @@ _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FRAMING: Final = frozenset({"host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer"})
 _MEANT_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 """Their requests say their length even if it is zero (RFC 9110, 8.6)."""
+_LINE: Final = ": ".join
 _MAX_LEARNT: Final = 1000
 _MAX_STARTS: Final = 16
 
@@ -54,7 +55,7 @@ class Target:
     def head(self, method: str, headers: Mapping[str, str], length: int, standing: Standing | None = None) -> bytes:
         """Return the head of a request. Raises HouseError for one that could be read as something else."""
         start = self._starts.get((method, standing)) or self._start(method, standing)
-        text = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        text = "\r\n".join([*map(_LINE, headers.items()), ""])
         self._check(headers, text)
         try:
             if not length and method not in _MEANT_WITH_BODY:
@@ -68,7 +69,7 @@ class Target:
             raise self._refusal("not a method")
         start = method + self._rest
         if standing is not None:
-            text = "".join([f"{name}: {value}\r\n" for name, value in standing.headers.items()])
+            text = "\r\n".join([*map(_LINE, standing.headers.items()), ""])
             self._check(standing.headers, text)
             start += text
         if len(self._starts) >= _MAX_STARTS:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from headgate.gateway.accounts.pool import AccountPool
 from headgate.gateway.accounts.record import Cooldown, Counts, Event, Record, Reset, read_reset, record_key, reset_key
 from headgate.gateway.cli.main import main
 from headgate.gateway.errors import GatewayError
@@ -128,6 +129,48 @@ async def test_seen_from_outside_and_reset_from_outside(
     async with Gateway.load(file) as gateway:
         assert await ask(gateway) == "ok"
         assert provider.last.presented == KEYS["TEST_A"]
+
+
+async def test_a_reset_closes_a_breaker_that_keeps_an_account_away(
+    file: Path, provider: FakeProvider, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The account is tried at once, and what it does then counts anew; a reload in between changes nothing."""
+    text = file.read_text().replace(
+        "chain: [rotate]", "chain: [rotate, {breaker: {failures: 2, open: 1h, max_open: 1h}}]"
+    )
+    file.write_text(text)
+
+    async def tried() -> int:
+        """How many calls the account got, of three."""
+        provider.requests.clear()
+        assert len([await ask(gateway) for _ in range(3)]) == 3
+        return [each.presented for each in provider.requests].count(KEYS["TEST_A"])
+
+    async def reset() -> None:
+        code, _, _ = await run(capsys, "reset", "a", "--file", str(file))
+        assert code == 0
+        (pool,) = [each for each in gateway.plan.members.values() if isinstance(each, AccountPool)]
+        before = pool.members[0].account.reset_at
+
+        async def is_heard() -> bool:
+            return pool.members[0].account.reset_at > before
+
+        await until(is_heard)
+
+    provider.accounts[KEYS["TEST_A"]] = script(status=500)
+    async with Gateway.load(file) as gateway:
+        assert await tried() == 2, "then it is left alone"
+        file.write_text(text + "  # the same")
+        await gateway.reload()
+        assert await tried() == 0
+        await reset()
+        file.write_text(text)
+        await gateway.reload()
+        assert await tried() == 2
+        assert await tried() == 0
+        provider.accounts[KEYS["TEST_A"]] = None
+        await reset()
+        assert await tried() == 3
 
 
 async def test_a_restart_in_between_keeps_cooldowns(file: Path, provider: FakeProvider) -> None:

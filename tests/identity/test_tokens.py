@@ -105,7 +105,7 @@ async def test_claims_that_say_who(issuer: Issuer, made: Maker) -> None:
     more = {"email": "a@b.example", "groups": {"main": "red"}, "https://acme.example/org": 7, "scope": "x y"}
     caller = await check(tokens, issuer.token(**more))
     assert caller.principal == Principal("acme:a@b.example", "red", "7", ("x", "y"), Grant(("*",), ("gpt-*",)))
-    caller = await check(tokens, issuer.token(**{**more, "scope": ["x", 1, "z"], "groups": "red", "sub": None}))
+    caller = await check(tokens, issuer.token(**{**more, "scope": ["x", 1, "y\n", "z"], "groups": "red", "sub": None}))
     assert caller.principal.tags == ("x", "z")
     assert caller.principal.team is None
     caller = await check(tokens, issuer.token(**{**more, "https://acme.example/org": ""}))
@@ -134,6 +134,9 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "of a list": ({"sub": ["alice"]}, "'sub'"),
     "of truth": ({"sub": True}, "'sub'"),
     "of a book": ({"sub": "x" * 257}, "'sub'"),
+    "of two lines": ({"sub": "alice\nERROR"}, "'sub'"),
+    "of a terminal": ({"sub": "alice\x1b[2J"}, "'sub'"),
+    "of a paragraph": ({"sub": "alice\u2029"}, "'sub'"),
 }
 
 
@@ -308,6 +311,24 @@ async def test_rotation(issuer: Issuer, made: Maker, steady: Time) -> None:
         await check(tokens, before)
 
 
+async def test_another_key_by_the_same_name(issuer: Issuer, made: Maker, steady: Time) -> None:
+    """Names of keys should not be used again; of an issuer that does so, the new key is found as fast as any."""
+    tokens = await made()
+    before = issuer.token()
+    await check(tokens, before)
+    issuer.keys = [make_key("one")]
+    with pytest.raises(AuthError, match="not signed by its issuer"):
+        await check(tokens, issuer.token())
+    steady.now += AGAIN_S
+    fresh = [issuer.token(sub=f"user {at}") for at in range(20)]
+    callers = await asyncio.gather(*(check(tokens, token) for token in fresh))
+    assert [caller.principal.key for caller in callers] == [f"jwt:user {at}" for at in range(20)]
+    for _ in range(3):
+        with pytest.raises(AuthError, match="not signed by its issuer"):
+            await check(tokens, before)
+    assert issuer.asked == ["/keys"] * 2
+
+
 async def test_unknown_keys_cost_one_look_at_a_time(issuer: Issuer, made: Maker, steady: Time) -> None:
     tokens = await made()
     steady.now += AGAIN_S
@@ -432,6 +453,32 @@ async def test_discovery_that_lies(
         await check(tokens, issuer.token())
     assert "/keys" not in issuer.asked
     caplog.clear()
+
+
+async def test_discovery_says_which_issuer_it_is(issuer: Issuer, made: Maker, caplog: pytest.LogCaptureFixture) -> None:
+    """A slash at the end is one of the letters that an issuer is compared by: who forgot it can read that in the log."""
+    tokens = await made(issuer=issuer.url + "/", jwks_url=None)
+    with pytest.raises(HouseError):
+        await check(tokens, issuer.token(iss=issuer.url + "/"))
+    assert issuer.asked[0] == "/.well-known/openid-configuration", "one slash between them"
+    assert f"another issuer, '{issuer.url}'" in caplog.text
+    caplog.clear()
+    issuer.told = {"issuer": issuer.url + "/"}
+    tokens = await made(issuer=issuer.url + "/", jwks_url=None)
+    assert (await check(tokens, issuer.token(iss=issuer.url + "/"))).principal.key == "jwt:alice"
+    with pytest.raises(AuthError, match="another issuer"):
+        await check(tokens, issuer.token())
+
+
+async def test_a_set_with_many_keys_of_other_kinds(issuer: Issuer, made: Maker) -> None:
+    """What cannot sign a token takes no room of those that can."""
+    odd = [{"kty": "oct", "k": "eHg", "kid": f"odd {at}"} for at in range(signers_module.MAX_KEYS)]
+    issuer.answer = web.json_response({"keys": [*odd, *issuer.key_set()["keys"]]})
+    assert (await check(await made(), issuer.token())).principal.key == "jwt:alice"
+    one = issuer.keys[0].as_dict(private=False)
+    many = [{**one, "kid": f"key {at}"} for at in range(signers_module.MAX_KEYS + 1)]
+    issuer.answer = web.json_response({"keys": many})
+    assert len((await made()).signers._keys) == signers_module.MAX_KEYS
 
 
 async def test_a_file_of_keys(issuer: Issuer, made: Maker, tmp_path: Path, steady: Time) -> None:

@@ -32,7 +32,18 @@ from headgate.gateway.ir.event import (
     Wire,
 )
 from headgate.gateway.ir.fold import fold
-from headgate.gateway.ir.message import Citation, Media, Message, Reasoning, Request, Text, ToolCall, ToolResult
+from headgate.gateway.ir.message import (
+    Citation,
+    Media,
+    Message,
+    Reasoning,
+    ReasoningOptions,
+    Request,
+    Text,
+    ToolCall,
+    ToolChoice,
+    ToolResult,
+)
 from headgate.gateway.passing.request import Passed, Upload
 from headgate.gateway.redaction import Masking, Redactor, Restoring, redact_request
 from headgate.gateway.redaction import prefilter as prefilter_module
@@ -184,6 +195,8 @@ HIDDEN = [
     "ann\u200b@corp.example",
     "ann%40corp.example",
     "ann\\u0040corp.example",
+    "ann\\\\u0040corp.example",
+    "ann\\\\\\\\u0040corp.example",
     "ａｎｎ＠corp.example",
     "4111\u00a01111\u00a01111\u00a01111",
     "4111‑1111‑1111‑1111",
@@ -326,18 +339,31 @@ def test_every_place_of_a_request() -> None:
         Message("assistant", (Reasoning(f"{ANN}?", signature="sig"), ToolCall("c1", "mail", arguments))),
         Message("tool", (ToolResult("c1", (Text(f"sent to {ANN}"),)),)),
         user=ANN,
-        metadata={"who": ANN},
-        extra={"unknown": msgspec.Raw(json.dumps({"deep": [ANN]}).encode())},
+        metadata={"who": ANN, BOB: "x"},
+        tool_choice=ToolChoice("auto", extra={"why": msgspec.Raw(json.dumps(ANN).encode())}),
+        reasoning=ReasoningOptions(extra={"why": msgspec.Raw(json.dumps(ANN).encode())}),
+        extra={"unknown": msgspec.Raw(json.dumps({"deep": [ANN]}).encode()), ANN: msgspec.Raw(b"1")},
     )
     new = redact_request(request, Redactor().session())
     shown = registry.codec("openai.chat").encode_request(new, UpstreamFacts()).body.decode()
-    assert ANN not in shown
+    assert ANN not in shown and BOB not in shown and ANN not in repr(new)
     call = new.messages[1].parts[1]
     assert isinstance(call, ToolCall)
     assert call.arguments == '{"to": "<EMAIL_1>", "n": 1.0, "card": "<CARD_1>", "key": "a\\n<EMAIL_2>"}'
-    assert new.user == "<EMAIL_1>" and new.metadata == {"who": "<EMAIL_1>"}
-    assert bytes(new.extra["unknown"]) == b'{"deep": ["<EMAIL_1>"]}'
+    assert new.user == "<EMAIL_1>" and new.metadata == {"who": "<EMAIL_1>", "<EMAIL_3>": "x"}
+    assert bytes(new.extra["unknown"]) == b'{"deep": ["<EMAIL_1>"]}' and "<EMAIL_1>" in new.extra
     assert redact_request(said("nothing here"), Redactor().session()) == said("nothing here")
+
+
+@pytest.mark.parametrize(
+    "number", ["4111111111111111", "4111111111111111.0", "-4111111111111111", "4111111111111111.00"]
+)
+def test_numbers_of_cards(number: str) -> None:
+    session = Redactor().session()
+    parts = (ToolCall("c", "f", f'{{"a": [{number}, 1.5, 4111111111111112.0]}}'),)
+    (call,) = redact_request(request_of(Message("assistant", parts)), session).messages[0].parts
+    assert call == ToolCall("c", "f", '{"a": ["<CARD_1>", 1.5, 4111111111111112.0]}')
+    assert session.values == {"CARD_1": number}
 
 
 def test_broken_arguments_are_text() -> None:
@@ -795,6 +821,25 @@ def test_a_text_document_in_base64() -> None:
     assert isinstance(document, Media) and document.data is not None
     assert base64.b64decode(document.data) == b"of <EMAIL_1>"
     assert same is picture
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "utf-16", "utf-16-le"])
+@pytest.mark.parametrize("in_urls", [False, True])
+def test_a_text_document_spelled_otherwise(encoding: str, in_urls: bool) -> None:
+    text = f"Müller ÿ>? {ANN}"
+    encode = base64.urlsafe_b64encode if in_urls else base64.b64encode
+    data = encode(text.encode(encoding)).decode()
+    part = Media("document", "text/plain", data=data.rstrip("=") if in_urls else data)
+    (document,) = redact_request(request_of(Message("user", (part,))), Redactor().session()).messages[0].parts
+    assert isinstance(document, Media) and document.data is not None
+    shown = base64.b64decode(document.data)
+    assert shown.decode(encoding).lstrip("\ufeff") == "Müller ÿ>? <EMAIL_1>"
+
+
+def test_a_url_that_is_a_text() -> None:
+    part = Media("document", "text/plain", uri=f"data:text/plain,of {ANN} and bob%40corp.example")
+    (document,) = redact_request(request_of(Message("user", (part,))), Redactor().session()).messages[0].parts
+    assert isinstance(document, Media) and document.uri == "data:text/plain,of <EMAIL_1> and <EMAIL_2>"
 
 
 async def test_a_reload_keeps_the_digests(call_of: Callable[..., Call]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from headgate.gateway.call import Call
 from headgate.gateway.errors import AuthError, HouseError, PermissionDenied
 from headgate.gateway.facts import Grant, Principal
@@ -22,11 +23,15 @@ from headgate.gateway.identity.keys import digest_of
 from headgate.gateway.identity.options import JwtRules
 from headgate.gateway.relay.reply import Reply
 from headgate.gateway.rules import RulesError
+from headgate.gateway.server import passing_sockets
 from headgate.gateway.server.gateway import Gateway
 from headgate.middlewares.auth import Auth, AuthOptions, Key
 
+from ..fakes.files_api import FilesProvider
+from ..fakes.gateway import CALLER_KEY
 from ..fakes.issuer import AUDIENCE, Issuer, make_key
 from ..server.house import CHAT, MESSAGES, House, begin, body_of, load, serving, until
+from ..server.test_standalone import free_port, serve
 
 RULES = """
 upstreams: {{sim: {{adapter: simulator, models: [gpt-a, gpt-b, claude-a]}}}}
@@ -316,6 +321,185 @@ async def test_a_web_socket(tmp_path: Path, database: KeyDatabase, http: aiohttp
             assert "revoked" in said(event)
 
 
+CHANGES: dict[str, tuple[Callable[[KeyDatabase], object], str]] = {
+    "revoked": (lambda database: database.revoke("alice"), "revoked"),
+    "replaced": (lambda database: database.rotate("alice"), "replaced"),
+    "replaced a while ago": (lambda database: database.rotate("alice", grace_s=0.2), "replaced"),
+}
+by_change = pytest.mark.parametrize("change", CHANGES)
+
+
+@by_change
+async def test_what_runs_when_a_key_is_taken_back(tmp_path: Path, database: KeyDatabase, change: str) -> None:
+    """A stream goes on to its end; the next call is refused, also over a connection that stands."""
+    key = database.create(Wanted("alice"))
+    take_back, why = CHANGES[change]
+    async with serving(tmp_path, rules()) as house, aiohttp.ClientSession() as http:
+        streams = [aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) for _ in range(3)]
+        body, headers = body_of("/sim text a b c d\n/sim delay 200ms", model="gpt-a", stream=True), {"x-api-key": key}
+        answers = [await each.post(house.base + CHAT, data=body, headers=headers) for each in streams]
+        take_back(database)
+        assert why in said(await settled(http, house, key, 401))
+        assert all(not each.content.at_eof() for each in answers), "they still run"
+        for session, answer in zip(streams, answers, strict=True):
+            text = await answer.text()
+            assert text.endswith("data: [DONE]\n\n")
+            assert "error" not in text
+            assert (await ask(session, house, key))[0] == 401
+            await session.close()
+
+
+async def test_what_every_worker_does_with_a_key_that_is_taken_back(tmp_path: Path, database: KeyDatabase) -> None:
+    key = database.create(Wanted("alice"))
+    port = free_port()
+    house: Any = type("Address", (), {"base": f"http://127.0.0.1:{port}"})
+    headers = {"x-api-key": key}
+    text = "version: 1\nserver: {workers: 2}\n" + rules()
+    async with serve(tmp_path, text, listen=f"127.0.0.1:{port}") as running, aiohttp.ClientSession() as http:
+        await until(lambda: running.said.count(" serves ") == 2, 20)
+        # A connection each, that stays: the kernel deals them out.
+        standing = [aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) for _ in range(8)]
+        for each in standing:
+            assert (await ask(each, house, key))[0] == 200
+        body = body_of("/sim text a b c d\n/sim delay 600ms", model="gpt-a", stream=True)
+        streams = [await http.post(house.base + CHAT, data=body, headers=headers) for _ in range(8)]
+        sockets = [await http.ws_connect(house.base + "/v1/responses", headers=headers) for _ in range(8)]
+        database.revoke("alice")
+        for each in standing:
+            assert "revoked" in said(await settled(each, house, key, 401))
+        for socket in sockets:
+            for turn in ({}, {"generate": False}):
+                await socket.send_json({"type": "response.create", "model": "gpt-a", "input": "Hi.", **turn})
+            event = await socket.receive_json(timeout=5)
+            assert (event["status"], "revoked" in said(event)) == (401, True)
+            while not socket.closed:
+                message = await socket.receive(timeout=5)
+                assert message.type is not aiohttp.WSMsgType.TEXT or json.loads(message.data)["type"] == "error"
+            assert socket.close_code == 1008
+        for stream in streams:
+            assert (await stream.text()).endswith("data: [DONE]\n\n")
+        for each in standing:
+            await each.close()
+
+
+REALTIME = """
+upstreams: {{openai: {{adapter: openai, base_url: "{base}/v1", key: env:TEST_PROVIDER_KEY, passthrough: true}}}}
+chains: {{base: [{{auth: {{database: keys.db, keys: [{{name: me, key: env:TEST_CALLER_KEY}}]}}}}]}}
+routes:
+  - {{name: open, match: {{header.x-way: open}}, to: openai}}
+  - {{name: closed, match: {{path: "/v1/*"}}, chain: base, to: openai}}
+"""
+
+
+@pytest.fixture
+async def realtime(tmp_path: Path, database: KeyDatabase, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Any]:
+    """A gateway in front of a provider that has realtime sessions, and that provider."""
+    monkeypatch.setattr(passing_sockets, "_LOOK_S", 0.02)
+    async with FilesProvider() as provider, serving(tmp_path, REALTIME.format(base=provider.base)) as house:
+        yield house, provider
+
+
+async def goodbye(socket: Any) -> tuple[int, str]:
+    """Code and reason with which a socket closes; an answer that was under way may come before."""
+    async with asyncio.timeout(5):
+        while (message := await socket.receive()).type is not aiohttp.WSMsgType.CLOSE:
+            assert message.type is aiohttp.WSMsgType.TEXT
+    return message.data, message.extra
+
+
+@by_change
+async def test_a_session_that_is_passed_on_ends_with_its_key(
+    realtime: Any,
+    database: KeyDatabase,
+    http: aiohttp.ClientSession,
+    change: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """No turn of it is begun any more: nobody knows where in it one begins, so that all of it ends."""
+    caplog.set_level("DEBUG")
+    house, provider = realtime
+    take_back, why = CHANGES[change]
+    key, other = database.create(Wanted("alice")), database.create(Wanted("bob"))
+    url = house.base + "/v1/realtime?model=x"
+    for each in (key, other):
+        await until_accepted(http, url, each)
+    async with (
+        http.ws_connect(url, headers={"x-api-key": other}, autoclose=False) as stays,
+        http.ws_connect(url, protocols=["realtime", f"openai-insecure-api-key.{key}"], autoclose=False) as goes,
+    ):
+        await goes.send_str("a")
+        assert [await goes.receive_str(), await goes.receive_str()][1] == "a"
+        theirs = provider.sockets[-1]
+        take_back(database)
+        code, reason = await goodbye(goes)
+        assert (code, why in reason) == (1008, True)
+        assert f"a session is ended: this API key was {why}" in caplog.text
+        assert key not in reason + "".join(each.getMessage() for each in caplog.records if "headgate" in each.name)
+        await goes.close()
+        await until(lambda: theirs.closed)
+        await stays.receive_str()
+        await stays.send_str("b")
+        assert await stays.receive_str() == "b"
+    await house.idle()
+
+
+async def until_accepted(http: aiohttp.ClientSession, url: str, key: str) -> None:
+    """Wait until a key is known."""
+    async with asyncio.timeout(2):
+        while True:
+            try:
+                await (await http.ws_connect(url, headers={"x-api-key": key})).close()
+                return
+            except aiohttp.WSServerHandshakeError:
+                await asyncio.sleep(0.01)
+
+
+async def test_a_session_goes_on_while_nobody_can_say(
+    realtime: Any, database: KeyDatabase, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(book_module, "TRUSTED_S", 0.1)
+    house, _ = realtime
+    key = database.create(Wanted("alice"))
+    url, headers = house.base + "/v1/realtime?model=x", {"x-api-key": key}
+    await until_accepted(http, url, key)
+    async with http.ws_connect(url, headers=headers, autoclose=False) as socket:
+        saved = database.path.read_bytes()
+        database.path.unlink()
+        async with asyncio.timeout(2):
+            while (await http.get(house.base + "/v1/files", headers=headers)).status != 503:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        await socket.receive_str()
+        await socket.send_str("a")
+        assert await socket.receive_str() == "a"
+        database.path.write_bytes(saved)
+        database.revoke("alice")
+        assert (await goodbye(socket))[0] == 1008
+
+
+@pytest.mark.parametrize("gone", ["key", "route"])
+async def test_a_session_ends_with_the_rules_that_let_it_in(
+    realtime: Any, http: aiohttp.ClientSession, gone: str
+) -> None:
+    """Who may call, the rules in force say; a session whose route they lack stays if any route would take its caller."""
+    house, _ = realtime
+    url, headers = house.base + "/v1/realtime?model=x", {"x-api-key": CALLER_KEY}
+    before = house.path.read_text().removeprefix("version: 1\n")
+    async with http.ws_connect(url, headers=headers, autoclose=False) as socket:
+        without_open = before.replace("  - {name: open, match: {header.x-way: open}, to: openai}\n", "")
+        house.rewrite(without_open.replace("name: closed", "name: renamed"))
+        await house.gateway.reload()
+        await asyncio.sleep(0.1)
+        await socket.receive_str()
+        await socket.send_str("a")
+        assert await socket.receive_str() == "a"
+        changed = before if gone == "key" else without_open.replace("name: closed", "name: renamed")
+        house.rewrite(changed.replace("env:TEST_CALLER_KEY", "env:TEST_PROVIDER_KEY"))
+        await house.gateway.reload()
+        code, reason = await goodbye(socket)
+        assert (code, "not known" in reason) == (1008, True)
+
+
 async def test_a_key_in_a_url_is_in_no_log(
     tmp_path: Path, database: KeyDatabase, http: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -391,6 +575,27 @@ async def test_tokens_in_every_format(tmp_path: Path, http: aiohttp.ClientSessio
         issuer.answer, asked = None, len(issuer.asked)
         assert (await ask(http, house, good, format))[0] == 200
         assert len(issuer.asked) == asked, "keys and tokens survive a reload"
+
+
+async def test_other_rules_for_tokens_of_the_same_issuer(
+    tmp_path: Path, http: aiohttp.ClientSession, issuer: Issuer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who may use what changes at once, also while the issuer is away: its keys are known. What was checked is not."""
+    KeyDatabase(tmp_path / "keys.db").create(Wanted("alice"))
+    jwt = f", jwt: {{issuer: '{issuer.url}', audience: {AUDIENCE}, models: ['MODELS']}}"
+    async with serving(tmp_path, rules(jwt.replace("MODELS", "gpt-*"))) as house:
+        token = issuer.token()
+        assert (await ask(http, house, token))[0] == 200
+        issuer.answer = web.Response(status=500)
+        house.rewrite(rules(jwt.replace("MODELS", "claude-*")))
+        await house.gateway.reload()
+        for each in (token, issuer.token(sub="bob")):
+            assert (await ask(http, house, each))[0] == 403
+            assert (await ask(http, house, each, model="claude-a"))[0] == 200
+        house.rewrite(rules(jwt.replace("MODELS", "claude-*").replace(issuer.url, issuer.url + "/")))
+        await house.gateway.reload()
+        assert (await ask(http, house, token))[0] == 503
+    caplog.clear()
 
 
 class Time:

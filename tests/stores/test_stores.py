@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
 import stat
@@ -375,6 +376,49 @@ async def test_what_cannot_be_written_is_given_up(tmp_path: Path, caplog: pytest
         with pytest.raises(HouseError):
             await get_one(store, key("a"))
     finally:
+        await store.stop()
+
+
+async def test_a_disk_that_is_full_costs_what_was_to_be_written(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = SqliteStore(tmp_path / "store.db", 100, 1 << 20, 60)
+    await store.start()
+    assert store._db is not None
+    try:
+        store.put(key("a"), b"one")
+        await store.settled()
+        await store._db.execute_fetchall("PRAGMA max_page_count = 1")  # as few as there are: no page more
+        store.put(key("b"), b"x" * 50_000)
+        await store.settled()
+        assert "cannot be written, 1 entries are lost: database or disk is full" in caplog.text
+        assert await store.get([key("a"), key("b")]) == [b"one", None]
+        await store._db.execute_fetchall("PRAGMA max_page_count = 1000000")
+        store.put(key("b"), b"two")
+        await store.settled()
+        assert await store.get([key("a"), key("b")]) == [b"one", b"two"]
+    finally:
+        await store.stop()
+
+
+async def test_a_file_that_somebody_has_locked_is_read_all_the_same(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "store.db", 100, 1 << 20, 60)
+    await store.start()
+    other = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
+    try:
+        store.put(key("a"), b"one")
+        await store.settled()
+        other.execute("BEGIN EXCLUSIVE")
+        store.put(key("b"), b"two")
+        async with asyncio.timeout(5):  # the write waits for longer
+            for _ in range(3):
+                await asyncio.sleep(0.01)
+                assert await store.get([key("a"), key("b"), key("c")]) == [b"one", b"two", None]
+        other.execute("ROLLBACK")
+        await store.settled()
+        assert other.execute("SELECT COUNT(*) FROM entries").fetchone() == (2,)
+    finally:
+        other.close()
         await store.stop()
 
 
