@@ -50,8 +50,10 @@ def request_id(headers: Mapping[str, str]) -> str | None:
 
 
 def _number(text: str | None) -> float | None:
+    if text is None or "_" in text or not text.isascii():  # which Python reads, and nobody means
+        return None
     try:
-        value = float(text or "")
+        value = float(text)
     except ValueError:
         return None
     return max(0.0, value) if math.isfinite(value) else None

@@ -41,6 +41,9 @@ class Hearing(Struct, gc=False):
     response_model: str = ""
     stops: dict[int, str] | None = None
 
+    def __repr__(self) -> str:
+        return f"Hearing({self.call!r})"  # a Struct would show what was said
+
     @property
     def answered(self) -> bool:
         """Whether anything came."""

@@ -121,6 +121,10 @@ class Reply(Struct, eq=False):
 
         return cls(Pump(chunks, scope), scope, status)
 
+    def __repr__(self) -> str:
+        # A Struct would show the words of the conversation to whoever logs it.
+        return f"Reply({self.status}, {self._state.value})"
+
     # -- before the flow
 
     @property

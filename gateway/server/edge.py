@@ -17,12 +17,13 @@ from ..codecs.base import StreamEncoder
 from ..errors import Cancelled, GatewayError, UpstreamTimeout
 from ..ir.event import Chunk
 from ..relay.reply import Reply
-from ..relay.scope import Scope
+from ..relay.scope import TICK_S, Scope
 from .intake import Arrived
 from .outlet import Outlet
 
-GRACE_S: Final = 0.1
-"""How long after a call's deadline the presence steps in: adapters keep the same deadline, and know better what was late."""
+GRACE_S: Final = TICK_S + 0.1
+"""How long after a call's deadline the presence steps in: adapters keep the same deadline, and know better what was late. They
+look at the same clock, so it is never the same tick."""
 
 
 class Presence:

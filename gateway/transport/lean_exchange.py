@@ -65,6 +65,9 @@ class LeanExchange(Struct, eq=False):
         scope.items.add(self)
         scope.watched.append(self)
 
+    def __repr__(self) -> str:
+        return f"LeanExchange({self.place!r}, {self.status})"  # a Struct would show headers, and what has come
+
     @property
     def place(self) -> str:
         """Host and port."""

@@ -74,6 +74,11 @@ def test_openais_formats_know_the_same_words(
     assert registry.codec(format).decode_error(status, {}, body.encode()).kind == kind
 
 
+@pytest.mark.parametrize("told", ["1_0", "\u0661\u0660", "1 0", "0x10", "nan", "inf", "soon", ""])
+def test_no_number_that_anybody_means(told: str) -> None:
+    assert retry_after_s({"retry-after": told}) is None
+
+
 @pytest.mark.skipif(not hasattr(time, "tzset"), reason="Windows keeps its time zone")
 @pytest.mark.parametrize("zone", ["GMT", "-0000", ""])
 def test_a_date_is_one_of_utc_wherever_we_are(monkeypatch: pytest.MonkeyPatch, zone: str) -> None:

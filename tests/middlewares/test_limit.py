@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ def limiting(time: Time, **options: Any) -> Limit:
 
 
 def answering(
-    *events: Event, error: GatewayError | None = None, headers: dict[str, str] | None = None
+    *events: Event, error: GatewayError | None = None, headers: Mapping[str, str] = {}
 ) -> Callable[[Call], Any]:
     """The rest of a chain."""
 

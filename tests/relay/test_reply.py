@@ -43,8 +43,6 @@ async def test_untouched_chunks_keep_their_bytes_and_their_identity(scope: Scope
 class _Opener(Reply):
     """A reply whose source says something while it is opened."""
 
-    __slots__ = ()
-
     async def opened_with(self, *chunks: Chunk) -> Reply:
         opening = self.scope.spawn(self.opened())
         await settle()

@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from headgate.gateway.relay.scope import TICK_S
 
 from ..fakes.provider import FakeProvider
 from ..fakes.script import Say, script
@@ -259,6 +260,22 @@ async def test_time_is_up_for_a_whole_answer(
             assert error["code"] == "timeout.total"
     assert [(line["outcome"], line["status"]) for line in lines] == [("timeout.total", 504)] * 2
     assert [line["attempts"][0]["error"] for line in lines] == ["timeout.total"] * 2
+
+
+async def test_the_chain_hears_of_the_deadline_before_the_call_is_ended(
+    tmp_path: Path, provider: FakeProvider, lines: list[dict[str, Any]]
+) -> None:
+    """Both look at the same clock: what stands in the chain has a whole tick to make the best of it."""
+    async with edge(tmp_path, provider, timeout="total: 120ms", chain="log, continue") as house:
+        house.gateway.clock.tick_s = TICK_S
+        for stream in (False, True):
+            provider.answer(script("one two three", stop="length"), script("x", stall_before=True))
+            sent = aiohttp.request("POST", house.base + CHAT, data=body_of(stream=stream))
+            async with sent as response:
+                answer = await response.text()
+            assert '"finish_reason":"length"' in answer.replace(" ", "") and "error" not in answer
+    assert [line["outcome"] for line in lines] == ["ok"] * 2
+    assert [line["attempts"][1]["error"] for line in lines] == ["timeout.total"] * 2
 
 
 async def test_a_middleware_that_hangs_is_ended_at_the_deadline(
