@@ -250,6 +250,13 @@ class _Watch:
 
     def over(self, heard: Hearing, error: GatewayError | None, /) -> None:
         """The answer is over."""
+        if error is not None and (tries := self._call.decision.attempts) and tries[-1].ended_s is None:
+            # The caller left while a further round was asked for: how that ends is known in the loop's next turn.
+            self._call.scope.loop.call_soon(self._note, heard, error)
+        else:
+            self._note(heard, error)
+
+    def _note(self, heard: Hearing, error: GatewayError | None) -> None:
         self._log.note(self._call, error, heard.usage, heard.first_s, self._status)
 
 

@@ -145,6 +145,28 @@ async def test_who_leaves_pays_for_what_was_said(
     assert line["cost_estimated"] is True
 
 
+@from_each
+async def test_who_leaves_while_more_is_asked_for_pays_for_that_too(
+    provider: FakeProvider, tls: ssl.SSLContext, tmp_path: Path, caller: str
+) -> None:
+    cut = script("One two three.", stop="length", tokens=Tokens(fresh=100, output=50))
+    provider.answer(cut, script(stall_before=True))
+    async with serving(tmp_path, rules(provider, tmp_path, "{limit: {budget: 1 USD/day}}", "continue")) as house:
+        asked = Caller(caller, house, tls)
+        async with asked.client:
+            _, answer = await asked.begin(ANTHROPIC, True)
+            await anext(aiter(answer))
+            await provider.received(2)
+            await answer.close()
+        (line,) = await lines(house, tmp_path)
+    assert line["outcome"] == "cancelled"
+    first, second = line["attempts"]
+    assert second["cause"] == "continue" and second["ended_s"] > second["started_s"]
+    assert first["cost_usd"] == pytest.approx(0.0003 + 50 * 15e-6)
+    assert 0 < second["cost_usd"] < first["cost_usd"]  # its request, which the provider may well have read
+    assert line["cost_usd"] == pytest.approx(first["cost_usd"] + second["cost_usd"])
+
+
 @both
 @from_each
 async def test_the_end_of_the_money_and_a_restart(
