@@ -14,6 +14,8 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+from msgspec import Struct
+
 from ..call import Call
 from ..chain import Next
 from ..errors import Cancelled, GatewayError, upstream_error
@@ -29,59 +31,50 @@ _STEP: Final = 64 * 1024
 """Bytes that are reserved at a time of what all calls under way may remember."""
 
 
-class Flight:
-    """``name`` is what others find it by, ``call`` what is sent: in a scope of its own. A Sink[Chunk] of the answer."""
+class Flight(Struct, eq=False):
+    """``name`` is what others find it by, ``call`` what is sent: in a scope of its own. A Sink[Chunk] of the answer.
 
-    __slots__ = (
-        "name",
-        "call",
-        "scope",
-        "good",
-        "chunks",
-        "told",
-        "over",
-        "error",
-        "_tower",
-        "_max_bytes",
-        "_room",
-        "_reserved",
-        "_size",
-        "_joinable",
-        "_launched",
-        "_begun",
-        "_reply",
-        "_seats",
-        "_alone",
-        "_waiting",
-        "_flowing",
-        "_held",
-    )
+    ``told`` is how many chunks there were; the last of them are ``chunks``.
+    """
 
-    def __init__(self, tower: Tower, name: Name, call: Call, max_bytes: int) -> None:
-        self.name = name
-        self.scope = _Shared(self, call.scope)
-        self.call = call.replace()
-        self.call.scope = self.scope
-        self.good = True
-        self.chunks: list[Chunk] = []
-        self.told = 0
-        """How many chunks there were; the last of them are ``chunks``."""
-        self.over = False
-        self.error: GatewayError | None = None
-        self._tower = tower
-        self._max_bytes = max_bytes
-        self._room = min(_FREE, max_bytes)
-        self._reserved = 0
-        self._size = 0
-        self._joinable = True
-        self._launched = False
-        self._begun = False
-        self._reply: Reply | None = None
-        self._seats: list[Seat] = []
-        self._alone: Seat | None = None
-        self._waiting: list[asyncio.Future[None]] = []
-        self._flowing = False
-        self._held = False
+    _tower: Tower
+    name: Name
+    call: Call
+    _max_bytes: int
+    good: bool = True
+    chunks: list[Chunk] = []
+    told: int = 0
+    over: bool = False
+    error: GatewayError | None = None
+    _scope: _Shared | None = None
+    _room: int = _FREE
+    _reserved: int = 0
+    _size: int = 0
+    _joinable: bool = True
+    _launched: bool = False
+    _begun: bool = False
+    _reply: Reply | None = None
+    _seats: list[Seat] = []
+    _alone: Seat | None = None
+    _waiting: list[asyncio.Future[None]] = []
+    _flowing: bool = False
+    _held: bool = False
+
+    def __post_init__(self) -> None:
+        self._scope = scope = _Shared(self, self.call.scope)
+        self.call = self.call.replace()
+        self.call.scope = scope
+        if self._max_bytes < _FREE:
+            self._room = self._max_bytes
+
+    def __repr__(self) -> str:
+        return f"Flight({self.call!r})"  # a Struct would show what was said
+
+    @property
+    def scope(self) -> _Shared:
+        """That of what is sent."""
+        assert self._scope is not None
+        return self._scope
 
     # -- how it begins
 
