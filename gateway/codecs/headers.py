@@ -35,7 +35,8 @@ def retry_after_s(headers: Mapping[str, str], now: float | None = None) -> float
     try:
         moment = parsedate_to_datetime(text)
     except (ValueError, OverflowError):
-        return None
+        # A provider and what stands before it may each have said something: whoever heeds the longest heeds both.
+        return max((wait for each in text.split(",") if (wait := _number(each)) is not None), default=None)
     if moment.tzinfo is None:  # a date of HTTP is one of UTC, whether it says so or not
         moment = moment.replace(tzinfo=UTC)
     return max(0.0, moment.timestamp() - (time.time() if now is None else now))

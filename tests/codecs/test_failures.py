@@ -79,6 +79,11 @@ def test_no_number_that_anybody_means(told: str) -> None:
     assert retry_after_s({"retry-after": told}) is None
 
 
+@pytest.mark.parametrize(("told", "seconds"), [("7, 20", 20.0), ("20,7", 20.0), ("soon, 3", 3.0), ("3, -1", 3.0)])
+def test_the_longest_of_several(told: str, seconds: float) -> None:
+    assert retry_after_s({"retry-after": told}) == seconds
+
+
 @pytest.mark.skipif(not hasattr(time, "tzset"), reason="Windows keeps its time zone")
 @pytest.mark.parametrize("zone", ["GMT", "-0000", ""])
 def test_a_date_is_one_of_utc_wherever_we_are(monkeypatch: pytest.MonkeyPatch, zone: str) -> None:
