@@ -25,7 +25,7 @@ class Listener(Protocol):
         ...
 
 
-class Hearing(Struct, gc=False):
+class Hearing(Struct):
     """A stage that changes nothing. ``first_s`` is when the content began, in seconds since the call did; ``letters`` how much
     was said, of a whole that tells no usage its bytes; ``whole`` the answer that came as one, ``last`` the last chunk of a
     stream. ``stops`` are why choices ended, in the provider's word where we have none."""
@@ -82,11 +82,12 @@ class Hearing(Struct, gc=False):
             self.usage = self.last.usage or self.usage
 
     def close(self, error: GatewayError | None, /) -> None:
-        """Tell everybody."""
+        """Tell everybody, and let go of them: some hold on to what they hear, which would be a cycle for every call."""
         if error is not None:
             self.break_off()
         fault: Exception | None = None
-        for listener in self.listeners:
+        listeners, self.listeners = self.listeners, []
+        for listener in listeners:
             try:
                 listener.over(self, error)
             except Exception as caught:  # the others are to hear of the end all the same
