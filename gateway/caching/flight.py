@@ -368,7 +368,7 @@ class _Shared(Scope):
         self.closed = False
         self._on_close = None
         self.loop = host.loop
-        self._flight = flight
+        self._flight: Flight | None = flight
         self.host: Scope | None = host
         host.items.add(self)
         host.watched.append(self)
@@ -382,13 +382,15 @@ class _Shared(Scope):
 
     def abort(self) -> None:
         """Hear from the host that it closes."""
-        self._flight.moved()
+        if self._flight is not None:
+            self._flight.moved()
 
     def close(self) -> None:
         """End all that is still open."""
         if not self.closed:
             self._get_off()
             super().close()
+            self._flight = None  # or every stream would leave a reference cycle to the garbage collector
 
     def _get_off(self) -> None:
         host, self.host = self.host, None

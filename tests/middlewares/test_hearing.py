@@ -26,7 +26,7 @@ RULES = """
 version: 1
 prices: {models: {"*": {input: 1, output: 2}}}
 upstreams: {sim: {adapter: simulator}}
-chains: {main: [log, {limit: {per: all, tokens: 1000000k/min, budget: 1000 USD/day}}, log]}
+chains: {main: [log, {limit: {per: all, tokens: 1000000k/min, budget: 1000 USD/day}}, log, cache]}
 routes: [{name: all, chain: main, to: sim}]
 """
 
@@ -98,12 +98,13 @@ async def test_one_who_fails_keeps_nobody_from_hearing(call_of: Any) -> None:
 async def test_a_call_leaves_nothing_behind(tmp_path: Path, stream: bool, heard: bool) -> None:
     path = tmp_path / "routes.yaml"
     path.write_text(RULES)
-    body = json.dumps({"model": "m", "stream": stream, "messages": [{"role": "user", "content": "hi"}]}).encode()
     async with Gateway.load(path) as gateway:
         gc.collect()
         gc.disable()
         try:
-            for _ in range(20):
+            for number in range(20):
+                messages = [{"role": "user", "content": f"call {number}"}]
+                body = json.dumps({"model": "m", "stream": stream, "messages": messages}).encode()
                 reply = await gateway.handle("openai.chat", body, {})
                 if heard:
                     await reply.collect()
