@@ -32,6 +32,7 @@ from ..gateway.transport.base import Deadlines, Exchange, RequestHead, Standing
 from ..gateway.units import seconds
 from ..gateway.wire.members import BAD_JSON
 from ..gateway.wire.outline import NULL
+from ..gateway.wire.sifting import Sifted
 from .operations import Operations, note_losses, passed_back, provider_request_id
 from .passing import Passing
 
@@ -39,8 +40,6 @@ _log = logging.getLogger("headgate.upstream")
 MAX_ERROR_BYTES: Final = 1024 * 1024
 """An error body above this is not read: its status says enough."""
 _MAX_LEARNT: Final = 1000
-_USUAL_NAMES: Final = 2000
-"""Letters of all header names together, beyond which nothing is remembered of them."""
 _NO_SECRETS_IN_QUERY: Final = frozenset({"key", "api_key", "api-key", "access_token", "oauth_token", "token"})
 _COMMON_REQUEST_HEADERS: Final = frozenset({"idempotency-key", "traceparent", "tracestate"})
 
@@ -103,7 +102,7 @@ class HttpAdapter(Operations, Passing, ABC):
         self.root = self.base_url
         self._serve(self.services())
         self._pass(getattr(options, "passthrough", False) if self.passed else False)
-        self._passing: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._passing = Sifted(self._passes)
         # An adapter of a stranger may have options of its own.
         self._text: TextProfile | None = getattr(options, "text", None)
 
@@ -242,11 +241,7 @@ class HttpAdapter(Operations, Passing, ABC):
         common = dress.streams[codec.format] if peek.stream else dress.whole
         standing: Standing | None = common
         headers: dict[str, str] = {}
-        names = tuple(given)
-        passing = self._passing.get(names)
-        if passing is None:
-            passing = self._learn(names)
-        for name in passing:
+        for name in self._passing[tuple(given)]:
             headers[name] = given[name]
         same_format = call.codec.format == codec.format
         hide_usage = same_format and peek.stream and call.wants_usage and not peek.stream_usage
@@ -302,15 +297,6 @@ class HttpAdapter(Operations, Passing, ABC):
 
     def _standing_of(self, call: Call) -> Standing:
         return self._dress(call).whole
-
-    def _learn(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        """Return which of these request headers may pass, and remember it: a client sends the same names again and again."""
-        passing = tuple(filter(self._passes, names))
-        if len("".join(names)) <= _USUAL_NAMES:
-            if len(self._passing) >= _MAX_LEARNT:
-                self._passing.clear()
-            self._passing[names] = passing
-        return passing
 
     def _passes(self, name: str) -> bool:
         asked = (

@@ -28,12 +28,11 @@ from ..gateway.operations import side_by_side
 from ..gateway.relay.reply import Reply
 from ..gateway.transport.base import Deadlines, Exchange, RequestHead, Standing
 from ..gateway.units import seconds
+from ..gateway.wire.sifting import Sifted
 
 _RESPONSE_HEADERS: Final = frozenset({"retry-after", "retry-after-ms", "x-should-retry", "request-id"})
 _RESPONSE_PREFIXES: Final = ("openai-", "x-ratelimit-", "anthropic-")
-_MAX_LEARNT: Final = 1000
-_USUAL_NAMES: Final = 2000
-_passing: Final[dict[tuple[str, ...], tuple[str, ...]]] = {}
+_passing: Final = Sifted(lambda name: name in _RESPONSE_HEADERS or name.startswith(_RESPONSE_PREFIXES))
 _LONG_BYTES: Final = 1024 * 1024
 """Answers above this are put together in a thread: the event loop would stand still for tens of milliseconds."""
 BARRED_PARAMETERS: Final = (
@@ -219,21 +218,9 @@ def provider_request_id(headers: Mapping[str, str]) -> str | None:
 
 def passed_back(headers: Mapping[str, str], format: str = "") -> dict[str, str]:
     """Return the provider's headers that the caller may see, limits in the words of ``format`` if it is another."""
-    names = tuple(headers)
-    passing = _passing.get(names)
-    passed = {name: headers[name] for name in (_learn(names) if passing is None else passing)}
+    passed = {name: headers[name] for name in _passing[tuple(headers)]}
     if format and passed:
         passed = for_caller(passed, format)
     if (provider_id := headers.get("x-request-id")) is not None:
         passed["headgate-upstream-request-id"] = provider_id
     return passed
-
-
-def _learn(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return which of a provider's headers pass, and remember it: its answers have the same ones again and again."""
-    passing = tuple([each for each in names if each in _RESPONSE_HEADERS or each.startswith(_RESPONSE_PREFIXES)])
-    if len("".join(names)) <= _USUAL_NAMES:
-        if len(_passing) >= _MAX_LEARNT:
-            _passing.clear()
-        _passing[names] = passing
-    return passing

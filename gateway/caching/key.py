@@ -20,6 +20,7 @@ from ..doors import OPERATIONS
 from ..errors import GatewayError
 from ..facts import ANONYMOUS
 from ..ir.message import Message, ToolResult
+from ..wire.sifting import Sifted
 
 _MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw])
 _ENCODER: Final = msgspec.json.Encoder()
@@ -41,8 +42,6 @@ _UNHEARD: Final = frozenset({"stream", "stream_options"})
 _MARKS: Final = frozenset({"max_tokens", "input"})
 """Where null is a reader's note how something was spelled: the cap by its older name, the input as a text."""
 _MAX_LEARNT: Final = 1000
-_USUAL_NAMES: Final = 2000
-"""Letters of all header names together, beyond which nothing is remembered of them."""
 
 
 class Keys:
@@ -68,7 +67,7 @@ class Keys:
         self._any_temperature = any_temperature
         self._mark = mark
         self._places: dict[tuple[str, ...], bytes] = {}
-        self._telling: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._telling = Sifted(self._tells)
 
     def of(self, call: Call) -> str | None:
         """Return the hash, in hex; None for a call whose answer is not to be kept, or that cannot be read."""
@@ -93,10 +92,7 @@ class Keys:
             decision, facts = call.decision, call.facts
             where = (format, decision.route, decision.target, decision.upstream, call.model)
             place = self._places.get(where) or self._place(where)
-            names = tuple(facts.headers)
-            telling = self._telling.get(names)
-            if telling is None:
-                telling = self._learn(names)
+            telling = self._telling[tuple(facts.headers)]
             if telling or facts.query or call.principal is ANONYMOUS:
                 place += self._around(call, telling)
             return blake2b(place + said).hexdigest()[:40]
@@ -109,19 +105,13 @@ class Keys:
         self._places[where] = place = _ENCODER.encode([*where, self._mark])
         return place
 
-    def _learn(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        """Return which of these headers change an answer."""
-        found = [name for name in names if name in self._vary or (name.startswith(_PREFIXES) and name not in _SILENT)]
-        telling = tuple(sorted(found))
-        if len("".join(names)) <= _USUAL_NAMES:
-            if len(self._telling) >= _MAX_LEARNT:
-                self._telling.clear()
-            self._telling[names] = telling
-        return telling
+    def _tells(self, name: str) -> bool:
+        """Whether a header of this name changes an answer."""
+        return name in self._vary or (name.startswith(_PREFIXES) and name not in _SILENT)
 
     def _around(self, call: Call, telling: tuple[str, ...]) -> bytes:
         headers, query = call.facts.headers, call.facts.query
-        around: list[Any] = [[name, headers[name]] for name in telling]
+        around: list[Any] = [[name, headers[name]] for name in sorted(telling)]
         around.append({name: value for name, value in query.items() if name not in _DELIVERY})
         if call.principal is ANONYMOUS:
             around += [headers.get(name) for name in _SHOWN]

@@ -215,7 +215,7 @@ async def test_headers_that_an_adapter_remembers(
     provider: FakeProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which headers may pass is remembered by their names; callers choose the names."""
-    monkeypatch.setattr("headgate.adapters.http._MAX_LEARNT", 20)
+    monkeypatch.setattr("headgate.gateway.wire.sifting._MOST", 20)
     path = tmp_path / "routes.yaml"
     path.write_text(
         f'version: 1\nupstreams: {{up: {{adapter: "{__name__}:Watched", base_url: "{provider.base}/v1",'
