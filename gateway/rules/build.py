@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -192,6 +193,10 @@ class _Build:
         if node is not None and server is None:
             return ServerOptions()
         server = self._with_tls(server or ServerOptions(), node)
+        if server.loop == "uvloop" and find_spec("uvloop") is None:
+            hint = 'pip install "headgate[uvloop]", or write loop: auto'
+            spot = _spot_in(self.root, node, "loop")
+            self._problems.add("E066", spot, "server.loop: uvloop needs the extra uvloop", hint)
         if self._previous is not None:
             self._unchanged(server, self._previous.server, node)
         return server

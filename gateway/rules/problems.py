@@ -64,6 +64,7 @@ CATALOGUE: Final[dict[str, str]] = {
     "E061": "a route for what its upstreams do not serve",
     "E064": "a catalog of prices without the prices extra",
     "E065": "a budget that nobody can keep",
+    "E066": "a loop without the uvloop extra",
     "W101": "defined and never used",
     "W102": "an upstream that is off",
     "W103": "no routes",

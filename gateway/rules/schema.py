@@ -103,13 +103,16 @@ class ServerOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Plain HTTP unless given."""
     workers: Annotated[int, Meta(ge=1, le=256)] = 1
     """Processes that share the port."""
+    loop: Literal["auto", "asyncio", "uvloop"] = "auto"
+    """What ``headgate serve`` runs on: Python's own event loop, ``uvloop``, which needs the extra ``uvloop``, or ``auto``: uvloop
+    if it is installed and neither an upstream nor ``tls`` has connections encrypted, which it is slower at."""
     watch: bool | str = True
     """Whether ``headgate serve`` reloads when a file of the rules changed, and how often it looks, such as ``5s``; true is
     every 2 s."""
     response_headers: bool | tuple[str, ...] = True
     """False switches off every response header of ours, a list those in it."""
 
-    restart: ClassVar[tuple[str, ...]] = ("listen", "max_header", "tls", "workers")
+    restart: ClassVar[tuple[str, ...]] = ("listen", "max_header", "tls", "workers", "loop")
     """Keys that a reload cannot change."""
 
     def __post_init__(self) -> None:

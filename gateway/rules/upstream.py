@@ -32,7 +32,7 @@ class Upstream(Struct, frozen=True, eq=False):
     so that it may be off another time. ``shared`` is what must be alike for a reload to keep the connections.
     ``secret_headers`` are the configured headers, in lower case, whose value is a secret. ``memory`` keeps what it signs, if
     anything does. ``ask`` returns the call that the adapter gets for one, where something is stood in for; None: the same.
-    ``accounts`` are those that calls go out with, None: none but its own key.
+    ``accounts`` are those that calls go out with, None: none but its own key. ``tls``: whether its connections are encrypted.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Upstream(Struct, frozen=True, eq=False):
     memory: ReasoningMemory | None = None
     ask: Callable[[Call], Call] | None = None
     accounts: AccountPool | None = None
+    tls: bool = False
 
     @property
     def transport(self) -> Transport | None:

@@ -157,7 +157,8 @@ class Upstreams:
         serve, ask = around(rules.emulate, self._fetch, adapter, serve)
         if metering is not None:
             serve = metering.gate(serve)
-        return msgspec.structs.replace(upstream, adapter=adapter, pool=pool, entry=serve, memory=memory, ask=ask)
+        tls = _is_encrypted(getattr(adapter, "base_url", None) or rules.base_url, pool_options)
+        return msgspec.structs.replace(upstream, adapter=adapter, pool=pool, entry=serve, memory=memory, ask=ask, tls=tls)
 
     def _adapter(self, node: Table, where: str) -> type[Adapter] | None:
         name = node.get("adapter")
@@ -269,6 +270,13 @@ class Upstreams:
         except BUILD_FAULTS as fault:
             self._problems.add("E032", _spot(node, "adapter"), f"{where} cannot be built: {describe(fault)}")
             return None
+
+
+def _is_encrypted(base_url: object, pool: TransportOptions) -> bool:
+    """Whether there is TLS on the way to ``base_url``, which is None for what is reached without a URL."""
+    return any(
+        isinstance(url, str) and urlsplit(url).scheme in ("https", "wss") for url in (base_url, pool.proxy)
+    )
 
 
 def _may_all_be_off(accounts: AccountPool | None) -> bool:

@@ -30,6 +30,7 @@ from ..rules.plan import Plan
 from ..version import VERSION
 from .gateway import Gateway
 from .handlers import make_server
+from .loops import Loop, choose_loop, loop_factory
 
 _log = logging.getLogger("headgate.server")
 _WORKER: Final = "HEADGATE_WORKER"
@@ -55,15 +56,17 @@ def run(path: str | os.PathLike[str], listen: str | None = None) -> int:
     if workers > 1 and _WORKER not in os.environ and not where.path:
         with _one_port(where) as shared:
             return _supervise(Path(path), str(shared), workers)
+    loop = choose_loop(gateway.plan)
     try:
-        asyncio.run(_serve(gateway, where, shared=_WORKER in os.environ))
+        with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
+            runner.run(_serve(gateway, where, loop, shared=_WORKER in os.environ))
     finally:
         if where.path:
             Path(where.path).unlink(missing_ok=True)
     return 0
 
 
-async def _serve(gateway: Gateway, where: Listen, *, shared: bool) -> None:
+async def _serve(gateway: Gateway, where: Listen, loop: Loop, *, shared: bool) -> None:
     options = gateway.plan.server
     limit = options.max_header * _PROTOCOL_HEADROOM
     await gateway.start()
@@ -75,8 +78,9 @@ async def _serve(gateway: Gateway, where: Listen, *, shared: bool) -> None:
         tls = _tls(gateway.plan)
         if tls is not None:
             gateway.adopting.append(partial(_renew, tls))
+        gateway.adopting.append(partial(_compare, loop))
         site = await _listen(runner, where, tls, shared=shared)
-        _announce(gateway, site.name if not where.path else str(where))
+        _announce(gateway, site.name if not where.path else str(where), loop)
         await _until_signalled(gateway)
         await site.stop()
         await _drain(gateway, gateway.plan.server.drain)
@@ -125,9 +129,17 @@ def _renew(context: ssl.SSLContext, plan: Plan) -> None:
         context.load_cert_chain(plan.server.tls.cert, plan.server.tls.key)
 
 
-def _announce(gateway: Gateway, address: str) -> None:
+def _compare(loop: Loop, plan: Plan) -> None:
+    """Say that new rules would have chosen another loop: whoever wonders about the speed looks into the log."""
+    chosen = choose_loop(plan)
+    if chosen.name != loop.name:
+        _log.info("the event loop stays %s, a restart would choose %s", loop.name, chosen)
+
+
+def _announce(gateway: Gateway, address: str, loop: Loop) -> None:
     plan = gateway.plan
     _log.info("headgate %s serves %s on %s: %d routes", VERSION, gateway.path, address, len(plan.routes))
+    _log.info("the event loop is %s", loop)
     for name, upstream in plan.upstreams.items():
         if upstream.off:
             _log.info("upstream %s is off: %s", name, upstream.off)

@@ -6,7 +6,7 @@ stand on the call alone: a backend that sums them over spans would count them tw
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -14,6 +14,7 @@ from ..call import Attempt, Step
 from ..chain import Reached
 from ..ids import span_id
 from ..ir.event import Usage
+from ..ir.loss import Loss
 from .content import input_of, output_of
 from .names import operation_of, provider_by_format, provider_of
 from .reading import Told, settings_in, settings_of, short, told_by
@@ -28,7 +29,7 @@ _NONE: Final = Fixed([])
 _UNTOLD: Final = Told("", "", ())
 _SWITCHED: Final = 101
 """The status of a WebSocket that is open."""
-_NS: Final = 1_000_000_000
+NS: Final = 1_000_000_000
 _EVENTS: Final = {"continue": "headgate.continuation"}
 """Names of events where it is not the cause of the attempt."""
 
@@ -119,7 +120,9 @@ class Builder:
             own.append(("gen_ai.response.time_to_first_chunk", record.first_s - record.started_s))
         if record.cache != "hit":  # what a kept answer tells was spent when it was made
             own += [] if record.usage is None else usage_of(record.usage)
-        _add_decision(own, record)
+        if record.cost_usd is not None:
+            own.append(("headgate.cost.usd", record.cost_usd))
+        own += losses_of(record.lost, record.answer_lost)
         if record.facts is not None:
             own += input_of(record, self.max_content)
             own += output_of(record, self.max_content)
@@ -304,12 +307,8 @@ def _number(record: Record, at: int) -> int:
 
 
 def _at(record: Record, seconds: float) -> int:
-    return nanoseconds(record.began_unix, seconds)
-
-
-def nanoseconds(began_unix: float, seconds: float) -> int:
     """Return the time so many seconds after a call began, in nanoseconds since 1970."""
-    return int((began_unix + seconds) * _NS)
+    return int((record.began_unix + seconds) * NS)
 
 
 def _step(record: Record, step: Step, parent: str) -> Span:
@@ -371,14 +370,13 @@ def usage_of(usage: Usage) -> Attributes:
     return own
 
 
-def _add_decision(own: Attributes, record: Record) -> None:
-    if record.cost_usd is not None:
-        own.append(("headgate.cost.usd", record.cost_usd))
-    if record.lost:
-        own.append(("headgate.loss", tuple(short(f"{loss.kind} {loss.path}") for loss in record.lost[:_MAX_LOSSES])))
-    if record.answer_lost:
-        paths = tuple(short(f"{loss.kind} {loss.path}") for loss in record.answer_lost[:_MAX_LOSSES])
-        own.append(("headgate.loss.answer", paths))
+def losses_of(lost: Sequence[Loss], answer_lost: Sequence[Loss]) -> Attributes:
+    """Return what a request and an answer lost on their way, as attributes."""
+    return [
+        (name, tuple(short(f"{loss.kind} {loss.path}") for loss in losses[:_MAX_LOSSES]))
+        for name, losses in (("headgate.loss", lost), ("headgate.loss.answer", answer_lost))
+        if losses
+    ]
 
 
-__all__ = ["Builder", "nanoseconds", "usage_of"]
+__all__ = ["NS", "Builder", "losses_of", "usage_of"]

@@ -15,7 +15,8 @@ from .span import Event, Span, Value
 
 _MASK: Final = (1 << 64) - 1
 _LEAST, _MOST = -(1 << 63), (1 << 63) - 1
-_TIMES: Final = Layout("<BQBQ").pack
+TIMES: Final = Layout("<BQBQ").pack
+"""Both times of a span, each after its tag: 0x39 and 0x41."""
 _TIME: Final = Layout("<BQ").pack
 _DOUBLE: Final = Layout("<Bd").pack
 _FLAGS: Final = Layout("<HI").pack
@@ -33,12 +34,22 @@ def _varint(number: int) -> bytes:
     return bytes(digits)
 
 
-_LENGTHS: Final = [_varint(length) for length in range(1024)]
+class _Sizes(dict[int, bytes]):
+    def __missing__(self, size: int) -> bytes:
+        written = _varint(size)
+        if len(self) < _MAX_KNOWN:
+            self[size] = written
+        return written
+
+
+_MAX_KNOWN: Final = 4096
+SIZES: Final = _Sizes()
+"""Numbers that are not negative, as they are written: mostly lengths."""
 
 
 def _sized(tag: bytes, content: bytes) -> bytes:
     size = len(content)
-    return tag + (_LENGTHS[size] if size < 1024 else _varint(size)) + content
+    return tag + SIZES[size] + content
 
 
 _KEYS: dict[str, bytes] = {}
@@ -64,7 +75,7 @@ def _value(value: Value) -> bytes:
     if type(value) is bool:
         return b"\x10\x01" if value else b"\x10\x00"
     if type(value) is int:
-        return b"\x18" + (_LENGTHS[value] if 0 <= value < 1024 else _varint(int64(value) & _MASK))
+        return b"\x18" + (SIZES[int64(value) & _MASK])
     if type(value) is float:
         return _DOUBLE(0x21, value)
     return _sized(b"\x2a", b"".join([_sized(b"\x0a", _value(each)) for each in value]))  # type: ignore[union-attr]  # a tuple
@@ -82,7 +93,6 @@ _OWN: dict[tuple[str, Value], bytes] = {}
 """Attributes of spans that come again and again: counts, status codes, reasons. Of one key all values are of one type."""
 _HEADS: dict[tuple[str, int], bytes] = {}
 """What stands before the text of an attribute, by key and length: ids are all different, and all of one length."""
-_MAX_KNOWN: Final = 4096
 _SHORT: Final = 100
 _LONG: Final = 200
 """What callers wrote, such as stop sequences, is not kept for them."""
@@ -112,36 +122,30 @@ def _event(event: Event) -> bytes:
     return _sized(b"\x5a", content + _attributes(_OF_EVENT, event.attributes))
 
 
-def texts_of(key: str) -> Callable[[str], bytes]:
-    """Return what writes an attribute whose text is another in every span."""
-    heads: dict[int, bytes] = {}
+class Heads(dict[int, bytes]):
+    """What stands before the text of an attribute, by the bytes that the text takes."""
 
-    def write(text: str) -> bytes:
-        size = len(text)
-        head = heads.get(size)
-        if head is not None and text.isascii():
-            return head + text.encode()
-        written = _attribute(_OF_SPAN, key, text)
-        if size < _SHORT and text.isascii():
-            heads[size] = written[: len(written) - size]
+    def __init__(self, key: str) -> None:
+        super().__init__()
+        self._key = key
+
+    def __missing__(self, size: int) -> bytes:
+        self[size] = head = _attribute(_OF_SPAN, self._key, " " * size)[: -size or None]
+        return head
+
+
+class Numbers(dict[int, bytes]):
+    """An attribute that is a count, by the count: most are of a few thousand at most."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__()
+        self._key = key
+
+    def __missing__(self, number: int) -> bytes:
+        written = _attribute(_OF_SPAN, self._key, int(number))
+        if len(self) < _MAX_KNOWN:
+            self[number] = written
         return written
-
-    return write
-
-
-def numbers_of(key: str) -> Callable[[int], bytes]:
-    """Return what writes an attribute that is a count: most are of a few thousand at most."""
-    known: dict[int, bytes] = {}
-
-    def write(number: int) -> bytes:
-        written = known.get(number)
-        if written is None:
-            written = _attribute(_OF_SPAN, key, int(number))
-            if len(known) < _MAX_KNOWN:
-                known[number] = written
-        return written
-
-    return write
 
 
 def doubles_of(key: str) -> Callable[[float], bytes]:
@@ -172,12 +176,17 @@ def encode_pairs(pairs: Iterable[tuple[str, Value]]) -> bytes:
 
 def name_of(span: Span) -> bytes:
     """Return a span's name and kind."""
-    return _sized(b"\x2a", span.name.encode("utf-8", "replace")) + b"\x30" + _LENGTHS[span.kind]
+    return _sized(b"\x2a", span.name.encode("utf-8", "replace")) + b"\x30" + SIZES[span.kind]
 
 
 def flags_of(flags: int, remote: bool) -> bytes:
     """Return the flags of a span; ``remote``: those of its parent are from elsewhere."""
     return _FLAGS(0x0185, flags & 0xFF | _IS_REMOTE_KNOWN | (_IS_REMOTE if remote else 0))
+
+
+def state_of(state: str) -> bytes:
+    """Return the tracestate of a span."""
+    return _sized(b"\x1a", state.encode("utf-8", "replace"))
 
 
 def event_around(name: str) -> Callable[[int], bytes]:
@@ -209,16 +218,16 @@ def span_of(
             trace_id,
             b"\x12\x08",
             span_id,
-            _sized(b"\x1a", state.encode("utf-8", "replace")) if state else b"",
+            state_of(state) if state else b"",
             b"\x22\x08" + parent_id if parent_id else b"",
             name,
-            _TIMES(0x39, started_ns, 0x41, ended_ns),
+            TIMES(0x39, started_ns, 0x41, ended_ns),
             content,
             flags,
         )
     )
     size = len(written)
-    return b"\x12" + (_LENGTHS[size] if size < 1024 else _varint(size)) + written
+    return b"\x12" + SIZES[size] + written
 
 
 def encode_span(span: Span) -> bytes:

@@ -22,39 +22,39 @@ def short(text: str) -> str:
     return text if len(text) <= MAX_TEXT else text[:MAX_TEXT]
 
 
-class _Gemini(Struct):
+class _Gemini(Struct, frozen=True):
     max_tokens: int | None = field(default=None, name="maxOutputTokens")
     temperature: float | None = None
     top_p: float | None = field(default=None, name="topP")
     top_k: float | None = field(default=None, name="topK")
     seed: int | None = None
     n: int | None = field(default=None, name="candidateCount")
-    stop: list[str] | None = field(default=None, name="stopSequences")
+    stop: tuple[str, ...] | None = field(default=None, name="stopSequences")
     frequency_penalty: float | None = field(default=None, name="frequencyPenalty")
     presence_penalty: float | None = field(default=None, name="presencePenalty")
     media_type: str | None = field(default=None, name="responseMimeType")
 
 
-class _Ollama(Struct):
+class _Ollama(Struct, frozen=True):
     max_tokens: int | None = field(default=None, name="num_predict")
     temperature: float | None = None
     top_p: float | None = None
     top_k: float | None = None
     seed: int | None = None
-    stop: list[str] | str | None = None
+    stop: tuple[str, ...] | str | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
 
 
-class _Effort(Struct):
+class _Effort(Struct, frozen=True):
     effort: str | None = None
 
 
-class _Kind(Struct):
+class _Kind(Struct, frozen=True):
     type: str | None = None
 
 
-class _Asked(Struct):
+class Asked(Struct, frozen=True):
     """The settings of every format's request. None is alike in two formats and means something else."""
 
     max_tokens: int | None = None
@@ -65,8 +65,8 @@ class _Asked(Struct):
     top_k: float | None = None
     seed: int | None = None
     n: int | None = None
-    stop: list[str] | str | None = None
-    stop_sequences: list[str] | None = None
+    stop: tuple[str, ...] | str | None = None
+    stop_sequences: tuple[str, ...] | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
     reasoning_effort: str | None = None
@@ -81,17 +81,27 @@ class _Asked(Struct):
     ollama: _Ollama | None = field(default=None, name="options")
 
 
-_REQUEST: Final = msgspec.json.Decoder(_Asked)
-_NOTHING_ASKED: Final = _Asked()
+_REQUEST: Final = msgspec.json.Decoder(Asked)
+_NOTHING_ASKED: Final = Asked()
 _JSON: Final = ("json", "json_object", "json_schema", "application/json")
 
 
-def settings_of(body: bytes) -> Attributes:
-    """Return what a request asks for besides its words. Nothing of one that is no request."""
+def read_asked(body: bytes) -> Asked | None:
+    """Return what a request asks for besides its words; None of one that is no request."""
     try:
-        asked = _REQUEST.decode(body)
+        return _REQUEST.decode(body)
     except BAD_JSON:
-        return []
+        return None
+
+
+def settings_of(body: bytes) -> Attributes:
+    """Return the same as attributes. Nothing of one that is no request."""
+    asked = read_asked(body)
+    return [] if asked is None else settings_asked(asked)
+
+
+def settings_asked(asked: Asked) -> Attributes:
+    """Return what a request asks for, as attributes."""
     if asked == _NOTHING_ASKED:
         return []
     inner = asked.gemini or asked.gemini_snake or asked.ollama
@@ -120,7 +130,7 @@ def settings_in(request: Request) -> Attributes:
     found: Attributes = []
     level = None if request.reasoning is None else request.reasoning.effort
     kind = None if request.response_format is None else request.response_format.kind
-    _add(found, request, request.max_output_tokens, list(request.stop), request.n, level, kind)
+    _add(found, request, request.max_output_tokens, tuple(request.stop), request.n, level, kind)
     return found
 
 
@@ -128,7 +138,7 @@ def _add(
     found: Attributes,
     asked: Any,
     most: int | None,
-    stop: list[str] | str | None,
+    stop: tuple[str, ...] | str | None,
     count: int | None,
     level: str | None,
     kind: str | None,
@@ -143,7 +153,7 @@ def _add(
     if asked.seed is not None:
         found.append(("gen_ai.request.seed", asked.seed))
     if stop:
-        stops = [stop] if isinstance(stop, str) else stop[:16]
+        stops = (stop,) if isinstance(stop, str) else stop[:16]
         found.append(("gen_ai.request.stop_sequences", tuple(map(short, stops))))
     if count is not None and count != 1:
         found.append(("gen_ai.request.choice.count", count))

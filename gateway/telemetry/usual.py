@@ -1,7 +1,8 @@
 """The spans of the calls that most calls are, from templates: one attempt that was answered, and nobody did anything else.
 
 What calls of one kind have in common is written once; of each there are ids, times, and what it used. It comes to the very
-bytes that ``build`` and ``otlp`` write, in a third of the time; a test holds the two together.
+bytes that ``build`` and ``otlp`` write, in a fifth of the time; a test holds the two together. What depends on one text or
+number alone is looked up by it, and made where it is missing.
 """
 
 from __future__ import annotations
@@ -10,30 +11,41 @@ from typing import Final
 
 from msgspec import Struct
 
+from ..call import Call
 from ..ir.event import Usage
+from ..ir.loss import Loss
 from . import otlp
-from .build import Builder, nanoseconds, usage_of
+from .build import NS, Builder, losses_of, usage_of
 from .noting import Over
-from .reading import MAX_TEXT, Told, settings_of, short
+from .otlp import SIZES, TIMES
+from .reading import MAX_TEXT, Asked, Told, read_asked, settings_asked, settings_in
 
 _MAX_KINDS: Final = 1000
+_LONG: Final = 256
+"""Bytes of settings that are remembered: beyond them they are some caller's words."""
 _FIRST: Final = otlp.event_around("headgate.first_token")
 _FIRST_S: Final = otlp.doubles_of("gen_ai.response.time_to_first_chunk")
 _COST: Final = otlp.doubles_of("headgate.cost.usd")
-_REQUEST_ID: Final = otlp.texts_of("headgate.request.id")
-_RESPONSE_ID: Final = otlp.texts_of("gen_ai.response.id")
-_UPSTREAM_ID: Final = otlp.texts_of("headgate.upstream.request.id")
-_INPUT: Final = otlp.numbers_of("gen_ai.usage.input_tokens")
-_OUTPUT: Final = otlp.numbers_of("gen_ai.usage.output_tokens")
+_REQUEST_ID: Final = otlp.Heads("headgate.request.id")
+_RESPONSE_ID: Final = otlp.Heads("gen_ai.response.id")
+_UPSTREAM_ID: Final = otlp.Heads("headgate.upstream.request.id")
+_INPUT: Final = otlp.Numbers("gen_ai.usage.input_tokens")
+_OUTPUT: Final = otlp.Numbers("gen_ai.usage.output_tokens")
+_unhex: Final = bytes.fromhex
 
 
 class _Kind(Struct, frozen=True):
-    """Of the call's span and of the attempt's: what stands before the times, and the attributes that are always the same."""
+    """Of the call's span and of the attempt's: what stands before the times, the attributes that are always the same, and what
+    stands at the end. ``call_size`` and ``attempt_size`` are bytes of a span beside what is its own."""
 
     call: bytes
     call_fixed: bytes
+    call_flags: bytes
+    call_size: int
     attempt: bytes
     attempt_fixed: bytes
+    attempt_flags: bytes
+    attempt_size: int
 
 
 class Usual:
@@ -42,72 +54,40 @@ class Usual:
     def __init__(self, builder: Builder) -> None:
         self._builder = builder
         self._kinds: dict[tuple[object, ...], _Kind] = {}
+        self._asked: dict[Asked, bytes] = {}
 
     def written(self, over: Over) -> bytes:
         """Return the spans of a call as they are written."""
-        short_way = self._short(over) if _is_usual(over) else None
-        if short_way is not None:
-            return short_way
-        return b"".join(map(otlp.encode_span, self._builder.spans(over.record())))
+        return self._short(over) or b"".join(map(otlp.encode_span, self._builder.spans(over.record())))
 
     def _short(self, over: Over) -> bytes | None:
-        noting, heard, place, ended_s = over.noting, over.heard, over.place, over.ended_s
+        """Return the same the short way; None if it is not for this call."""
+        noting, heard, place = over.noting, over.heard, over.place
         call = noting.call
-        decision, is_stream, began_unix, began = call.decision, call.peek.stream, call.began_unix, noting.started_s
-        attempt = decision.attempts[0]
-        told = over.told
-        kind = self._kind(over, told)
-        if kind is None:
+        decision, ledger = call.decision, call.ledger
+        attempts = decision.attempts
+        if (
+            over.error
+            or len(attempts) != 1
+            or noting.attempts
+            or decision.rounds
+            or noting.kept is not None
+            or call.passed is not None
+            or len(decision.steps) != noting.steps
+        ):
             return None
-        id = _RESPONSE_ID(short(told.id)) if told.id else b""
-        own = _REQUEST_ID(short(call.request_id)) + id
-        if over.keeps_body and call.body is not None and (settings := settings_of(call.body)):
-            own += otlp.encode_pairs(settings)
-        of_attempt = id if not attempt.request_id else id + _UPSTREAM_ID(short(attempt.request_id))
-        if attempt.cost_usd is not None:
-            of_attempt += _COST(attempt.cost_usd)
-        event, attempt_ended_s = b"", attempt.ended_s or 0.0
-        if is_stream:
-            first_s = heard.first_s
-            attempt_ended_s = max(ended_s, attempt_ended_s)
-            if first_s is not None:
-                own += _FIRST_S(first_s - began)
-                event = _FIRST(nanoseconds(began_unix, first_s))
-                if first_s >= attempt.started_s:
-                    of_attempt += _FIRST_S(first_s - attempt.started_s)
-        if heard.usage is not None:
-            own += _usage(heard.usage)
-        if decision.cost_usd is not None:
-            own += _COST(decision.cost_usd)
-        trace_id, span_id = bytes.fromhex(place.trace_id), bytes.fromhex(place.span_id)
-        call_span = otlp.span_of(
-            trace_id,
-            span_id,
-            bytes.fromhex(place.parent) if place.parent else b"",
-            place.state,
-            kind.call,
-            nanoseconds(began_unix, began),
-            nanoseconds(began_unix, ended_s),
-            kind.call_fixed + own + event,
-            otlp.flags_of(place.flags, place.remote),
-        )
-        return call_span + otlp.span_of(
-            trace_id,
-            bytes.fromhex(attempt.span_id),
-            span_id,
-            place.state,
-            kind.attempt,
-            nanoseconds(began_unix, attempt.started_s),
-            nanoseconds(began_unix, attempt_ended_s),
-            kind.attempt_fixed + of_attempt,
-            otlp.flags_of(place.flags, False),
-        )
-
-    def _kind(self, over: Over, told: Told) -> _Kind | None:
-        noting = over.noting
-        call = noting.call
-        decision, peek = call.decision, call.peek
-        attempt, who = decision.attempts[0], decision.caller or call.principal
+        attempt, told, peek, who = attempts[0], over.told, call.peek, decision.caller or call.principal
+        status, attempt_s, span_id = attempt.status, attempt.ended_s, attempt.span_id
+        if (
+            status is None
+            or not 200 <= status < 300
+            or attempt_s is None
+            or attempt.error
+            or attempt.cause
+            or attempt.calls != 1
+            or not span_id
+        ):
+            return None
         key = (
             call.codec.format,
             peek.model,
@@ -122,66 +102,153 @@ class Usual:
             attempt.model,
             attempt.account,
             attempt.format,
-            attempt.status,
+            status,
             over.status,
             told.model,
             told.reasons,
             who.key,
             who.tenant,
             who.team,
+            place.flags,
+            place.remote,
         )
-        kind = self._kinds.get(key)
-        if kind is None:
-            if max(map(len, (told.model, peek.model, call.facts.path))) > MAX_TEXT:
-                return None  # kinds are remembered
-            if len(self._kinds) >= _MAX_KINDS:
-                self._kinds.clear()
-            whole, tried = self._builder.spans(over.record())
-            kind = self._kinds[key] = _Kind(
-                otlp.name_of(whole),
-                otlp.encode_pairs(whole.fixed.pairs),
-                otlp.name_of(tried),
-                otlp.encode_pairs(tried.fixed.pairs),
+        kind = self._kinds.get(key) or self._learn(key, over, told)
+        provider_id = attempt.request_id or ""
+        if kind is None or len(told.id) > MAX_TEXT or len(provider_id) > MAX_TEXT:
+            return None
+
+        own = call.request_id.encode("utf-8", "replace")
+        own = _REQUEST_ID[len(own)] + own
+        of_attempt = b""
+        if told.id:
+            id = told.id.encode("utf-8", "replace")
+            of_attempt = _RESPONSE_ID[len(id)] + id
+            own += of_attempt
+        if provider_id:
+            id = provider_id.encode("utf-8", "replace")
+            of_attempt += _UPSTREAM_ID[len(id)] + id
+        own += self._settings(over, call)
+        if attempt.cost_usd is not None:
+            of_attempt += _COST(attempt.cost_usd)
+        event, began, ends_s, born = b"", noting.started_s, over.ended_s, call.began_unix
+        if peek.stream:
+            first_s = heard.first_s
+            attempt_s = max(ends_s, attempt_s)
+            if first_s is not None:
+                own += _FIRST_S(first_s - began)
+                event = _FIRST(int((born + first_s) * NS))
+                if first_s >= attempt.started_s:
+                    of_attempt += _FIRST_S(first_s - attempt.started_s)
+        if (usage := heard.usage) is not None:
+            own += _usage(usage)
+        if decision.cost_usd is not None:
+            own += _COST(decision.cost_usd)
+        if ledger.request or ledger.answer:
+            own += _losses(tuple(ledger.request), tuple(ledger.answer))
+
+        trace_id, id_of_call = _unhex(place.trace_id), _unhex(place.span_id)
+        state = above = b""
+        if place.state:
+            state = otlp.state_of(place.state)
+        if place.parent:
+            above = b"\x22\x08" + _unhex(place.parent)
+        return b"".join(
+            (
+                b"\x12",
+                SIZES[kind.call_size + len(state) + len(above) + len(own) + len(event)],
+                b"\x0a\x10",
+                trace_id,
+                b"\x12\x08",
+                id_of_call,
+                state,
+                above,
+                kind.call,
+                TIMES(0x39, int((born + began) * NS), 0x41, int((born + ends_s) * NS)),
+                kind.call_fixed,
+                own,
+                event,
+                kind.call_flags,
+                b"\x12",
+                SIZES[kind.attempt_size + len(state) + len(of_attempt)],
+                b"\x0a\x10",
+                trace_id,
+                b"\x12\x08",
+                _unhex(span_id),
+                state,
+                b"\x22\x08",
+                id_of_call,
+                kind.attempt,
+                TIMES(0x39, int((born + attempt.started_s) * NS), 0x41, int((born + attempt_s) * NS)),
+                kind.attempt_fixed,
+                of_attempt,
+                kind.attempt_flags,
             )
+        )
+
+    def _learn(self, key: tuple[object, ...], over: Over, told: Told) -> _Kind | None:
+        """Remember what calls of this kind have in common; None where that would be to remember somebody's words."""
+        call = over.noting.call
+        if max(map(len, (told.model, call.peek.model, call.facts.path, call.request_id))) > MAX_TEXT:
+            return None
+        whole, tried = self._builder.spans(over.record())
+        names = otlp.name_of(whole), otlp.name_of(tried)
+        fixed = otlp.encode_pairs(whole.fixed.pairs), otlp.encode_pairs(tried.fixed.pairs)
+        flags = otlp.flags_of(whole.flags, whole.remote), otlp.flags_of(tried.flags, tried.remote)
+        # Of a call: two ids and what stands before each, and the times. Of an attempt: the id of its call beside them.
+        sizes = [len(b"".join(parts)) + 46 for parts in zip(names, fixed, flags, strict=True)]
+        if len(self._kinds) >= _MAX_KINDS:
+            self._kinds.clear()
+        self._kinds[key] = kind = _Kind(
+            names[0], fixed[0], flags[0], sizes[0], names[1], fixed[1], flags[1], sizes[1] + 10
+        )
         return kind
+
+    def _settings(self, over: Over, call: Call) -> bytes:
+        """Return what was asked for besides words: mostly what was asked before."""
+        body = call.body
+        if body is None:
+            return otlp.encode_pairs(settings_in(call.request))
+        if len(body) > over.most_asked:
+            return b""
+        asked = read_asked(body)
+        if asked is None:
+            return b""
+        written = self._asked.get(asked)
+        if written is None:
+            written = otlp.encode_pairs(settings_asked(asked))
+            if len(written) < _LONG:
+                if len(self._asked) >= _MAX_KINDS:
+                    self._asked.clear()
+                self._asked[asked] = written
+        return written
 
 
 def _usage(usage: Usage) -> bytes:
     """Return what an answer used: mostly two counts."""
-    read, written = usage.all_input, usage.output_tokens
+    read, written = usage.input_tokens, usage.output_tokens
     if (
         read is None
         or written is None
+        or usage.cache_read_input_tokens is not None
+        or usage.cache_creation_input_tokens is not None
+        or usage.reasoning_output_tokens is not None
         or usage.estimated
-        or not (
-            usage.cache_read_input_tokens is usage.cache_creation_input_tokens is usage.reasoning_output_tokens is None
-        )
     ):
         return otlp.encode_pairs(usage_of(usage))
-    return _INPUT(read) + _OUTPUT(written)
+    return _INPUT[read] + _OUTPUT[written]
 
 
-def _is_usual(over: Over) -> bool:
-    noting = over.noting
-    call = noting.call
-    decision = call.decision
-    attempts = decision.attempts
-    if over.error or noting.attempts or decision.rounds or len(attempts) != 1 or call.passed is not None:
-        return False
-    attempt, ledger = attempts[0], call.ledger
-    if (
-        attempt.error
-        or attempt.cause
-        or attempt.calls != 1
-        or ledger.request
-        or ledger.answer
-        or noting.kept is not None
-    ):
-        return False
-    return (
-        200 <= (attempt.status or 0) < 300
-        and attempt.ended_s is not None
-        and len(attempt.span_id) == 16
-        and call.body is not None
-        and len(decision.steps) == noting.steps
-    )
+_lost: Final[dict[tuple[tuple[Loss, ...], tuple[Loss, ...]], bytes]] = {}
+
+
+def _losses(of_request: tuple[Loss, ...], of_answer: tuple[Loss, ...]) -> bytes:
+    """Return what was lost on the way: the same in all calls of a kind, as a rule."""
+    both = of_request, of_answer
+    written = _lost.get(both)
+    if written is None:
+        written = otlp.encode_pairs(losses_of(*both))
+        if len(written) < _LONG:
+            if len(_lost) >= _MAX_KINDS:
+                _lost.clear()
+            _lost[both] = written
+    return written

@@ -74,9 +74,9 @@ def both_ways(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
     def compared(usual: Usual, over: Over) -> bytes | None:
         written = short(usual, over)
-        assert written == b"".join(map(encode_span, usual._builder.spans(over.record())))
-        assert written is not None
-        seen.append(written)
+        if written is not None:
+            assert written == b"".join(map(encode_span, usual._builder.spans(over.record())))
+            seen.append(written)
         return written
 
     monkeypatch.setattr(Usual, "_short", compared)

@@ -483,7 +483,7 @@ MISTAKES = [
     ("E011", "media: {fetch: {hosts: [a], private: §true}}\n", "media.fetch.private", ""),
     ("E012", "media: {§fecth: {}}\n", '"fecth" in media', '"fetch"'),
 ]
-ELSEWHERE = {"E064", "E001", "E043", "E048", "E051", "E053", "E055", "E058"}
+ELSEWHERE = {"E064", "E001", "E043", "E048", "E051", "E053", "E055", "E058", "E066"}
 """Codes whose mistake is not in the text alone: each has a test of its own below."""
 
 
@@ -603,6 +603,14 @@ def test_a_catalog_of_prices_without_the_extra_names_it(tmp_path, monkeypatch):
         (problem,) = found(whole, tmp_path)
         assert (problem.code, problem.line, problem.column) == ("E064", line, column)
         assert "headgate[prices]" in problem.hint
+
+
+def test_a_loop_without_the_extra_names_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    whole, line, column = planted("server: {loop: §uvloop}\n")
+    (problem,) = found(whole, tmp_path)
+    assert (problem.code, problem.line, problem.column) == ("E066", line, column)
+    assert "headgate[uvloop]" in problem.hint
 
 
 def test_structured_output_without_the_extra_names_it(tmp_path, monkeypatch):

@@ -264,6 +264,7 @@ RESTART = {
     "max_header": ("64KiB", "32KiB", "65536 bytes → 32768 bytes"),
     "tls": ("{cert: a.pem, key: a.key}", "{cert: b.pem, key: a.key}", "/a.pem and "),
     "workers": ("1", "2", "1 → 2"),
+    "loop": ("auto", "asyncio", "auto → asyncio"),
 }
 SERVER = "server: {{{more}}}\nupstreams: {{sim: {{adapter: simulator}}}}\nroutes: [{{name: {name}, to: sim}}]"
 
