@@ -11,6 +11,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from functools import partial
+from time import monotonic
 from typing import Annotated, Any, ClassVar, Final
 from urllib.parse import urlencode, urlsplit
 
@@ -136,8 +137,8 @@ class HttpAdapter(Operations, Passing, ABC):
                 standing = None
         headers["x-request-id"] = call.request_id
 
-        loop, timeouts = call.scope.loop, context.timeouts
-        now = loop.time()
+        timeouts = context.timeouts
+        now = monotonic()
         total_at = now + timeouts.total
         if call.deadline is not None and call.deadline < total_at:
             total_at = call.deadline
@@ -191,7 +192,7 @@ class HttpAdapter(Operations, Passing, ABC):
             attempt.error = error.kind
             raise
         finally:
-            attempt.ended_s = seconds(loop.time() - call.began)
+            attempt.ended_s = seconds(monotonic() - call.began)
             if _log.isEnabledFor(logging.DEBUG):
                 _log.debug(
                     "%s POST %s%s: %s in %.0f ms",

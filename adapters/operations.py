@@ -9,6 +9,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from time import monotonic
 from typing import Final
 from urllib.parse import urlencode
 
@@ -90,8 +91,8 @@ class Operations(ABC):
         Raises UpstreamError, the first of several, and CallerError on refusal.
         """
         service, errand = self._errand(call)
-        context, loop = self.context, call.scope.loop
-        now = loop.time()
+        context = self.context
+        now = monotonic()
         ends_at = now + context.timeouts.total
         if call.deadline is not None and call.deadline < ends_at:
             ends_at = call.deadline
@@ -110,7 +111,7 @@ class Operations(ABC):
             attempt.error = error.kind
             raise
         finally:
-            attempt.ended_s = seconds(loop.time() - call.began)
+            attempt.ended_s = seconds(monotonic() - call.began)
         call.ledger.add_answer(finished.losses)
         events = () if finished.usage is None else (UsageReport(finished.usage),)
         return Reply.whole(Chunk(events, finished.body, call.codec.whole), call.scope, 200, way.passed_back)

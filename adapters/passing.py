@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping
+from time import monotonic
 from typing import ClassVar, Final
 from urllib.parse import urlsplit
 
@@ -68,8 +69,8 @@ class Passing(ABC):
         if call.model and call.model != call.peek.model:
             passed = passed.renamed(call.model)
         headers, credential = self._headers_of(call, passed)
-        loop, timeouts = call.scope.loop, context.timeouts
-        now = loop.time()
+        timeouts = context.timeouts
+        now = monotonic()
         total_at = now + timeouts.total
         if call.deadline is not None and call.deadline < total_at:
             total_at = call.deadline
@@ -93,7 +94,7 @@ class Passing(ABC):
             attempt.error = error.kind
             raise
         finally:
-            attempt.ended_s = seconds(loop.time() - call.began)
+            attempt.ended_s = seconds(monotonic() - call.began)
 
     async def _open(
         self,

@@ -24,6 +24,7 @@ import hashlib
 import shlex
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
+from time import monotonic
 from typing import Annotated, Any, ClassVar, Final, get_args
 
 import msgspec
@@ -204,7 +205,7 @@ async def _start(play: _Play, call: Call, attempt: Attempt) -> None:
             attempt.error, attempt.status = play.refusal.kind, play.refusal.status
             raise play.refusal
     finally:
-        attempt.ended_s = seconds(call.scope.loop.time() - call.began)
+        attempt.ended_s = seconds(monotonic() - call.began)
     attempt.status = 200
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from msgspec import Struct, field
@@ -259,7 +260,7 @@ class Call(Struct):
 
     def attempt(self, upstream: str, headers: dict[str, str] | None = None) -> Attempt:
         """Begin the record of a try at ``upstream``; ``headers`` are told where it stands in a trace."""
-        attempt = Attempt(upstream, self.model, seconds(self.scope.loop.time() - self.began))
+        attempt = Attempt(upstream, self.model, seconds(monotonic() - self.began))
         if self.account is not None:
             attempt.account = self.account.id
         if self.cause:

@@ -13,6 +13,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from time import monotonic
 from typing import Annotated, ClassVar, Final, TypeAlias
 
 from msgspec import Meta, Struct
@@ -263,7 +264,7 @@ def _as_error(fault: BaseException, call: Call) -> GatewayError:
     """Return what ``fault`` says of the upstream. What cancels a call after its deadline is that deadline."""
     if isinstance(fault, GatewayError):
         return fault
-    overdue = call.deadline is not None and call.scope.loop.time() >= call.deadline
+    overdue = call.deadline is not None and monotonic() >= call.deadline
     if overdue and isinstance(fault, asyncio.CancelledError):
         return UpstreamTimeout("the call took longer than its total time-out", kind="timeout.total")
     return GatewayError("not the upstream's failure")

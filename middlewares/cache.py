@@ -7,6 +7,7 @@ way at the same time share one upstream call. It knows nothing of what is simila
 from __future__ import annotations
 
 import logging
+from time import monotonic
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 from msgspec import Meta, Struct
@@ -157,7 +158,7 @@ class Cache:
     # -- what is kept
 
     async def _find(self, call: Call, key: Key, wish: Wish) -> Reply | None:
-        began = call.scope.loop.time()
+        began = monotonic()
         try:
             value = await get_one(self.store, key)
         except GatewayError as error:
@@ -175,13 +176,13 @@ class Cache:
         chunk = _told(kept, call)
         if chunk is None or (wish.max_age is not None and age > wish.max_age):
             return None
-        _note(call, "hit", call.scope.loop.time() if began is None else began)
+        _note(call, "hit", monotonic() if began is None else began)
         return Reply.whole(chunk, call.scope, 200, {"age": str(age)})
 
     # -- calls under way
 
     async def _join(self, flight: Shared, call: Call) -> Reply | None:
-        began = call.scope.loop.time()
+        began = monotonic()
         reply = await flight.join(call)
         if reply is not None:
             _note(call, "joined", began)
@@ -258,6 +259,4 @@ def _told(kept: Kept, call: Call) -> Chunk | None:
 def _note(call: Call, what: str, began: float) -> None:
     decision = call.decision
     decision.cache = "hit"
-    decision.steps.append(
-        Step("cache", what, seconds(began - call.began), seconds(call.scope.loop.time() - call.began))
-    )
+    decision.steps.append(Step("cache", what, seconds(began - call.began), seconds(monotonic() - call.began)))

@@ -10,6 +10,7 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable
+from time import monotonic
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 from msgspec import Meta, Struct
@@ -140,7 +141,7 @@ class Limit:
     async def __call__(self, call: Call, call_next: Next, /) -> Reply:
         """Take what the call may need, pass it on, and settle at its end. Raises RateLimited, QuotaExceeded, Unsupported."""
         book, scope, key = self._book, call.scope, self._key(call)
-        now = scope.loop.time() if self._clock is None else self._now(call)
+        now = monotonic() if self._clock is None else self._now(call)
         subject = book.subjects.get(key)
         if subject is None:
             subject = book.subject(key, now, self.options.subjects, 0.0 if self._purse is None else self._wall())
@@ -174,7 +175,7 @@ class Limit:
             ticket.hear(whole)
             ticket.close(None)
         if self._tells:
-            now = scope.loop.time() if self._clock is None else self._now(call)
+            now = monotonic() if self._clock is None else self._now(call)
             reply.headers = self._told.add(call, subject, reply.headers, now)
         if whole is not None:
             return reply
@@ -230,7 +231,7 @@ class Limit:
 
     def _check_room(self, call: Call, subject: Subject, now: float, wait: float | None) -> None:
         """Raise RateLimited if no more may wait, or the call's own time would be over first."""
-        late = call.deadline is not None and call.scope.loop.time() + (wait or 0.0) >= call.deadline
+        late = call.deadline is not None and monotonic() + (wait or 0.0) >= call.deadline
         if late or subject.waiting >= self.options.queue:
             raise self._refusal(call, subject, now, wait)
 
@@ -249,7 +250,7 @@ class Limit:
         return RateLimited(message, retry_after_s=_PLACE_S if wait is None else wait, headers=headers)
 
     def _now(self, call: Call) -> float:
-        return call.scope.loop.time() if self._clock is None else self._book.now(self._clock())
+        return monotonic() if self._clock is None else self._book.now(self._clock())
 
     def _wall(self) -> float:
         return self._book.wall(self._wall_clock())

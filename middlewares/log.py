@@ -12,6 +12,7 @@ import json
 import logging
 import sys
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, BinaryIO, ClassVar, Final, Literal
 
 import msgspec
@@ -162,7 +163,7 @@ class Log:
             peek.stream,
             status if error is None else status_of(call, error),
             "ok" if error is None else error.kind,
-            milliseconds(loop.time() - began),
+            milliseconds(monotonic() - began),
             None if first_token_s is None else milliseconds(first_token_s),
             spent.input_tokens,
             spent.output_tokens,
@@ -291,7 +292,7 @@ class _Counting:
     def feed(self, chunk: Chunk, /) -> Chunk:
         """Count."""
         if self._first_s is None:
-            self._first_s = self._call.scope.loop.time() - self._call.began
+            self._first_s = monotonic() - self._call.began
         self._bytes += len(chunk.raw or b"")
         return chunk
 

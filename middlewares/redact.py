@@ -6,6 +6,7 @@ found, never what.
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta, Struct
@@ -115,7 +116,7 @@ class Redact:
 
     def _replaced(self, call: Call, body: bytes | None, session: Session) -> Call:
         """Return the call without what was found; itself if that is nothing."""
-        began = call.scope.loop.time() - call.began
+        began = monotonic() - call.began
         if call.format in OPERATIONS and body is not None:  # texts go in, none come out
             new = redact_json_bytes(body, session, "the request")
             outgoing = call if new is body else call.replace(body=new)
@@ -139,7 +140,7 @@ class Redact:
                 call.decision.notes.append("redact: passed on, and not looked into")
                 return call
             raise Unsupported(_REFUSED)
-        began = call.scope.loop.time() - call.began
+        began = monotonic() - call.began
         session = self._redactor.session(restore=False, tenant=call.principal.tenant)
         head = redact_json_bytes(upload.head, session, "the request")
         if head is upload.head:
@@ -161,5 +162,5 @@ def _note(call: Call, session: Session, began: float) -> None:
     call.aside.redactions += (session,)
     if said := session.summary():
         decision.notes.append(f"redact: {said}")
-        ended = call.scope.loop.time() - call.began
+        ended = monotonic() - call.began
         decision.steps.append(Step("redact", "found", seconds(began), seconds(ended), dict(session.counts)))

@@ -23,6 +23,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
+from time import monotonic
 from typing import Annotated, ClassVar, Final, TypeVar
 
 from msgspec import Meta, Struct
@@ -144,7 +145,7 @@ class Retry:
     def _too_late(self, call: Call, wait: float, ends: float | None) -> bool:
         if ends is not None and self._clock() + wait > ends:
             return True
-        then = call.scope.loop.time() + wait
+        then = monotonic() + wait
         # Once a keep-alive went out nothing is tried again: better a plain refusal now than one in a stream then.
         return then >= call.scope.commits_at or (call.deadline is not None and then >= call.deadline)
 

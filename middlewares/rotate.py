@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+from time import monotonic
 from typing import Annotated, ClassVar, Final, NamedTuple
 
 from msgspec import Meta, Struct
@@ -130,14 +131,14 @@ def _settle(pool: AccountPool, call: Call, failures: list[_Failure]) -> None:
 
 
 def _is_too_late(call: Call) -> bool:
-    return call.is_final or (call.deadline is not None and call.scope.loop.time() >= call.deadline)
+    return call.is_final or (call.deadline is not None and monotonic() >= call.deadline)
 
 
 def _moved(call: Call, last: _Failure, member: Member) -> Call:
     """Return the call for another account, and note why."""
     upstream, kind = call.decision.upstream, last.error.kind
     _log.info("%s: account %s failed with %s, on to %s", upstream, last.member.id, kind, member.id)
-    at = seconds(call.scope.loop.time() - call.began)
+    at = seconds(monotonic() - call.began)
     facts = {"from": last.member.id, "to": member.id, "kind": kind}
     call.decision.steps.append(Step("rotate", "moved", at, at, facts))
     return call.replace(account=member.account, cause="rotate")

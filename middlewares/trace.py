@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from time import monotonic
 from typing import Annotated, ClassVar, Final, Literal, Protocol
 
 from msgspec import Meta, Struct
@@ -142,7 +143,7 @@ class Trace:
             return await call_next(call)  # one span for a call, however often this stands in its chains
         decision = call.decision
         tries = len(decision.attempts)
-        started_s = call.scope.loop.time() - call.began if tries else 0.0
+        started_s = monotonic() - call.began if tries else 0.0
         call = self._traced(call)
         noting = Noting(self, call, tries, len(decision.steps), started_s)
         try:
@@ -190,7 +191,7 @@ class Trace:
         """Note a call that is over, if it is one to be exported."""
         call = noting.call
         loop = call.scope.loop
-        ended_s = loop.time() - call.began
+        ended_s = monotonic() - call.began
         place = call.trace
         assert type(place) is Place
         if not place.flags and ended_s - noting.started_s <= self._slow_s and not self._wants(error):

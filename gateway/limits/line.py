@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from time import monotonic
 
 from ..call import Call, Step
 from ..errors import Cancelled
@@ -14,7 +15,7 @@ from .book import Subject, Waiting
 
 async def place(call: Call, subject: Subject, most: int, patience: float) -> bool:
     """Wait for a place, and take it. Return False if none came within ``patience`` seconds. Raises Cancelled."""
-    began, line = call.scope.loop.time(), subject.line
+    began, line = monotonic(), subject.line
     if line is None:
         subject.line = line = deque()
     mine = Waiting(call.scope.loop.create_future(), most)
@@ -43,7 +44,7 @@ async def place(call: Call, subject: Subject, most: int, patience: float) -> boo
 
 async def turn(call: Call, subject: Subject, sleep: Callable[[float], Awaitable[object]], seconds: float) -> None:
     """Wait for so many seconds. Raises Cancelled."""
-    began = call.scope.loop.time()
+    began = monotonic()
     subject.waiting += 1
     try:
         await sleep(seconds)
@@ -56,6 +57,6 @@ async def turn(call: Call, subject: Subject, sleep: Callable[[float], Awaitable[
 
 def _note(call: Call, what: str, began: float) -> None:
     call.decision.notes.append(f"limit: waited for {what}")
-    ended = call.scope.loop.time()
+    ended = monotonic()
     step = Step("limit", f"waited for {what}", to_micros(began - call.began), to_micros(ended - call.began))
     call.decision.steps.append(step)

@@ -6,6 +6,7 @@ Tickets are in their call's scope, so that they hear of the end also where nobod
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Final
 
 from msgspec import Struct
@@ -94,7 +95,7 @@ class Tokens:
         if not 0 <= spent <= _MOST:  # some providers say -1 for what they do not know
             spent = min(max(0, spent), _MOST)
         subject, change = ticket.subject, (spent - ticket.reserved) * self.pace.interval
-        now = ticket.call.scope.loop.time() if self.now is None else self.now(ticket.call)
+        now = monotonic() if self.now is None else self.now(ticket.call)
         if change > 0:
             full_at = subject.tokens
             subject.tokens = (full_at if full_at > now else now) + change

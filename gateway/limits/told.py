@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache, lru_cache
+from time import monotonic
 from typing import Final, Literal
 
 from ..call import Call
@@ -65,7 +66,7 @@ class Told:
             else:
                 named, remaining, reset = anthropic
                 if named not in headers:
-                    unix = call.began_unix + (call.scope.loop.time() - call.began)
+                    unix = call.began_unix + (monotonic() - call.began)
                     headers[named] = limit
                     headers[remaining] = left
                     headers[reset] = _moment(-int(-unix // 1) + seconds)

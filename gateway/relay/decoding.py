@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import monotonic
 from typing import Final, Protocol
 
 from ..errors import ErrorKind, GatewayError, UpstreamError, upstream_error
@@ -93,7 +94,7 @@ class Decoding:
             return
         self._sink = sink
         if self._deadlines is not None:
-            self._last = self._scope.loop.time()
+            self._last = monotonic()
             self._scope.watched.append(self)
         self._exchange.connect(self)
 
@@ -106,7 +107,7 @@ class Decoding:
         """Resume the exchange."""
         if self._paused:
             self._paused = False
-            self._last = self._scope.loop.time()
+            self._last = monotonic()
         self._exchange.resume()
 
     def abort(self) -> None:

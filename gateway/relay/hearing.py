@@ -5,6 +5,7 @@ Log, limits, prices and traces all ask the same. Between two stages that may cha
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
@@ -64,7 +65,7 @@ class Hearing(Struct):
             if kind is PartDelta:
                 self.letters += len(event.text)  # type: ignore[union-attr]  # here and below tested by exact type
                 if self.first_s is None:
-                    self.first_s = self.call.scope.loop.time() - self.call.began
+                    self.first_s = monotonic() - self.call.began
             elif kind is UsageReport:
                 self.usage = event.usage  # type: ignore[union-attr]
             elif kind is ChoiceStop:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Coroutine
+from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Protocol, TypeVar
 
@@ -73,7 +74,7 @@ class Clock:
 
     def _tick(self) -> None:
         assert self._loop is not None
-        now = self._loop.time()
+        now = monotonic()
         for scope in list(self._scopes):
             scope.tick(now)
         self._timer = self._loop.call_later(self.tick_s, self._tick) if self._scopes else None

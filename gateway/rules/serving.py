@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Mapping
 from functools import partial
+from time import monotonic
 from typing import Any, Final, NamedTuple
 
 from ..call import Call
@@ -147,4 +148,4 @@ def _where(call: Call) -> _Try:
 
 
 def _is_over(call: Call) -> bool:
-    return call.is_final or (call.deadline is not None and call.scope.loop.time() >= call.deadline)
+    return call.is_final or (call.deadline is not None and monotonic() >= call.deadline)

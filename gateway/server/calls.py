@@ -8,6 +8,7 @@ import math
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from time import monotonic
 from typing import Any, Final
 
 from aiohttp import web
@@ -89,8 +90,8 @@ class Calls:
         presence: Presence | None = None
         try:
             presence = Presence(request, scope)
-            presence.deadline = scope.loop.time() + plan.server.receive
-            began, options = scope.loop.time(), plan.server
+            presence.deadline = monotonic() + plan.server.receive
+            began, options = monotonic(), plan.server
             peek: Peek | None = None
             if isinstance(request, Arrived):
                 headers, body, peek = request.headers, request.body, request.peek

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from time import monotonic
 from typing import Any, Final
 
 from aiohttp import web
@@ -115,7 +116,7 @@ class Edge:
         self._wrote = True  # since the last tick: asking for the time at each write would cost more
         self._last_write = 0.0
         self._left = False
-        scope.commits_at = scope.loop.time() + keep_alive_s
+        scope.commits_at = monotonic() + keep_alive_s
         presence.edge = self
 
     # -- the commit

@@ -16,6 +16,7 @@ import logging
 import re
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from time import monotonic
 from typing import Any, Final, TypeAlias, cast
 
 from aiohttp import web
@@ -114,7 +115,7 @@ class FrontServer(web.Server):
         await super().shutdown(timeout)
 
     def _sweep(self) -> None:
-        now = self.loop.time()
+        now = monotonic()
         for front in list(self.fronts):
             front.tick(now)
         self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)
@@ -183,7 +184,7 @@ class Front(asyncio.BufferedProtocol):
         self.transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
         self._remote = str(peer[0]) if isinstance(peer, (tuple, list)) else None if peer is None else str(peer)
-        self._since = self._server.loop.time()
+        self._since = monotonic()
         self._server.fronts.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -230,7 +231,7 @@ class Front(asyncio.BufferedProtocol):
             self._headers = {}
             self._messages = self._agents = 0
             self._headed = self._whole = self._odd = False
-            self._since = self._server.loop.time()
+            self._since = monotonic()
         size = len(self._raw) + len(data)
         try:
             self._parser.feed_data(data)
@@ -357,7 +358,7 @@ class Front(asyncio.BufferedProtocol):
             transport.abort()
         finally:
             self.task = None
-            self._since = self._server.loop.time()
+            self._since = monotonic()
         if self._later and not transport.is_closing():
             later, self._later = self._later, b""
             transport.resume_reading()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote
@@ -330,7 +331,7 @@ class Gateway:
             request_id = request_id_of(lower.get("x-request-id"))
             where, _, query = path.partition("?")
             facts = RequestFacts(unquote(where), dict(parse_qsl(query, keep_blank_values=True)), lower)
-            began = scope.loop.time()
+            began = monotonic()
             if plan.exact_tokens:
                 call, route = await self.prepare_counting(plan, codec, body, facts, scope, request_id, began)
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from time import monotonic
 from typing import TypeAlias
 
 from ..call import Call, Decision
@@ -51,7 +52,7 @@ async def _admit(plan: Plan, call: Call) -> Verdicts:
 
 def _asking(codec: Codec, facts: RequestFacts, scope: Scope, request_id: str) -> Call:
     return Call(
-        codec, b"", Peek(), facts, scope, request_id, scope.loop.time(), time.time(), "", Decision(request_id), Ledger()
+        codec, b"", Peek(), facts, scope, request_id, monotonic(), time.time(), "", Decision(request_id), Ledger()
     )
 
 

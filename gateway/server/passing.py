@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
+from time import monotonic
 from typing import Final, Protocol
 
 from aiohttp import web
@@ -97,8 +98,8 @@ class Passing:
         response: web.StreamResponse | None = None
         try:
             presence = Presence(request, scope)
-            presence.deadline = scope.loop.time() + plan.server.receive
-            began, headers = scope.loop.time(), read_headers(request, plan.server.max_header)
+            presence.deadline = monotonic() + plan.server.receive
+            began, headers = monotonic(), read_headers(request, plan.server.max_header)
             # A page may send a form with a file anywhere, and its browser asks nobody before.
             self.check(request)
             if place.format == GEMINI and presented_key(headers, request.query.get("key")) is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import WSMsgType, web
@@ -49,7 +50,7 @@ async def serve_socket(passing: Passing, request: web.BaseRequest, path: str, pl
     """Serve one WebSocket, whatever happens to it."""
     codec, request_id = registry.codec(place.format), request_id_of(request.headers.get("x-request-id"))
     scope, plan = passing.gateway.open_scope()
-    began, max_bytes = scope.loop.time(), plan.server.max_body
+    began, max_bytes = monotonic(), plan.server.max_body
     call: Call | None = None
     reply: Reply | None = None
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
+from time import monotonic
 from typing import Final, NamedTuple
 
 from aiohttp import web
@@ -80,7 +81,7 @@ async def _find(plan: Plan, codec: Codec, facts: RequestFacts, scope: Scope, req
 
     Raises the first refusal when no chain accepts, NotFound for a response that is not there.
     """
-    began = scope.loop.time()
+    began = monotonic()
     call = Call(codec, b"", Peek(), facts, scope, request_id, began, time.time(), "", Decision(request_id), Ledger())
     verdicts: dict[tuple[int, ...], Principal | GatewayError] = {}
     seen: set[tuple[int, str]] = set()

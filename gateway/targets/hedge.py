@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from time import monotonic
 from typing import Any, Final, TypeAlias
 
 from msgspec.structs import replace
@@ -173,7 +174,7 @@ class _Race:
     def _end(self, decision: Decision, since: int) -> None:
         """Note that the tries of a call that was given up were not finished."""
         call = self._call
-        now = seconds(call.scope.loop.time() - call.began)
+        now = seconds(monotonic() - call.began)
         for attempt in decision.attempts[since:]:
             if attempt.error is None:
                 attempt.error, attempt.ended_s = "cancelled", now
@@ -222,7 +223,7 @@ def add_costs(whole: Decision, part: Decision) -> None:
 
 
 def _is_too_late(call: Call) -> bool:
-    return call.deadline is not None and call.scope.loop.time() >= call.deadline
+    return call.deadline is not None and monotonic() >= call.deadline
 
 
 def _has_won(task: _Task) -> bool:

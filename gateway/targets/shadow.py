@@ -12,6 +12,7 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from time import monotonic
 from typing import Final
 
 import msgspec
@@ -105,7 +106,7 @@ class Shadows:
         """Make a copy of ``call``, which ``serve`` answers."""
         scope = Scope(self._clock)
         self.made += 1
-        now = scope.loop.time()
+        now = monotonic()
         copy = branch_of(call, CAUSE, copied(call.ledger)).replace(
             scope=scope,
             began=now,
@@ -199,7 +200,7 @@ class _Heard:
             return
         self._last = chunk
         loop = self._call.scope.loop
-        now = loop.time()
+        now = monotonic()
         for event in chunk.events:
             if self._first_s is None and isinstance(event, CONTENT):
                 self._first_s = now
@@ -238,7 +239,7 @@ class _Heard:
             decision.upstream,
             decision.model,
             "ok" if error is None else error.kind,
-            milliseconds(call.scope.loop.time() - began),
+            milliseconds(monotonic() - began),
             None if self._first_s is None else milliseconds(self._first_s - began),
             spent.input_tokens,
             spent.output_tokens,

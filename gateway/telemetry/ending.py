@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 
 from ..call import Call
 from ..errors import GatewayError, UpstreamTimeout
@@ -11,7 +12,7 @@ from ..relay.scope import ending_of
 
 def error_of(fault: BaseException, call: Call) -> GatewayError:
     """Return what is said of ``fault``. What cancels a call after its deadline is that deadline."""
-    overdue = call.deadline is not None and call.scope.loop.time() >= call.deadline
+    overdue = call.deadline is not None and monotonic() >= call.deadline
     if overdue and isinstance(fault, asyncio.CancelledError):
         return UpstreamTimeout("the call took longer than its total time-out", kind="timeout.total")
     return ending_of(fault)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import Final, Protocol
 
 from msgspec import Struct
@@ -189,7 +190,7 @@ class Passing:
         """Note the first."""
         heard = self._heard
         if heard.first_s is None:
-            heard.first_s = heard.call.scope.loop.time() - heard.call.began
+            heard.first_s = monotonic() - heard.call.began
         return chunk
 
     def close(self, error: GatewayError | None, /) -> None:

@@ -8,6 +8,7 @@ came unasked, is closed and never lent again.
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 from typing import TYPE_CHECKING, Final, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -82,7 +83,7 @@ class LeanConnection(asyncio.BufferedProtocol):
     def __init__(self, pool: LeanPool, origin: object, loop: asyncio.AbstractEventLoop, buffer: memoryview) -> None:
         self.exchange: LeanExchange | None = None
         self.origin = origin
-        self.made_at = self.idle_since = loop.time()
+        self.made_at = self.idle_since = monotonic()
         self._pool = pool
         self._loop = loop
         self._buffer = buffer
@@ -130,7 +131,7 @@ class LeanConnection(asyncio.BufferedProtocol):
         """Write pieces until the socket takes no more. asyncio calls pause_writing from inside write."""
         transport, unsent = self._transport, self._unsent
         assert transport is not None
-        self._moved_at = self._loop.time()
+        self._moved_at = monotonic()
         while unsent is not None and self._writable and not transport.is_closing():
             piece = unsent[:PIECE]
             self._unsent = unsent = unsent[PIECE:] if len(unsent) > PIECE else None

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import zlib
 from collections.abc import Mapping
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
@@ -101,7 +102,7 @@ class LeanExchange(Struct, eq=False):
         pool, loop = self._pool, self._scope.loop
         self._waiter = turn = loop.create_future()
         self._late = ("timeout.pool", "every connection to the provider is busy")
-        self._late_at = None if self._deadlines.pool_s is None else loop.time() + self._deadlines.pool_s
+        self._late_at = None if self._deadlines.pool_s is None else monotonic() + self._deadlines.pool_s
         pool.pending.add(self)
         pool.slots.join(turn)
         try:
@@ -128,7 +129,7 @@ class LeanExchange(Struct, eq=False):
         self._waiter = waiter = scope.loop.create_future()
         self._late = ("timeout.connect", f"cannot connect to {target.place}: no connection in time")
         connect_s = self._deadlines.connect_s
-        self._late_at = None if connect_s is None else scope.loop.time() + connect_s
+        self._late_at = None if connect_s is None else monotonic() + connect_s
         pool.pending.add(self)
         self._dialling = task = scope.spawn(pool.connect(target, scope.loop), name="lean connect")
         task.add_done_callback(self._dialled)

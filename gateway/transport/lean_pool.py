@@ -6,6 +6,7 @@ import asyncio
 import socket
 import ssl
 from functools import cache
+from time import monotonic
 from typing import Final
 from weakref import WeakKeyDictionary
 
@@ -64,7 +65,7 @@ class LeanPool:
         if loop is None or self.is_closed or not connection.usable:
             connection.close()
             return
-        now = loop.time()
+        now = monotonic()
         if now - connection.made_at > MAX_AGE_S:
             connection.close()
             return
@@ -91,7 +92,7 @@ class LeanPool:
         """Close what has been idle for too long; come again when the next may be."""
         assert self._loop is not None
         keep_alive = self._options.keep_alive
-        now = self._loop.time()
+        now = monotonic()
         oldest: float | None = None
         for origin, idle in list(self._idle.items()):
             old = 0  # those that were put back first stand first
@@ -162,7 +163,7 @@ class LeanPool:
             return _lookup(*key, socket.AI_NUMERICHOST)
         except OSError:
             pass  # a name
-        now = loop.time()
+        now = monotonic()
         known = self._lookups.get(key)
         if known is None or now >= known[0]:
             # In a thread, and not a task: whoever began it may leave while others wait.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
@@ -344,12 +345,12 @@ class _Upload(Payload):
     async def write(self, writer: AbstractStreamWriter) -> None:
         """Write the pieces, each when the socket has taken most of the one before."""
         view = memoryview(self._body)
-        self._moved_at = self._loop.time()
+        self._moved_at = monotonic()
         try:
             for start in range(0, len(view), PIECE):
                 await writer.write(view[start : start + PIECE])
                 await writer.drain()
-                self._moved_at = self._loop.time()
+                self._moved_at = monotonic()
         except asyncio.CancelledError:
             # The answer came first, or nobody wants it. A plain close would wait for the provider to read the rest.
             if writer.transport is not None:

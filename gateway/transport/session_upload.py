@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.payload import Payload
@@ -46,7 +47,7 @@ class StreamedUpload(Payload):
         try:
             while True:
                 if piece:
-                    self._writing_since = self._loop.time()
+                    self._writing_since = monotonic()
                     await writer.write(piece)
                     await writer.drain()
                     self._writing_since = None

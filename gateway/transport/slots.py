@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
+from time import monotonic
 
 from ..relay.scope import Scope
 
@@ -34,7 +35,7 @@ class Slots:
         """Stand in line for a slot. Raises UpstreamError ``timeout.pool`` after ``timeout_s`` seconds."""
         turn: asyncio.Future[None] = scope.loop.create_future()
         self.join(turn)
-        deadline = None if timeout_s is None else scope.loop.time() + timeout_s
+        deadline = None if timeout_s is None else monotonic() + timeout_s
         try:
             with scope.limit(deadline, "timeout.pool", "every connection to the provider is busy"):
                 await turn
