@@ -144,8 +144,9 @@ class Trace:
         decision = call.decision
         tries = len(decision.attempts)
         started_s = monotonic() - call.began if tries else 0.0
-        call = self._traced(call)
-        noting = Noting(self, call, tries, len(decision.steps), started_s)
+        call = call.replace()
+        call.trace = place = self._place(call)
+        noting = Noting(self, call, place, tries, len(decision.steps), started_s)
         try:
             reply = await call_next(call)
         except BaseException as fault:
@@ -160,22 +161,18 @@ class Trace:
         reply.hearing(call, noting)
         return reply
 
-    def _traced(self, call: Call) -> Call:
-        """Return the call with a span of its own, below the caller's if it has one."""
+    def _place(self, call: Call) -> Place:
+        """Return a span for the call, below the caller's if it has one."""
         minted = span_id()
-        trace_id, parent, flags, state, remote = self._above(call)
+        trace_id, parent, flags, state, remote = self._above(call) if self._joins else _NOTHING_ABOVE
         if not parent:
             trace_id = self._half + minted
         if not parent or not self._follows:
             flags = 1 if self._bound == _TAIL or int(trace_id[16:], 16) < self._bound else 0
-        call = call.replace()
-        call.trace = Place(trace_id, minted, flags & 1, state, parent, remote)
-        return call
+        return Place(trace_id, minted, flags & 1, state, parent, remote)
 
     def _above(self, call: Call) -> tuple[str, str, int, str, bool]:
         """Return the trace, the span, the flags and the tracestate that a call came with, and whether from elsewhere."""
-        if not self._joins:
-            return _NOTHING_ABOVE
         if self._host is not None and (here := self._host()) is not None:
             return here
         headers = call.facts.headers
@@ -189,17 +186,15 @@ class Trace:
 
     def note(self, noting: Noting, heard: Hearing, error: GatewayError | None) -> None:
         """Note a call that is over, if it is one to be exported."""
-        call = noting.call
-        loop = call.scope.loop
+        call, place = noting.call, noting.place
         ended_s = monotonic() - call.began
-        place = call.trace
-        assert type(place) is Place
         if not place.flags and ended_s - noting.started_s <= self._slow_s and not self._wants(error):
             return
-        status = noting.status if error is None else _status(call, error, noting.status)
-        kind = "" if error is None else error.kind
-        over = Over(noting, heard, place, ended_s, status, kind, self._most_asked, self._most_told)
-        self.outlet.add(self._builder, self._usual, over, loop)
+        if error is None:
+            status, kind = noting.status, ""
+        else:
+            status, kind = _status(call, error, noting.status), error.kind
+        self.outlet.add(self._usual, Over(noting, heard, place, ended_s, status, kind, self._most_asked, self._most_told))
 
 
 class _Host(Protocol):

@@ -41,21 +41,16 @@ class Over(Struct, gc=False):
     most_told: int
 
     @property
-    def keeps_body(self) -> bool:
-        """Whether the request is read for its settings."""
-        body = self.noting.call.body
-        return body is not None and len(body) <= self.most_asked
-
-    @property
     def size(self) -> int:
         """About how many bytes it holds on to."""
         noting, whole = self.noting, self.heard.whole
         body, kept = noting.call.body, noting.kept
-        asked, told = 0 if body is None else len(body), 0 if whole is None else whole.size
-        size = RECORD if asked > self.most_asked else RECORD + asked
-        if kept is not None:
-            size += kept.size
-        return size + told if told <= self.most_told else size
+        size = RECORD
+        if body is not None and len(body) <= self.most_asked:
+            size += len(body)
+        if whole is not None and (told := len(whole.raw or b"") or whole.size) <= self.most_told:
+            size += told
+        return size if kept is None else size + kept.size
 
     @property
     def told(self) -> Told:
@@ -97,6 +92,7 @@ class Noting(Struct, gc=False):
 
     trace: Notes
     call: Call
+    place: Place
     attempts: int
     steps: int
     started_s: float
@@ -109,7 +105,7 @@ class Noting(Struct, gc=False):
 
     def fail(self, error: GatewayError) -> None:
         """There is no answer."""
-        self.over(Hearing(self.call, []), error)
+        self.trace.note(self, Hearing(self.call, []), error)
 
     def record(self, over: Over) -> Record:
         """Return what spans are made of."""

@@ -101,7 +101,10 @@ class Outlet:
         self._count = 0
         self._bytes = 0
         self._waiting = 0
+        """Calls that are with the thread; ``_count`` are those that are to follow."""
         self._waiting_bytes = 0
+        self._room = 0
+        self._room_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._under_way: set[Future[_Told]] = set()
         self._away = False
@@ -117,6 +120,7 @@ class Outlet:
     async def open(self) -> None:
         """Begin, or take part."""
         self._holders += 1
+        self._make_room()
         if self._thread is not None:
             return
         self._thread = Worker("headgate-trace")
@@ -128,6 +132,7 @@ class Outlet:
                 self._exporter = await loop.run_in_executor(self._thread, open_exporter, self.destination)
         except BaseException:
             self._holders -= 1
+            self._make_room()
             self._thread.shutdown(wait=False)
             self._thread = None
             raise
@@ -137,12 +142,13 @@ class Outlet:
         self._holders -= 1
         if self._holders > 0 or self._thread is None:
             return
+        self._make_room()
         self.flush()
         thread, self._thread = self._thread, None
         if self._under_way:
             waiting = [asyncio.wrap_future(each) for each in self._under_way]
             await asyncio.wait(waiting, timeout=FLUSH_S / 10 if self._away else FLUSH_S)
-        left, where = self._waiting, self._where
+        left, where = self._waiting + self._count, self._where
         exporter = self._exporter
         if not self._given:
             self._exporter = None
@@ -151,32 +157,40 @@ class Outlet:
         thread.shutdown(wait=False, cancel_futures=True)
         if left:
             self.dropped += left
-            self._waiting = self._waiting_bytes = 0
+            self._waiting = self._waiting_bytes = self._count = self._bytes = 0
             _log.warning("the gateway ends, and spans of %d calls did not reach %s in time", left, where)
 
-    def add(self, builder: Builder, usual: Usual, over: Over, loop: asyncio.AbstractEventLoop) -> None:
+    def add(self, usual: Usual, over: Over) -> None:
         """Take a call that is over, or drop it where too much waits already."""
         size = over.size
-        if self._waiting >= self.destination.queue or self._waiting_bytes + size > MAX_BYTES or not self._holders:
-            if not self._away and self._thread is not None:
-                self._go_away("more calls wait than it takes")
-            self.dropped += 1
+        if self._count >= self._room or self._bytes + size > self._room_bytes:
+            self._drop()
             return
-        self._waiting += 1
-        self._waiting_bytes += size
-        self._bytes += size
         self._count += 1
+        self._bytes += size
         exporter = self._exporter
         if size > LONG or over.noting.kept is not None or exporter is None or not exporter.takes_bytes:
-            self._records.append((builder, over.record()))
+            self._records.append((usual.builder, over.record()))
+            if len(self._records) >= BATCH or self._bytes >= BATCH_BYTES:
+                self.flush()
         else:
             self._fresh.append((usual, over))
             if len(self._fresh) >= FRESH:
                 self._encode()
-        if self._count >= BATCH or self._bytes >= BATCH_BYTES:
-            self.flush()
-        elif self._timer is None:
-            self._timer = loop.call_later(EVERY_S, self.flush)
+                if len(self._records) >= BATCH or self._bytes >= BATCH_BYTES:
+                    self.flush()
+        if self._timer is None and self._count:
+            self._timer = asyncio.get_running_loop().call_later(EVERY_S, self.flush)
+
+    def _drop(self) -> None:
+        if not self._away and self._thread is not None:
+            self._go_away("more calls wait than it takes")
+        self.dropped += 1
+
+    def _make_room(self) -> None:
+        """Say how much may come before some of what is with the thread is done."""
+        self._room = self.destination.queue - self._waiting if self._holders else 0
+        self._room_bytes = MAX_BYTES - self._waiting_bytes
 
     def _encode(self) -> None:
         """Write what came since the last time."""
@@ -201,6 +215,9 @@ class Outlet:
         batch, self._records = self._records, []
         size, self._bytes = self._bytes, 0
         count, self._count = self._count, 0
+        self._waiting += count
+        self._waiting_bytes += size
+        self._make_room()
         loop = asyncio.get_running_loop()
         work = self._thread.submit(_export, self._exporter, batch)
         self._under_way.add(work)
@@ -220,6 +237,7 @@ class Outlet:
             return  # it was given up at the end
         self._waiting = max(0, self._waiting - count)
         self._waiting_bytes = max(0, self._waiting_bytes - size)
+        self._make_room()
         fault = work.exception()
         broken: list[Exception] = []
         if fault is None:

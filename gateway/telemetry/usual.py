@@ -52,13 +52,13 @@ class Usual:
     """Writes for one gateway; ``builder`` makes what the templates are made of."""
 
     def __init__(self, builder: Builder) -> None:
-        self._builder = builder
+        self.builder = builder
         self._kinds: dict[tuple[object, ...], _Kind] = {}
         self._asked: dict[Asked, bytes] = {}
 
     def written(self, over: Over) -> bytes:
         """Return the spans of a call as they are written."""
-        return self._short(over) or b"".join(map(otlp.encode_span, self._builder.spans(over.record())))
+        return self._short(over) or b"".join(map(otlp.encode_span, self.builder.spans(over.record())))
 
     def _short(self, over: Over) -> bytes | None:
         """Return the same the short way; None if it is not for this call."""
@@ -190,7 +190,7 @@ class Usual:
         call = over.noting.call
         if max(map(len, (told.model, call.peek.model, call.facts.path, call.request_id))) > MAX_TEXT:
             return None
-        whole, tried = self._builder.spans(over.record())
+        whole, tried = self.builder.spans(over.record())
         names = otlp.name_of(whole), otlp.name_of(tried)
         fixed = otlp.encode_pairs(whole.fixed.pairs), otlp.encode_pairs(tried.fixed.pairs)
         flags = otlp.flags_of(whole.flags, whole.remote), otlp.flags_of(tried.flags, tried.remote)

@@ -75,7 +75,7 @@ def both_ways(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     def compared(usual: Usual, over: Over) -> bytes | None:
         written = short(usual, over)
         if written is not None:
-            assert written == b"".join(map(encode_span, usual._builder.spans(over.record())))
+            assert written == b"".join(map(encode_span, usual.builder.spans(over.record())))
             seen.append(written)
         return written
 
