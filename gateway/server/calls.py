@@ -46,11 +46,12 @@ class Calls:
     def __init__(self, gateway: Gateway, views: Views) -> None:
         self.gateway = gateway
         self._views = views
-        self._serving: dict[str, Any] = {}
+        self._serving: dict[str, partial[Any]] = {}
+        self._doors: dict[str, partial[Any]] = {}
         self._translated: dict[str, bool] = {}
         """Whether the last call of each format was: then the next is read whole at once, if it is words alone."""
 
-    def of(self, format: str) -> Any:
+    def of(self, format: str) -> partial[Any]:
         """Return the handler for requests of one format, whose codec is imported when the first comes."""
         serve = self._serving.get(format)
         if serve is None:
@@ -63,22 +64,24 @@ class Calls:
 
     def arrived(self, request: Arrived) -> Callable[[Arrived], Awaitable[WholeAnswer | FrontOutlet]] | None:
         """Return what serves a request that came by the front; None if it is better served as any other is."""
-        options, format = self.gateway.plan.server, EXACT[request.path]
-        if options.cors is not None or len(request.body) > options.max_body:
+        options, body = self.gateway.plan.server, request.body
+        if options.cors is not None or len(body) > options.max_body:
             return None
+        serve = self._doors.get(request.path) or self._door(request.path)
+        codec = serve.keywords["codec"]
+        request.facts = facts = RequestFacts(request.path, _NO_HEADERS, request.headers)
         try:
-            facts = RequestFacts(request.path, _NO_HEADERS, request.headers)
-            request.peek = self._peek(registry.codec(format), request.body, facts)
+            if self._translated.get(codec.format):
+                request.peek = peek_words(codec, body) or codec.peek(body, facts)
+            else:
+                request.peek = codec.peek(body, facts)
         except GatewayError:
             return None
-        return self.of(format)  # type: ignore[no-any-return]  # a partial: mypy forgets its type
+        return serve  # a partial: mypy forgets its type
 
-    def _peek(self, codec: Codec, body: bytes, facts: RequestFacts) -> Peek:
-        if self._translated.get(codec.format):
-            peek = peek_words(codec, body)
-            if peek is not None:
-                return peek
-        return codec.peek(body, facts)
+    def _door(self, path: str) -> partial[Any]:
+        self._doors[path] = serve = self.of(EXACT[path])
+        return serve
 
     async def serve(self, request: web.BaseRequest | Arrived, codec: Codec, counts: bool = False) -> Any:
         """Serve one call, whatever happens to it; ``counts``: it asks for the tokens of its request alone."""
@@ -89,24 +92,23 @@ class Calls:
         edge: Edge | None = None
         presence: Presence | None = None
         try:
-            presence = Presence(request, scope)
-            presence.deadline = monotonic() + plan.server.receive
             began, options = monotonic(), plan.server
+            presence = Presence(request, scope, began + options.receive)
             peek: Peek | None = None
             if isinstance(request, Arrived):
-                headers, body, peek = request.headers, request.body, request.peek
-                facts = RequestFacts(request.path, request.query, headers)
+                body, facts, peek = request.body, request.facts, request.peek
             else:
-                headers, body, facts = await _received(request, options)
+                body, facts = await _received(request, options)
             if counts:
                 body, facts = as_request(codec.format, body, facts)
                 peek = replace(codec.peek(body, facts), stream=False)
-            remote = remote_of(request, headers, options.networks)
-            given = plan, codec, body, facts, scope, request_id, began, remote, peek
+            remote = remote_of(request, facts.headers, options.networks) if options.networks else request.remote
             if plan.exact_tokens:
-                call, route = await self.gateway.prepare_counting(*given)
+                call, route = await self.gateway.prepare_counting(
+                    plan, codec, body, facts, scope, request_id, began, remote, peek
+                )
             else:
-                call, route = self.gateway.prepare(*given)
+                call, route = self.gateway.prepare(plan, codec, body, facts, scope, request_id, began, remote, peek)
             call.counts = counts
             codec = call.codec  # in the framing that this caller asked for
             presence.deadline = call.deadline
@@ -115,7 +117,11 @@ class Calls:
             if codec.format == RESPONSES:
                 call, state = await begin(call, route, plan, None if turn is None else turn.lane)
             if not call.peek.stream:
-                whole = await self._whole(call, route, visible, body)
+                reply = await route.entry(call)
+                chunks = reply.gathered()
+                if chunks is None:
+                    chunks = await reply.collect()
+                whole = self._whole(call, reply, chunks, visible, body)
                 if state is not None:
                     state.keep(whole.content)
                 return whole
@@ -142,13 +148,9 @@ class Calls:
             _log.info("%s %s refused: %s (%s)", request.method, request.path, error.kind, request_id)
         return self.refuse(codec, error, request_id, visible, call)
 
-    async def _whole(self, call: Call, route: Route, visible: Visible, asked: bytes) -> WholeAnswer:
+    def _whole(self, call: Call, reply: Reply, chunks: list[Chunk], visible: Visible, asked: bytes) -> WholeAnswer:
         codec = call.codec
-        reply = await route.entry(call)
         self._learn(call)
-        chunks = reply.gathered()
-        if chunks is None:
-            chunks = await reply.collect()
         if len(chunks) == 1 and chunks[0].wire == codec.whole and chunks[0].raw is not None:
             body = chunks[0].raw
         else:
@@ -253,13 +255,13 @@ def _context(call: Call, asked: bytes) -> AnswerContext:
     return AnswerContext(seed, int(call.began_unix), peek.model, bool(peek.stream_usage), headers, asked)
 
 
-async def _received(request: web.BaseRequest, options: ServerOptions) -> tuple[dict[str, str], bytes, RequestFacts]:
-    """Read a request: its headers under lower-case names, its body, and what stands around it. Raises CallerError."""
+async def _received(request: web.BaseRequest, options: ServerOptions) -> tuple[bytes, RequestFacts]:
+    """Read a request: its body, and what stands around it. Raises CallerError."""
     headers = read_headers(request, options.max_header)
     body = buffered_body(request, headers, options.max_body)
     if body is None:
         body = await read_body(request, headers, options.max_body)
-    return headers, body, _facts(request, headers)
+    return body, _facts(request, headers)
 
 
 def _facts(request: web.BaseRequest, headers: dict[str, str]) -> RequestFacts:

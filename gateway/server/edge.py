@@ -35,13 +35,13 @@ class Presence:
 
     __slots__ = ("transport", "deadline", "overdue", "edge", "_task")
 
-    def __init__(self, request: web.BaseRequest | Arrived, scope: Scope) -> None:
+    def __init__(self, request: web.BaseRequest | Arrived, scope: Scope, deadline: float | None = None) -> None:
         transport, task = request.transport, asyncio.current_task(scope.loop)
         assert task is not None
         if transport is None:
             raise Cancelled("the client left")
         self.transport = transport
-        self.deadline: float | None = None
+        self.deadline = deadline
         self.overdue = False
         self.edge: Edge | None = None
         self._task: asyncio.Task[Any] = task

@@ -15,7 +15,8 @@ import asyncio
 import logging
 import re
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from time import monotonic
 from typing import Any, Final, TypeAlias, cast
 
@@ -122,13 +123,17 @@ class FrontServer(web.Server):
 
 
 class _Head(Struct, frozen=True):
-    """The head of a request that was served: what stands before the value of Content-Length, and from its end on.
+    """The head of a request that was served: what stands before the value of Content-Length, and from its end on; from where
+    to where that value is, and where the body starts.
 
     The next of the connection has the same, as a rule, and need not be parsed again to know what it says.
     """
 
     before: bytes
     after: bytes
+    began: int
+    ended: int
+    start: int
     path: str
     headers: dict[str, str]
 
@@ -212,7 +217,17 @@ class Front(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int, /) -> None:
         """Take what was read."""
-        self._take(self._server.buffer[:nbytes])
+        data = self._server.buffer[:nbytes]
+        known = self._known
+        if known is not None and self.task is None and not self._raw:
+            raw = bytes(data)
+            arrived = self._again(known, raw)
+            if arrived is not None:
+                if not self._serve(arrived):
+                    self._raw = raw
+                    self._hand_over()
+                return
+        self._take(data)
 
     def _take(self, data: memoryview) -> None:
         """Take a piece of a request, serve it once it is whole."""
@@ -222,11 +237,6 @@ class Front(asyncio.BufferedProtocol):
                 self.transport.pause_reading()  # not sooner: from here on nobody hears that the client leaves
             return
         if not self._raw:
-            if self._known is not None and (arrived := self._again(self._known, bytes(data))) is not None:
-                if not self._serve(arrived):
-                    self._raw = bytes(data)
-                    self._hand_over()
-                return
             self._url = self._body = b""
             self._headers = {}
             self._messages = self._agents = 0
@@ -248,25 +258,25 @@ class Front(asyncio.BufferedProtocol):
 
     def _again(self, known: _Head, data: bytes) -> Arrived | None:
         """Return the request that ``data`` is, if it differs from the one before in its body alone."""
-        before, after = known.before, known.after
-        if not data.startswith(before):
+        ended = known.ended
+        if not data.startswith(known.before) or not data.startswith(known.after, ended):
             return None
-        at = data.find(b"\r", len(before))
-        length, start = data[len(before) : at], at + len(after)
-        if not data.startswith(after, at) or not length.isdigit() or int(length) != len(data) - start:
+        body = data[known.start :]
+        length = str(len(body))
+        if data[known.began : ended] != length.encode():  # also of a body that is longer by a digit
             return None
         assert self.transport is not None
         headers = known.headers.copy()
-        headers["content-length"] = length.decode()
+        headers["content-length"] = length
         keep = self._keep and not self._last
-        return Arrived(self.transport, known.path, headers, data[start:], self._remote, keep, self._drain)
+        return Arrived(self.transport, known.path, headers, body, self._remote, keep, self._drain)
 
     def _serve(self, arrived: Arrived) -> bool:
         """Begin to answer, if somebody does."""
         serve = self._server.route(arrived)
         if serve is None:
             return False
-        task = _begin(self._answer(serve, arrived), self._server.loop)
+        task = _begin(self._answer(serve, arrived), loop=self._server.loop, name="headgate-front")
         if not task.done():
             self.task = task
         return True
@@ -408,18 +418,18 @@ class Front(asyncio.BufferedProtocol):
 
 def _head_of(raw: bytes, path: str, headers: dict[str, str]) -> _Head | None:
     """Return the head of ``raw``, a request that was parsed, unless that cannot be told from another by its bytes alone."""
-    length = _LENGTH.search(raw, 0, raw.find(b"\r\n\r\n") + 2)
+    end = raw.find(b"\r\n\r\n") + 4
+    length = _LENGTH.search(raw, 0, end - 2)
     if length is None:
         return None
-    end = length.end(1)
-    return _Head(raw[: length.start(1)], raw[end : raw.find(b"\r\n\r\n") + 4], path, headers.copy())
+    began, ended = length.span(1)
+    return _Head(raw[:began], raw[ended:end], began, ended, end, path, headers.copy())
 
 
-def _begin(work: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
-    """Return a task for ``work``; where asyncio can, it has begun, so that the request need not wait for another turn."""
-    if sys.version_info >= (3, 12):
-        return asyncio.Task(work, loop=loop, eager_start=True)
-    return loop.create_task(work)
+# Where asyncio can, a task has begun at once, so that the request need not wait for another turn of the loop.
+_begin: Callable[..., asyncio.Task[None]] = asyncio.Task
+if sys.version_info >= (3, 12):
+    _begin = partial(asyncio.Task, eager_start=True)
 
 
 def _with_one_agent(raw: bytes) -> bytes:

@@ -131,7 +131,7 @@ class Surface:
         """Return what serves ``method`` at ``path``, which begins with a slash."""
         if method == "POST":
             if (format := format_at(path)) is not None:
-                return self.calls.of(format)  # type: ignore[no-any-return]  # as above
+                return self.calls.of(format)
             if (format := counted_at(path)) is not None:
                 return self.calls.counting(format)
             if path == _SHOW:

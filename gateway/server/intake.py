@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import ContentEncodingError
 from msgspec import Struct
 
-from ..codecs.base import Peek
+from ..codecs.base import Peek, RequestFacts
 from ..doors import format_below
 from ..errors import CallerError, TooLarge, Unsupported
 from ..ids import request_id as new_request_id
@@ -32,7 +32,8 @@ _SINGLE: Final = frozenset({"authorization", "x-api-key", "api-key", "x-goog-api
 
 
 class Arrived(Struct):
-    """A request that was here, whole, when it was first looked at. ``headers`` have lower-case names.
+    """A request that was here, whole, when it was first looked at. ``headers`` have lower-case names; ``facts`` and ``peek``
+    are what was read of it already.
 
     ``stays_open``: the client wants its connection back; ``drain`` waits until it has taken most of what it was sent.
     """
@@ -45,8 +46,8 @@ class Arrived(Struct):
     stays_open: bool
     drain: Callable[[], Awaitable[None]]
     method: str = "POST"
+    facts: RequestFacts = RequestFacts("", {}, {})
     peek: Peek | None = None
-    query: Mapping[str, str] = {}
 
 
 def request_id_of(presented: str | None) -> str:
@@ -180,7 +181,7 @@ def _too_large(max_bytes: int) -> TooLarge:
     return TooLarge(f"the request body is larger than {max_bytes} bytes, the limit of this gateway (server.max_body)")
 
 
-def remote_of(request: web.BaseRequest | Arrived, headers: dict[str, str], trusted: Sequence[Network]) -> str | None:
+def remote_of(request: web.BaseRequest | Arrived, headers: Mapping[str, str], trusted: Sequence[Network]) -> str | None:
     """Return the caller's address; X-Forwarded-For counts only as far as trusted proxies wrote it."""
     peer = request.remote
     if not trusted:

@@ -294,15 +294,16 @@ class Socket:
             work = partial(self._refuse, error)
         else:
             self._turns += 1
+            headers = {**self._headers, "x-request-id": f"{self._request_id}-{self._turns}"}
             turn = Turn(
                 self._line.transport,
                 self._facts.path,
-                {**self._headers, "x-request-id": f"{self._request_id}-{self._turns}"},
+                headers,
                 asked.body,
                 self._remote,
                 False,
                 self._line.drain,
-                query=self._facts.query,
+                facts=RequestFacts(self._facts.path, self._facts.query, headers),
                 line=self._line,
                 lane=Lane(self._memory, lane, asked.warms) if self._codec.format == RESPONSES else None,
                 stream_id=asked.stream_id,
