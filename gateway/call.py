@@ -167,14 +167,15 @@ class TraceContext(Struct, frozen=True):
     flags: int = 1
     state: str = ""
 
-    def enter(self, attempt: Attempt, headers: dict[str, str]) -> None:
-        """Give ``attempt`` a span of its own, and name it to the provider in ``headers``."""
-        attempt.span_id = id = span_id()
+    def enter(self, headers: dict[str, str]) -> str:
+        """Return a span of its own for an attempt, and name it to the provider in ``headers``."""
+        id = span_id()
         headers["traceparent"] = f"00-{self.trace_id}-{id}-{self.flags:02x}"
         if self.state:
             headers["tracestate"] = self.state
-        else:
-            headers.pop("tracestate", None)
+        elif "tracestate" in headers:
+            del headers["tracestate"]
+        return id
 
 
 class Call(Struct):
@@ -260,13 +261,10 @@ class Call(Struct):
 
     def attempt(self, upstream: str, headers: dict[str, str] | None = None) -> Attempt:
         """Begin the record of a try at ``upstream``; ``headers`` are told where it stands in a trace."""
-        attempt = Attempt(upstream, self.model, seconds(monotonic() - self.began))
-        if self.account is not None:
-            attempt.account = self.account.id
-        if self.cause:
-            attempt.cause = self.cause
-        if self.trace is not None:
-            self.trace.enter(attempt, {} if headers is None else headers)
+        account = "" if self.account is None else self.account.id
+        started_s = seconds(monotonic() - self.began)
+        id = "" if self.trace is None else self.trace.enter({} if headers is None else headers)
+        attempt = Attempt(upstream, self.model, started_s, None, None, None, None, None, 1, account, self.cause, id)
         self.decision.attempts.append(attempt)
         return attempt
 

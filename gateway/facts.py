@@ -84,8 +84,8 @@ class WireFacts:
     """One request as it came: cheap to make, and what takes reading is read when a rule asks for it.
 
     Header names are lower case. ``tokens`` is the body's bytes / 4, with every request alike: a rule does not change its
-    mind with a tokenizer, unless the file asks for one, and then there is one (see ``counted``). ``principal`` is set when
-    a target is about to choose: routes match before auth has run.
+    mind with a tokenizer, unless the file asks for one, and then there is one (see ``counted``); ``by_size`` is the same in any
+    case. ``principal`` is set when a target is about to choose: routes match before auth has run.
     """
 
     __slots__ = (
@@ -96,6 +96,7 @@ class WireFacts:
         "headers",
         "stream",
         "tokens",
+        "by_size",
         "principal",
         "_peek",
         "_body",
@@ -110,7 +111,7 @@ class WireFacts:
         self.query = facts.query
         self.headers = facts.headers
         self.stream = peek.stream
-        self.tokens = len(body) // 4
+        self.tokens = self.by_size = len(body) // 4
         self.principal = ANONYMOUS
         self._peek = peek
         self._body = body
@@ -126,11 +127,6 @@ class WireFacts:
     def body(self) -> bytes:
         """The request's body as it came."""
         return self._body
-
-    @property
-    def by_size(self) -> int:
-        """The body's bytes / 4, whatever ``tokens`` is."""
-        return len(self._body) // 4
 
     @property
     def exact_tokens(self) -> int | None:

@@ -146,14 +146,18 @@ class Log:
         sent_bytes: int | None = None,
     ) -> None:
         """Add the line of ``call``, which is over: with ``error``, or with ``status``."""
-        decision, ledger, loop = call.decision, call.ledger, call.scope.loop
-        peek, began, passed = call.peek, call.began, call.passed
+        decision, ledger, peek, wire = call.decision, call.ledger, call.peek, call.wire
         spent = usage or _NO_USAGE
         who = decision.caller or call.principal  # of an auth that stands further in, too
+        method, outcome, received, message = "POST", "ok", None, None
+        if call.passed is not None:
+            method, received, sent_bytes = call.passed.method, call.passed.received, sent_bytes or 0
+        if error is not None:
+            status, outcome, message = status_of(call, error), error.kind, mask_secrets(error.message)[:500]
         line = Line(
             call.began_unix,
             call.request_id,
-            "POST" if passed is None else passed.method,
+            method,
             call.facts.path,
             call.codec.format,
             peek.model,
@@ -161,9 +165,9 @@ class Log:
             decision.upstream,
             who.key,
             peek.stream,
-            status if error is None else status_of(call, error),
-            "ok" if error is None else error.kind,
-            milliseconds(monotonic() - began),
+            status,
+            outcome,
+            milliseconds(monotonic() - call.began),
             None if first_token_s is None else milliseconds(first_token_s),
             spent.input_tokens,
             spent.output_tokens,
@@ -176,16 +180,16 @@ class Log:
             who.tenant,
             call.remote,
             decision.attempts,
-            0 if call.wire is None else call.wire.by_size,
-            None if call.wire is None else call.wire.exact_tokens,
+            0 if wire is None else wire.by_size,
+            None if wire is None else wire.exact_tokens,
             who.team,
             who.tags,
             ledger.request,
             ledger.answer,
             call.counts,
-            None if passed is None else passed.received,
-            sent_bytes if passed is None else sent_bytes or 0,
-            None if error is None else mask_secrets(error.message)[:500],
+            received,
+            sent_bytes,
+            message,
             decision.rounds,
             decision.cache,
             decision.notes,
@@ -205,7 +209,7 @@ class Log:
         if self._count >= MAX_LINES:
             self._flush()
         elif self._timer is None:
-            self._timer = loop.call_later(FLUSH_S, self._flush)
+            self._timer = call.scope.loop.call_later(FLUSH_S, self._flush)
 
     def _flush(self) -> None:
         if self._timer is not None:
@@ -239,42 +243,34 @@ def _bodies(options: LogOptions) -> Bodies:
     )
 
 
-class _Watch:
+class _Watch(Struct):
     """Writes the line when the answer is over. A Listener."""
 
-    __slots__ = ("_log", "_call", "_status")
-
-    def __init__(self, log: Log, call: Call, status: int) -> None:
-        self._log = log
-        self._call = call
-        self._status = status
+    log: Log
+    call: Call
+    status: int
 
     def over(self, heard: Hearing, error: GatewayError | None, /) -> None:
         """The answer is over."""
-        if error is not None and (tries := self._call.decision.attempts) and tries[-1].ended_s is None:
+        call = self.call
+        if error is not None and (tries := call.decision.attempts) and tries[-1].ended_s is None:
             # The caller left while a further round was asked for: how that ends is known in the loop's next turn.
-            self._call.scope.loop.call_soon(self._note, heard, error)
+            note, first_s = self.log.note, heard.first_s
+            call.scope.loop.call_soon(note, call, error, heard.usage, first_s, self.status)
         else:
-            self._note(heard, error)
-
-    def _note(self, heard: Hearing, error: GatewayError | None) -> None:
-        self._log.note(self._call, error, heard.usage, heard.first_s, self._status)
+            self.log.note(call, error, heard.usage, heard.first_s, self.status)
 
 
 class _Remembering(_Watch):
     """Has the bodies written besides."""
 
-    __slots__ = ("_bodies", "_transcript")
-
-    def __init__(self, log: Log, call: Call, status: int, bodies: Bodies, transcript: Transcript) -> None:
-        super().__init__(log, call, status)
-        self._bodies = bodies
-        self._transcript = transcript
+    bodies: Bodies
+    transcript: Transcript
 
     def over(self, heard: Hearing, error: GatewayError | None, /) -> None:
         """The answer is over."""
         super().over(heard, error)
-        self._bodies.write(self._call, self._transcript, error)
+        self.bodies.write(self.call, self.transcript, error)
 
 
 class _Counting:

@@ -81,11 +81,12 @@ class Reply(Struct, eq=False):
     scope: Scope
     status: int = 200
     headers: Mapping[str, str] = {}
+    _whole: Chunk | None = None
+    _has_content: bool = False
     _stages: list[Stage | Ending] = []
     _feeds: list[Callable[[Chunk], Chunk | Stop | None]] = []
     _state: _State = _NEW
     _sink: Sink[Chunk] = GONE_SINK
-    _whole: Chunk | None = None
     _holding: bool = False
     _held: deque[Chunk] = EMPTY
     _held_bytes: int = 0
@@ -93,7 +94,6 @@ class Reply(Struct, eq=False):
     _fed: int = 0
     _ended: bool = False
     _error: GatewayError | None = None
-    _has_content: bool = False
     _waiter: asyncio.Future[None] | None = None
     _paused: bool = False
     _full: bool = False
@@ -102,17 +102,12 @@ class Reply(Struct, eq=False):
     @classmethod
     def whole(cls, chunk: Chunk, scope: Scope, status: int = 200, headers: Mapping[str, str] = {}) -> Reply:
         """Return a reply that is complete already: the same events at once, without the machinery of a stream."""
-        reply = cls(GONE, scope, status, headers)
-        reply._whole = chunk
-        reply._has_content = True
-        return reply
+        return cls(GONE, scope, status, headers, chunk, True)
 
     @classmethod
     def begun(cls, source: Source[Chunk], scope: Scope, status: int = 200, headers: Mapping[str, str] = {}) -> Reply:
         """Return a reply whose headers are all that anybody waits for: nobody reads in it when its content begins."""
-        reply = cls(source, scope, status, headers)
-        reply._has_content = True
-        return reply
+        return cls(source, scope, status, headers, None, True)
 
     @classmethod
     def pump(cls, chunks: AsyncIterator[Chunk], scope: Scope, status: int = 200) -> Reply:
@@ -153,10 +148,13 @@ class Reply(Struct, eq=False):
     def hearing(self, call: Call, listener: Listener) -> Hearing:
         """Return what hears the answer after the stages so far, and tells ``listener`` when it is over."""
         stages = self._stages
-        if len(stages) > self._passed and type(hearing := stages[-1]) is Hearing:
-            hearing.listeners.append(listener)
-            return hearing
-        self.through(hearing := Hearing(call, [listener]))
+        if stages and type(last := stages[-1]) is Hearing and len(stages) > self._passed:
+            last.listeners.append(listener)
+            return last
+        assert self._state in (_NEW, _OPENING), f"hearing() on a reply that is {self._state.value}"
+        hearing = Hearing(call, [listener])
+        stages.append(hearing)
+        self._feeds.append(hearing.feed)
         return hearing
 
     def then(self, decide: Decide) -> Reply:
@@ -465,17 +463,21 @@ class Reply(Struct, eq=False):
         # What connect and a source of one chunk would do, without either.
         self._whole, self._state = None, _FLOWING
         error: GatewayError | None = None
-        passed: Chunk | Stop | None = chunk
+        chunks = [chunk]
         try:
             for feed in self._feeds:
-                passed = feed(passed)  # type: ignore[arg-type]  # a Chunk: the two others do not get here
+                passed = feed(chunk)
+                if passed is chunk:
+                    continue
                 if type(passed) is Stop:
                     passed = passed.chunk
                 if passed is None:
+                    chunks.clear()
                     break
+                chunks[0] = chunk = passed  # type: ignore[assignment]  # not a Stop: tested by exact type above
         except Exception as fault:
-            error, passed = as_gateway_error(fault), None
-        chunks: list[Chunk] = [] if passed is None else [passed]  # type: ignore[list-item]  # as above
+            error = as_gateway_error(fault)
+            chunks.clear()
         if self._state is _FLOWING:
             self._state, self._holding = _OVER, True
             error = self._close_stages(error, 0, len(self._stages), chunks.append)
