@@ -29,7 +29,8 @@ _KEY_IN_QUERY: Final = {"gemini": "key", "gemini.passthrough": "key"}
 """The query parameter in which clients of a format may show their key."""
 
 
-_OTHER_KEYS: Final = frozenset({"x-api-key", "api-key", "x-goog-api-key"})
+OTHER_KEYS: Final = frozenset({"x-api-key", "api-key", "x-goog-api-key"})
+"""Headers beside Authorization that show a key, in lower case."""
 
 
 def presented_key(headers: Mapping[str, str], in_query: str | None = None) -> str | None:
@@ -37,7 +38,7 @@ def presented_key(headers: Mapping[str, str], in_query: str | None = None) -> st
 
     ``headers`` have lower-case names; ``in_query`` is what stands in the query where the format has it there.
     """
-    if in_query is None and _OTHER_KEYS.isdisjoint(headers):  # as nearly all send it
+    if in_query is None and OTHER_KEYS.isdisjoint(headers):  # as nearly all send it
         scheme, _, key = headers.get("authorization", "").partition(" ")
         if scheme == "Bearer":
             return key.strip() or None

@@ -129,6 +129,9 @@ def _about(fact: Fact, condition: Condition) -> Matcher:
         return lambda facts: holds(get(facts))
     if fact.always:
         return lambda facts: texts(get(facts))
+    if fact.name.startswith("header.") and isinstance(condition, Text) and (only := condition.glob.literal) is not None:
+        name, literal = fact.name.removeprefix("header."), only.lower()
+        return lambda facts: (text := facts.headers.get(name)) is not None and text.lower() == literal
     if fact.fold:
         return lambda facts: (text := get(facts)) is not None and texts(text.lower())
     return lambda facts: (text := get(facts)) is not None and texts(text)

@@ -95,6 +95,20 @@ async def test_an_unknown_key(tmp_path: Path, provider: FakeProvider, http: aioh
     assert provider.requests == []
 
 
+async def test_what_was_seen_of_callers_lets_nobody_else_in(
+    tmp_path: Path, provider: FakeProvider, http: aiohttp.ClientSession
+) -> None:
+    """In one gateway, in any order: a header that stood beside a good key is not a good one for that."""
+    async with serving(tmp_path, RULES.format(base=provider.base)) as house:
+        for _ in range(2):
+            for headers in SPELLINGS.values():
+                assert (await _post(http, house.base + CHAT, headers)).status == 200
+            for name, (headers, why) in REFUSED.items():
+                response = await _post(http, house.base + CHAT, headers)
+                assert response.status == 401, name
+                assert why in await response.text()
+
+
 @pytest.mark.parametrize("model", ["passing", "passing-claude", "guarded-passing"])
 async def test_pass_through(tmp_path: Path, provider: FakeProvider, http: aiohttp.ClientSession, model: str) -> None:
     """The provider sees the caller's key, spelled its own way, whether or not somebody here knows it."""
