@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from time import monotonic
 from typing import Annotated, Any, ClassVar, Final
@@ -18,7 +18,7 @@ from urllib.parse import urlencode, urlsplit
 from msgspec import Meta, Raw, Struct
 from msgspec.structs import replace
 
-from ..gateway.call import Attempt, Call
+from ..gateway.call import Account, Attempt, Call
 from ..gateway.chain import AdapterContext, Preview
 from ..gateway.codecs.base import Codec, Encoded, UpstreamFacts
 from ..gateway.codecs.ledger import in_the_callers_words
@@ -34,13 +34,16 @@ from ..gateway.units import seconds
 from ..gateway.wire.members import BAD_JSON
 from ..gateway.wire.outline import NULL
 from ..gateway.wire.sifting import Sifted
-from .operations import Operations, note_losses, passed_back, provider_request_id
+from .operations import Operations, note_losses, passed_back
 from .passing import Passing
 
 _log = logging.getLogger("headgate.upstream")
 MAX_ERROR_BYTES: Final = 1024 * 1024
 """An error body above this is not read: its status says enough."""
 _MAX_LEARNT: Final = 1000
+_MAX_TYPES: Final = 64
+_MAX_TYPE: Final = 200
+"""Letters of a content type that is remembered."""
 _NO_SECRETS_IN_QUERY: Final = frozenset({"key", "api_key", "api-key", "access_token", "oauth_token", "token"})
 _COMMON_REQUEST_HEADERS: Final = frozenset({"idempotency-key", "traceparent", "tracestate"})
 
@@ -94,12 +97,13 @@ class HttpAdapter(Operations, Passing, ABC):
         for name in ("x-request-id", "traceparent", "tracestate"):  # each call has its own
             fixed.pop(name, None)
         self._fixed = fixed
-        self._spoken = {codec.format: _Spoken(codec) for codec in self.codecs()}
-        self._own = _Dress(fixed, self._spoken.values())
+        self._codecs = codecs = self.codecs()
+        spoken = {codec.format for codec in codecs}
+        self._ways = _Ways(codecs)
+        self._own = _Dress(fixed, codecs, self.same_format_headers)
         self._whole = self._own.whole
         self._of_accounts: dict[str, _Dress] = {}
-        self._first = next(iter(self._spoken.values()))
-        self.counts = frozenset(ENDPOINTS.keys() & self._spoken.keys())
+        self.counts = frozenset(ENDPOINTS.keys() & spoken)
         self.root = self.base_url
         self._serve(self.services())
         self._pass(getattr(options, "passthrough", False) if self.passed else False)
@@ -123,11 +127,11 @@ class HttpAdapter(Operations, Passing, ABC):
 
     async def __call__(self, call: Call, /) -> Reply:
         """Send ``call``; return at the provider's response headers. Raises UpstreamError, or CallerError on refusal."""
-        spoken = self._spoken.get(call.codec.format, self._first)
-        codec = spoken.codec
-        headers, standing, body, path, hide_usage = self._write(call, spoken)
-        context = self.context
-        credential = context.credential if call.account is None else call.account.credential
+        way = self._ways[call.codec.format]
+        codec, another = way.codec, way.another
+        headers, standing, body, path, hide_usage = self._write(call, way)
+        context, account = self.context, call.account
+        credential = context.credential if account is None else account.credential
         if context.pass_credential:
             # Without auth in the chain nobody has looked for the caller's key yet.
             credential = call.credential or call.presented_key() or credential
@@ -137,11 +141,11 @@ class HttpAdapter(Operations, Passing, ABC):
                 standing = None
         headers["x-request-id"] = call.request_id
 
-        timeouts = context.timeouts
+        timeouts, deadline = context.timeouts, call.deadline
         now = monotonic()
         total_at = now + timeouts.total
-        if call.deadline is not None and call.deadline < total_at:
-            total_at = call.deadline
+        if deadline is not None and deadline < total_at:
+            total_at = deadline
         head_at: float = total_at
         head_kind: ErrorKind = "timeout.total"
         if call.peek.stream and now + timeouts.first_token < total_at:
@@ -149,25 +153,23 @@ class HttpAdapter(Operations, Passing, ABC):
         deadlines = Deadlines(timeouts.pool, timeouts.connect, timeouts.write, head_at, head_kind)
 
         attempt = call.attempt(context.name, headers)
-        translated = call.codec.format != codec.format
-        another = ""  # the caller's format, where it is not the provider's
-        if translated:
+        if another:
             attempt.format = codec.format
-            another = call.codec.format
         try:
             exchange = await context.transport.submit(
                 RequestHead("POST", self.base_url + path, headers, standing), body, deadlines, call.scope
             )
+            told = exchange.headers
             attempt.status = status = exchange.status
-            attempt.request_id = provider_request_id(exchange.headers)
+            attempt.request_id = told.get("x-request-id") or told.get("request-id")
             if status >= 300 or status < 200:
                 raise await self._refused(exchange, codec, credential, another)
-            if exchange.headers.get("content-type", "").lower().startswith(spoken.stream_type):
+            if way.streams[told.get("content-type", "")]:
                 decoder = codec.stream_decoder(hide_usage=hide_usage)
                 limits = StreamDeadlines(context.name, now + timeouts.first_token, timeouts.idle, total_at)
                 noted = partial(_note, attempt, credential)
                 source = Decoding(exchange, decoder, call.scope, limits, noted)
-                return self._read_text(Reply(source, call.scope, status, passed_back(exchange.headers, another)), call)
+                return self._read_text(Reply(source, call.scope, status, passed_back(told, another)), call)
             whole = exchange.ready(context.max_answer_bytes)
             if whole is None:
                 with call.scope.limit(total_at, "timeout.total", self._overdue):
@@ -175,11 +177,10 @@ class HttpAdapter(Operations, Passing, ABC):
             if call.counts:
                 self._told_usage(whole, exchange, codec, credential)
                 chunk = Chunk((), whole, codec.whole)
-                return Reply.whole(chunk, call.scope, status, passed_back(exchange.headers, another))
-            if translated:
-                plain = None
-                if codec.wording is not None and call.codec.wording is not None:
-                    plain = codec.wording.read_answer(whole)
+                return Reply.whole(chunk, call.scope, status, passed_back(told, another))
+            if another:
+                wording = codec.wording
+                plain = None if wording is None or call.codec.wording is None else wording.read_answer(whole)
                 if plain is not None:
                     chunk = Chunk(None, whole, codec.whole, codec.decode_response, plain=plain)
                 else:
@@ -187,7 +188,8 @@ class HttpAdapter(Operations, Passing, ABC):
             else:
                 usage = self._told_usage(whole, exchange, codec, credential)
                 chunk = Chunk(None, whole, codec.whole, codec.decode_response, codec.read_usage, usage)
-            return self._read_text(Reply.whole(chunk, call.scope, status, passed_back(exchange.headers, another)), call)
+            reply = Reply.whole(chunk, call.scope, status, passed_back(told, another))
+            return reply if self._text is None else self._read_text(reply, call)
         except GatewayError as error:
             attempt.error = error.kind
             raise
@@ -214,8 +216,7 @@ class HttpAdapter(Operations, Passing, ABC):
             root, body, path = self.root, first.body, first.path
             headers, standing = self._passed_on(call), self._standing_of(call)
         else:
-            spoken = self._spoken.get(call.codec.format, self._first)
-            headers, standing, body, path, _ = self._write(call, spoken)
+            headers, standing, body, path, _ = self._write(call, self._ways[call.codec.format])
         if standing is not None:
             headers = {**standing.headers, **headers}
         context = self.context
@@ -233,29 +234,32 @@ class HttpAdapter(Operations, Passing, ABC):
 
     # -- the way out
 
-    def _write(self, call: Call, spoken: _Spoken) -> tuple[dict[str, str], Standing | None, bytes, str, bool]:
+    def _write(self, call: Call, way: _Way) -> tuple[dict[str, str], Standing | None, bytes, str, bool]:
         """Return headers, those they stand beside, body, path, and whether only we asked for usage in the stream."""
         if self._text is not None:
             call = _with_stops_taken(call, self._text)
-        codec, peek, given = spoken.codec, call.peek, call.facts.headers
-        dress = self._own if call.account is None else self._dress(call)
-        common = dress.streams[codec.format] if peek.stream else dress.whole
+        codec, peek, facts, model = way.codec, call.peek, call.facts, call.model
+        stream, dress = peek.stream, self._dress_of(call)
+        common = dress.streams[codec.format] if stream else dress.whole
         standing: Standing | None = common
+        given = facts.headers
         headers: dict[str, str] = {}
         for name in self._passing[tuple(given)]:
             headers[name] = given[name]
-        same_format = call.codec.format == codec.format
-        hide_usage = same_format and peek.stream and call.wants_usage and not peek.stream_usage
-        if same_format and call.body is not None:
-            model = call.model if call.model != peek.model else None
-            body = codec.patch_request(call.body, peek, model=model, stream_usage=call.wants_usage)
-            path = codec.request_path(call.model, peek.stream)
-            for name, value in self.same_format_headers.items():
-                if name not in common.headers:
+        same_format = not way.another
+        hide_usage = same_format and stream and call.wants_usage and not peek.stream_usage
+        if same_format and (sent_body := call.body) is not None:
+            body = sent_body
+            if stream or model != peek.model:
+                renamed = model if model != peek.model else None
+                body = codec.patch_request(body, peek, model=renamed, stream_usage=call.wants_usage)
+            path = codec.request_path(model, stream)
+            if dress.unless_sent:
+                for name, value in dress.unless_sent:
                     headers.setdefault(name, value)
         else:
             sent = {**common.headers, **headers}
-            encoded = self._translated(call, codec, self.upstream_facts(call, sent))
+            encoded = self._translated(call, way, self.upstream_facts(call, sent))
             body, path = encoded.body, encoded.path
             if not common.headers.keys().isdisjoint(encoded.headers):
                 headers, standing = sent, None
@@ -264,16 +268,17 @@ class HttpAdapter(Operations, Passing, ABC):
                 note_losses(call, encoded.losses)
         if call.counts:
             body, path = asked(codec.format, body, path, written=call.body is None)
-        if same_format and call.facts.query:
+        if same_format and facts.query:
             barred = _NO_SECRETS_IN_QUERY | self.ours_in_query
-            kept = {name: value for name, value in call.facts.query.items() if name.lower() not in barred}
+            kept = {name: value for name, value in facts.query.items() if name.lower() not in barred}
             if kept:
                 path += ("&" if "?" in path else "?") + urlencode(kept)
         return headers, standing, body, path, hide_usage
 
-    def _translated(self, call: Call, codec: Codec, facts: UpstreamFacts) -> Encoded:
+    def _translated(self, call: Call, way: _Way, facts: UpstreamFacts) -> Encoded:
         """Return the request in another format than the caller's, or changed. Raises DecodeError, CallerError."""
-        if (wording := codec.wording) is not None and call.codec.format != codec.format and (words := call.words):
+        codec = way.codec
+        if (wording := codec.wording) is not None and way.another and (words := call.words):
             if words.model != call.model:
                 words = replace(words, model=call.model)
             if (short := wording.write(words, facts)) is not None:
@@ -283,21 +288,23 @@ class HttpAdapter(Operations, Passing, ABC):
             request = replace(request, model=call.model)
         return codec.encode_request(request, facts)
 
-    def _dress(self, call: Call) -> _Dress:
-        """Return the headers that requests of a call's account have in common."""
-        account = call.account
-        if account is None or self.context.pass_credential:
+    def _dress(self, account: Account) -> _Dress:
+        """Return the headers that requests of an account have in common, and remember them."""
+        if self.context.pass_credential:
             return self._own
-        dress = self._of_accounts.get(account.credential)
-        if dress is None:
-            if len(self._of_accounts) >= _MAX_LEARNT:
-                self._of_accounts.clear()
-            dress = _Dress({**self._fixed, **self.credential_headers(account.credential)}, self._spoken.values())
-            self._of_accounts[account.credential] = dress
+        if len(self._of_accounts) >= _MAX_LEARNT:
+            self._of_accounts.clear()
+        fixed = {**self._fixed, **self.credential_headers(account.credential)}
+        dress = _Dress(fixed, self._codecs, self.same_format_headers)
+        self._of_accounts[account.credential] = dress
         return dress
 
+    def _dress_of(self, call: Call) -> _Dress:
+        account = call.account
+        return self._own if account is None else self._of_accounts.get(account.credential) or self._dress(account)
+
     def _standing_of(self, call: Call) -> Standing:
-        return self._dress(call).whole
+        return self._dress_of(call).whole
 
     def _passes(self, name: str) -> bool:
         asked = (
@@ -347,7 +354,7 @@ class HttpAdapter(Operations, Passing, ABC):
 
     @property
     def _errors(self) -> Codec:
-        return self._first.codec
+        return self._codecs[0]
 
     def _told_usage(self, body: bytes, exchange: Exchange, codec: Codec, credential: str | None) -> Raw:
         """Return what an answer says of its usage. Raises the error that it tells, Malformed if it is no JSON object."""
@@ -363,24 +370,60 @@ class HttpAdapter(Operations, Passing, ABC):
         return told.usage
 
 
-class _Spoken:
-    """A format that the provider speaks: its codec, and what its streams call themselves."""
+class _Way:
+    """How calls of one format go to the provider: with ``codec``. ``another`` is the caller's format where it is not the
+    provider's. ``streams[content_type]`` says whether an answer of that type is a stream."""
 
-    __slots__ = ("codec", "stream_type")
+    __slots__ = ("codec", "another", "streams")
 
-    def __init__(self, codec: Codec) -> None:
+    def __init__(self, codec: Codec, another: str) -> None:
         self.codec = codec
-        self.stream_type = codec.stream_content_type.partition(";")[0]
+        self.another = another
+        self.streams = _Streams(_stream_type(codec))
+
+
+class _Ways(dict[str, _Way]):
+    """The ways of callers, by their format; those whose format the provider does not speak are translated to the first."""
+
+    def __init__(self, codecs: Sequence[Codec]) -> None:
+        super().__init__((codec.format, _Way(codec, "")) for codec in codecs)
+        self._first = codecs[0]
+
+    def __missing__(self, format: str) -> _Way:
+        self[format] = way = _Way(self._first, format)
+        return way
+
+
+class _Streams(dict[str, bool]):
+    """Whether a content type is that of a stream; providers say the same one again and again."""
+
+    def __init__(self, stream_type: str) -> None:
+        self._stream_type = stream_type
+
+    def __missing__(self, content_type: str) -> bool:
+        found = content_type.lower().startswith(self._stream_type)
+        if len(content_type) <= _MAX_TYPE:
+            if len(self) >= _MAX_TYPES:
+                self.clear()
+            self[content_type] = found
+        return found
 
 
 class _Dress:
-    """The headers that all requests with one credential have in common: for whole answers, and for streams by format."""
+    """The headers that all requests with one credential have in common: for whole answers, and for streams by format.
+    ``unless_sent`` go with a request whose bytes the codec did not write, unless the caller sent its own."""
 
-    __slots__ = ("whole", "streams")
+    __slots__ = ("whole", "streams", "unless_sent")
 
-    def __init__(self, fixed: Mapping[str, str], spoken: Iterable[_Spoken]) -> None:
+    def __init__(self, fixed: Mapping[str, str], codecs: Sequence[Codec], unless_sent: Mapping[str, str]) -> None:
         self.whole = Standing({"accept": "application/json", **fixed})
-        self.streams = {each.codec.format: Standing({"accept": each.stream_type, **fixed}) for each in spoken}
+        self.streams = {codec.format: Standing({"accept": _stream_type(codec), **fixed}) for codec in codecs}
+        self.unless_sent = [item for item in unless_sent.items() if item[0] not in self.whole.headers]
+
+
+def _stream_type(codec: Codec) -> str:
+    """Return what streams of a format call themselves."""
+    return codec.stream_content_type.partition(";")[0]
 
 
 def _with_stops_taken(call: Call, text: TextProfile) -> Call:

@@ -219,9 +219,11 @@ def provider_request_id(headers: Mapping[str, str]) -> str | None:
 
 def passed_back(headers: Mapping[str, str], format: str = "") -> dict[str, str]:
     """Return the provider's headers that the caller may see, limits in the words of ``format`` if it is another."""
-    passed = {name: headers[name] for name in _passing[tuple(headers)]}
-    if format and passed:
-        passed = for_caller(passed, format)
+    passed: dict[str, str] = {}
+    if names := _passing[tuple(headers)]:
+        passed = {name: headers[name] for name in names}
+        if format:
+            passed = for_caller(passed, format)
     if (provider_id := headers.get("x-request-id")) is not None:
         passed["headgate-upstream-request-id"] = provider_id
     return passed

@@ -7,6 +7,7 @@ way at the same time share one upstream call. It knows nothing of what is simila
 from __future__ import annotations
 
 import logging
+from functools import partial
 from time import monotonic
 from typing import Annotated, Any, ClassVar, Final, Literal
 
@@ -29,6 +30,11 @@ from ..gateway.units import Duration, Size, seconds
 
 _log = logging.getLogger("headgate.cache")
 _SPACE: Final = "cache"
+_STREAMS: Final = "cache stream"
+_FRUGAL: Final = "cache frugal"
+"""Spaces of names of calls under way, beside that of keys, in which whole answers are awaited; nothing is kept in them."""
+_key: Final = partial(tuple.__new__, Key)
+"""What ``Key`` does, of a tuple; it takes longer to be called."""
 _EVERYTHING: Final = Wish()
 
 
@@ -98,9 +104,9 @@ class Cache:
             return await call_next(call)
         principal, flights = call.principal, self._flights
         whose = principal.tenant if self._wide else self._whose(principal)
-        key = Key(_SPACE, whose, digest)
+        key = _key((_SPACE, whose, digest))
         stream = call.peek.stream
-        name = key, ("frugal" if is_frugal(call) else "stream") if stream else ""
+        name = Key(_FRUGAL if is_frugal(call) else _STREAMS, whose, digest) if stream else key
         is_late = False
         if not wish.refresh:
             store = self.store
@@ -223,7 +229,7 @@ class Cache:
 
     def landed(self, call: Shared, chunks: list[Chunk], /) -> None:
         """Keep an answer."""
-        self._keep(call.name[0], chunks, call.call)
+        self._keep(Key(_SPACE, *call.name[1:]), chunks, call.call)
 
     def _keep(self, key: Key, chunks: list[Chunk], call: Call) -> None:
         try:

@@ -17,6 +17,7 @@ from msgspec import Meta, Struct
 
 from ..gateway.call import Call
 from ..gateway.chain import Next
+from ..gateway.doors import OPERATIONS
 from ..gateway.errors import RateLimited
 from ..gateway.limits import line
 from ..gateway.limits.book import Book, Subject
@@ -99,15 +100,17 @@ class Limit:
         self._whom = words_for(self._parts)
         self._key = subject_of(self._parts)
         self._requests = None if options.requests is None else Pace(options.requests, options.burst)
+        self._now: Callable[[], float] = monotonic if clock is None else lambda: self._book.now(clock())
         self._tokens: Tokens | None = None
         if options.tokens is not None:
-            self._tokens = Tokens(Pace(options.tokens), options.reserve, None if clock is None else self._now)
+            self._tokens = Tokens(Pace(options.tokens), options.reserve, self._now)
         self._purse: Purse | None = None
         if options.budget is not None:
             self._purse = Purse(options.budget, options.reserve, options.unpriced, self._whom, self._wall)
         self._told = Told(self._requests, None if self._tokens is None else self._tokens.pace)
         self._tells = options.headers and bool(self._told)
         self._most = options.concurrency or _NO_LIMIT
+        self._patience: float = options.wait
         self._clock = clock
         self._sleep = sleep
         self._wall_clock = wall
@@ -140,76 +143,84 @@ class Limit:
 
     async def __call__(self, call: Call, call_next: Next, /) -> Reply:
         """Take what the call may need, pass it on, and settle at its end. Raises RateLimited, QuotaExceeded, Unsupported."""
-        book, scope, key = self._book, call.scope, self._key(call)
-        now = monotonic() if self._clock is None else self._now(call)
-        subject = book.subjects.get(key)
+        now = self._now()
+        key = self._key(call)
+        subject = self._book.subjects.get(key)
         if subject is None:
-            subject = book.subject(key, now, self.options.subjects, 0.0 if self._purse is None else self._wall())
+            wall = 0.0 if self._purse is None else self._wall()
+            subject = self._book.subject(key, now, self.options.subjects, wall)
         if subject.coming is not None:
             await asyncio.shield(subject.coming)
-            now = self._now(call)
-        until = now + self.options.wait
-        if subject.under_way >= self._most or subject.line:
+            now = self._now()
+        until = now + self._patience
+        if subject.line or subject.under_way >= self._most:
             await self._line_up(call, subject, now)
-            now = self._now(call)
+            now = self._now()
         else:
             subject.under_way += 1
-        tokens = self._tokens
-        if tokens is None or call.passed is not None or call.counts:
-            ticket = Ticket(call, subject)
-        else:
-            ticket = tokens.ticket(call, subject)
-        scope.items.add(ticket)
+        ticket = self._take(call, subject, now, until)
         try:
-            wait = self._take(subject, ticket, now, until - now)
-            if wait > 0.0:
-                await self._wait(call, subject, ticket, now, wait, until)
+            if ticket.wait > 0.0:
+                await self._wait(call, subject, ticket, now, until)
             if self._purse is not None and not call.counts:
                 ticket.payment = payment = Payment(self._purse, subject, call.payer)
+                ticket.enter()
                 call = call.replace(payer=payment)
             reply = await call_next(call)
+            whole = reply.complete
+            now = self._now()
+            if whole is not None:
+                ticket.complete(whole, now)
         except BaseException as fault:
             ticket.fail(fault)
             raise
-        if (whole := reply.complete) is not None:
-            ticket.hear(whole)
-            ticket.close(None)
+        if whole is None:
+            ticket.attend(reply, call)
         if self._tells:
-            now = monotonic() if self._clock is None else self._now(call)
             reply.headers = self._told.add(call, subject, reply.headers, now)
-        if whole is not None:
-            return reply
-        if not isinstance(ticket, Spending):
-            return reply.until(ticket)
-        ticket.heard = reply.hearing(call, ticket)
         return reply
 
-    def _take(self, subject: Subject, ticket: Ticket, now: float, patience: float) -> float:
-        """Take a request and the ticket's tokens, and return how many seconds from now they are there.
+    def _take(self, call: Call, subject: Subject, now: float, until: float) -> Ticket:
+        """Take a request and the tokens that the call may need, and return the ticket, which says when they are there.
 
-        Nothing is taken if that is more than ``patience``. So those who wait are served in the order in which they came.
+        Nothing is taken if that is after ``until``. So those who wait are served in the order in which they came. Of tokens
+        at most what can be had at once is taken, or a call's turn would never come.
         """
-        requests, tokens, wait = self._requests, self._tokens, 0.0
-        after_request = after_tokens = 0.0
+        requests, tokens = self._requests, self._tokens
+        wait = after_request = 0.0
         if requests is not None:
             full_at = subject.requests
             after_request = (full_at if full_at > now else now) + requests.interval
             wait = after_request - now - requests.depth
-        if tokens is not None and ticket.reserved:
-            full_at, pace = subject.tokens, tokens.pace
-            after_tokens = (full_at if full_at > now else now) + ticket.reserved * pace.interval
-            wait = max(wait, after_tokens - now - pace.depth)
-        if wait <= 0.0 or wait <= patience:
-            if requests is not None:
-                subject.requests = after_request
-            if after_tokens:
-                subject.tokens = ticket.until = after_tokens
-            if self._keeper is not None:
-                subject.touch()
-        return wait
+        if tokens is None or call.passed is not None or call.counts:
+            ticket = Ticket(call, subject, wait, 0, 0.0, None, False, False)
+        else:
+            pace = tokens.pace
+            asked = 0 if call.wire is None else call.wire.by_size
+            wanted = asked if call.codec.format in OPERATIONS else asked + tokens.reserve
+            reserved = pace.burst if wanted > pace.burst else wanted or 1
+            full_at = subject.tokens
+            after_tokens = (full_at if full_at > now else now) + reserved * pace.interval
+            more = after_tokens - now - pace.depth
+            if more > wait:
+                wait = more
+            first = len(call.decision.attempts)
+            ticket = Spending(call, subject, wait, reserved, after_tokens, None, False, False, tokens, asked, first)
+        if wait > 0.0 and now + wait > until:
+            ticket.until = 0.0
+            return ticket
+        if requests is not None:
+            subject.requests = after_request
+        if ticket.reserved:
+            subject.tokens = ticket.until
+        if self._keeper is not None:
+            subject.touch()
+            ticket.enter()
+        return ticket
 
-    async def _wait(self, call: Call, subject: Subject, ticket: Ticket, now: float, wait: float, until: float) -> None:
+    async def _wait(self, call: Call, subject: Subject, ticket: Ticket, now: float, until: float) -> None:
         """Wait for the turn of a call that took what will be there then. Raises RateLimited where that is too late."""
+        wait = ticket.wait
         if now + wait > until:
             raise self._refusal(call, subject, now, wait)
         try:
@@ -227,7 +238,7 @@ class Limit:
             raise self._refusal(call, subject, now, None)
         self._check_room(call, subject, now, None)
         if not await line.place(call, subject, self._most, self.options.wait):
-            raise self._refusal(call, subject, self._now(call), None)
+            raise self._refusal(call, subject, self._now(), None)
 
     def _check_room(self, call: Call, subject: Subject, now: float, wait: float | None) -> None:
         """Raise RateLimited if no more may wait, or the call's own time would be over first."""
@@ -248,9 +259,6 @@ class Limit:
             message = f"the limit of {what} for {self._whom} is reached: try again in {math.ceil(wait)} s"
         headers = self._told.add(call, subject, {}, now) if self._tells else None
         return RateLimited(message, retry_after_s=_PLACE_S if wait is None else wait, headers=headers)
-
-    def _now(self, call: Call) -> float:
-        return monotonic() if self._clock is None else self._book.now(self._clock())
 
     def _wall(self) -> float:
         return self._book.wall(self._wall_clock())

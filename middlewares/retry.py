@@ -69,14 +69,15 @@ class Retry:
         self._choose = choose
         self._clock = clock
         self._kinds = frozenset(options.on)
+        self._within = options.within
 
     async def __call__(self, call: Call, call_next: Next, /) -> Reply:
         """Return the first reply that has content; raise the last error."""
-        options = self.options
-        ends = None if options.within is None else self._clock() + options.within
-        attempts, upstream = call.decision.attempts, call.decision.upstream
-        before = len(attempts)
-        for attempt in range(1, options.tries + 1):
+        ends = None if self._within is None else self._clock() + self._within
+        decision = call.decision
+        attempts, upstream = decision.attempts, decision.upstream
+        before, attempt = len(attempts), 1
+        while True:
             try:
                 reply = await call_next(call)
                 return reply if reply.complete is not None else await reply.opened()
@@ -91,10 +92,10 @@ class Retry:
                     raise
                 _log.info(
                     "%s failed with %s, try %d of %d in %.1f s",
-                    call.decision.upstream or "the upstream",
+                    decision.upstream or "the upstream",
                     error.kind,
                     attempt + 1,
-                    options.tries,
+                    self.options.tries,
                     wait,
                 )
                 failed = error
@@ -106,15 +107,14 @@ class Retry:
                 del failed  # it holds this frame: a cycle otherwise
             if attempt == 1:
                 call = call.replace(cause="retry")
-            before = len(attempts)
-        raise AssertionError("unreachable: the last try raised")
+            before, attempt = len(attempts), attempt + 1
 
     async def run(self, work: Callable[[], Awaitable[T]]) -> T:
         """Return what ``work()`` comes to, tried as a call would be; raise its last error.
 
         Besides GatewayErrors, by their kind, ConnectionError counts as ``connect`` and TimeoutError as ``timeout.connect``.
         """
-        ends = None if self.options.within is None else self._clock() + self.options.within
+        ends = None if self._within is None else self._clock() + self._within
         for attempt in range(1, self.options.tries + 1):
             try:
                 return await work()

@@ -53,10 +53,11 @@ class Rotate:
         if use is None:
             raise _refusal(pool, call)
         try:
-            sent = call.replace()
+            sent: Call = call.__copy__()  # type: ignore[attr-defined]  # as ``replace`` does
             sent.account = use.member.account
             reply = await call_next(sent)
-            if reply.complete is None and (use.probed or not use.alone):
+            whole = reply.complete
+            if whole is None and (use.probed or not use.alone):
                 await reply.opened()
         except GatewayError as error:
             use.fail(error)
@@ -69,8 +70,8 @@ class Rotate:
         else:
             if use.probed:
                 use.confirm()
-            if reply.complete is None:
-                return reply.until(use)
+            if whole is None:
+                return use.attend(reply)
             use.close(None)  # the account has done all that was asked of it
             return reply
         try:
@@ -108,7 +109,7 @@ class Rotate:
                 if use.probed:
                     use.confirm()
                 _settle(pool, call, failures)
-                return reply.until(use)
+                return use.attend(reply)
         finally:
             failures.clear()
             del error, last  # they hold this frame: a cycle otherwise

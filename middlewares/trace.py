@@ -194,7 +194,9 @@ class Trace:
             status, kind = noting.status, ""
         else:
             status, kind = _status(call, error, noting.status), error.kind
-        self.outlet.add(self._usual, Over(noting, heard, place, ended_s, status, kind, self._most_asked, self._most_told))
+        self.outlet.add(
+            self._usual, Over(noting, heard, place, ended_s, status, kind, self._most_asked, self._most_told)
+        )
 
 
 class _Host(Protocol):

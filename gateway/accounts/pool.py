@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from ..call import Account, Call
 from ..errors import Avoided, Cancelled, ErrorKind, GatewayError, UpstreamError, upstream_error
+from ..relay.reply import Reply
 from ..relay.scope import ending_of
 from ..stores.base import Store
 from .affinity import Session, Sessions
@@ -90,6 +91,7 @@ class AccountPool:
         self.name = name
         self.all = tuple(members)
         self.members = tuple(member for member in members if member.off is None)
+        self._is_single = len(self.members) == 1
         self.pick = pick
         self.rules = rules
         self.store = store
@@ -100,6 +102,7 @@ class AccountPool:
         self._sessions = sessions or Sessions(3600.0, 10_000)
         self._by_id = {member.id: member for member in self.members}
         self._rank = _RANKS[pick]
+        self._by_turn = session is None and self._rank is _turn_of
         self._probes = rules.probe
         self._turn = 0.0
         self._keeper: Keeper | None = None
@@ -115,6 +118,7 @@ class AccountPool:
         before = {member.id: member for member in old.all}
         self.all = tuple(_with_past(member, before.get(member.id)) for member in self.all)
         self.members = tuple(member for member in self.all if member.off is None)
+        self._is_single = len(self.members) == 1
         self._by_id = {member.id: member for member in self.members}
         self._sessions.known = old._sessions.known
         self._turn = old._turn
@@ -137,6 +141,34 @@ class AccountPool:
 
     def take(self, call: Call, skip: Sequence[Member] = ()) -> Use | None:
         """Return the use of an account for ``call``, not of one in ``skip``; None where none can be used now."""
+        chosen: Member | None = None
+        alone, probed, least = self._is_single, None, math.inf
+        if self._by_turn and not skip:
+            for member in self.members:
+                state = member.state
+                if state.cooling:
+                    chosen = None
+                    break
+                turn = state.turn
+                if turn < least:
+                    chosen, least = member, turn
+        if chosen is None:
+            picked = self._pick(call, skip)
+            if picked is None:
+                return None
+            chosen, alone, probed = picked
+        state = chosen.state
+        self._turn = turn = state.turn if state.turn > self._turn else self._turn
+        state.turn = turn + chosen.share
+        state.calls += 1
+        state.in_flight += 1
+        use = Use(self, call, chosen, alone, probed)
+        if self._keeper is not None:
+            use.enter()
+        return use
+
+    def _pick(self, call: Call, skip: Sequence[Member]) -> tuple[Member, bool, list[Parked] | None] | None:
+        """Return the account for a call, where it is more than whose turn it is, with what its ``Use`` says of it."""
         now, model = self.clock(), call.model
         session = None if self.session is None else self.session(call)
         chosen: Member | None = None
@@ -150,25 +182,23 @@ class AccountPool:
             chosen, alone = self._choose(model, now, skip)
             if chosen is None:
                 return None
-        state = chosen.state
-        self._turn = turn = state.turn if state.turn > self._turn else self._turn
-        state.turn = turn + chosen.share
-        state.calls += 1
-        state.in_flight += 1
         probed: list[Parked] | None = None
-        if state.cooling and (probed := state.closing(model)):
+        if chosen.state.cooling and (probed := chosen.state.closing(model)):
             for parked in probed:
                 parked.probe(now)
         if session is not None:
             self._sessions.bind(session, chosen.id, now)
-        return Use(self, call, chosen, alone, probed)
+        return chosen, alone, probed
 
     def at_home(self, call: Call) -> Use:
         """Return the use of the first account: what stays at the provider is found again only with the same one."""
         member = self.members[0]
         member.state.calls += 1
         member.state.in_flight += 1
-        return Use(self, call, member, True, None)
+        use = Use(self, call, member, True, None)
+        if self._keeper is not None:
+            use.enter()
+        return use
 
     def _choose(self, model: str, now: float, skip: Sequence[Member]) -> tuple[Member | None, bool]:
         """Return the account whose turn it is, and whether it is the only one that can be used."""
@@ -273,7 +303,7 @@ def _with_past(member: Member, before: Member | None) -> Member:
     return replace(member, state=before.state)
 
 
-def _by_turn(member: Member) -> float:
+def _turn_of(member: Member) -> float:
     return member.state.turn
 
 
@@ -287,8 +317,8 @@ def _by_priority(member: Member) -> tuple[int, float]:
 
 
 _RANKS: Final[dict[Pick, Callable[[Member], Any] | None]] = {
-    "round_robin": _by_turn,
-    "weighted": _by_turn,
+    "round_robin": _turn_of,
+    "weighted": _turn_of,
     "least_used": _by_use,
     "priority": _by_priority,
     "fill_first": None,
@@ -302,22 +332,34 @@ def is_oversized(error: GatewayError) -> bool:
     return error.kind == "rate_limit" and error.message.startswith(_OVERSIZED)
 
 
-class Use:
+class Use(Struct, eq=False):
     """A call that goes out with an account: hears of its end, also when the scope closes and nobody read the answer.
 
     ``alone``: no other account could be used. ``probed``: the cooldowns of which the call finds out whether they are over.
+    ``in_scope``: whether it hears of the scope's end. It does once the answer is on its way, before that only where calls
+    under way are written down: whoever awaits the answer learns what happens.
     """
 
-    __slots__ = ("pool", "call", "member", "alone", "probed", "_over")
+    pool: AccountPool
+    call: Call
+    member: Member
+    alone: bool
+    probed: list[Parked] | None
+    in_scope: bool = False
+    over: bool = False
 
-    def __init__(self, pool: AccountPool, call: Call, member: Member, alone: bool, probed: list[Parked] | None) -> None:
-        self.pool = pool
-        self.call = call
-        self.member = member
-        self.alone = alone
-        self.probed = probed
-        self._over = False
-        call.scope.items.add(self)
+    def enter(self) -> None:
+        """Hear of the end of the scope."""
+        self.in_scope = True
+        self.call.scope.items.add(self)
+
+    def attend(self, reply: Reply) -> Reply:
+        """Hear when the answer is over, also where its scope was closed meanwhile. Returns ``reply``."""
+        reply.until(self)
+        self.enter()
+        if self.call.scope.closed:
+            self.abort()
+        return reply
 
     def confirm(self) -> None:
         """The account answers."""
@@ -326,10 +368,11 @@ class Use:
 
     def close(self, error: GatewayError | None, /) -> None:
         """The call is over."""
-        if self._over:
+        if self.over:
             return
-        self._over = True
-        self.call.scope.items.discard(self)
+        self.over = True
+        if self.in_scope:
+            self.call.scope.items.discard(self)
         self.member.state.in_flight -= 1
         if error is not None:
             self.pool.ended(self, error)

@@ -42,11 +42,11 @@ def pack(chunks: Sequence[Chunk], call: Call) -> bytes | None:
     if not chunks:
         return None
     first = chunks[0]
-    wire = first.wire
+    wire, raw = first.wire, first.raw
     born = int(call.began_unix).to_bytes(_STAMP, "big")
-    if wire is not None and (raw := first.raw) is not None:
+    if wire is not None and raw is not None:
         if len(chunks) == 1 and not call.peek.stream:
-            return b"".join((_head(wire, False), born, raw))
+            return _head(wire, False) + born + raw
         raws = [chunk.raw for chunk in chunks if chunk.wire is wire or chunk.wire == wire]
         if len(raws) == len(chunks) and None not in raws:
             head = _head(wire, is_frugal(call))

@@ -22,8 +22,8 @@ from ..facts import ANONYMOUS
 from ..ir.message import Message, ToolResult
 from ..wire.sifting import Sifted
 
-_MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw])
-_ENCODER: Final = msgspec.json.Encoder()
+_members: Final = msgspec.json.Decoder(dict[str, Raw]).decode
+_encode: Final = msgspec.json.Encoder().encode
 _PREFIXES: Final = ("anthropic-", "openai-")
 """Of headers that adapters send on to providers."""
 _SILENT: Final = frozenset({"anthropic-dangerous-direct-browser-access"})
@@ -44,13 +44,28 @@ _MARKS: Final = frozenset({"max_tokens", "input"})
 _MAX_LEARNT: Final = 1000
 
 
+class _Places(dict[tuple[str, ...], bytes]):
+    """Where calls go, as bytes: format, route, target, upstream and model, with the mark of the rules."""
+
+    __slots__ = ("_mark",)
+
+    def __init__(self, mark: str) -> None:
+        self._mark = mark
+
+    def __missing__(self, where: tuple[str, ...]) -> bytes:
+        if len(self) >= _MAX_LEARNT:
+            self.clear()
+        self[where] = place = _encode([*where, self._mark])
+        return place
+
+
 class Keys:
     """Makes keys. ``vary`` are further headers; ``ignore`` top-level members that do not count.
 
-    Where calls go and which headers they have is the same again and again, so what it comes to is remembered.
+    Where calls go, which headers they have and which members is the same again and again, so what it comes to is remembered.
     """
 
-    __slots__ = ("_vary", "_ignore", "_left_out", "_across", "_any_temperature", "_mark", "_places", "_telling")
+    __slots__ = ("_vary", "_ignore", "_left_out", "_across", "_any_temperature", "_places", "_telling")
 
     def __init__(
         self,
@@ -62,11 +77,11 @@ class Keys:
     ) -> None:
         self._vary = frozenset(name.lower() for name in vary)
         self._ignore = ignore
-        self._left_out = ("model", "stream", "stream_options", *ignore)  # the model that is sent stands beside it
+        # The model that is sent stands beside it.
+        self._left_out = Sifted(frozenset(("model", "stream", "stream_options", *ignore)).__contains__)
         self._across = across_formats
         self._any_temperature = any_temperature
-        self._mark = mark
-        self._places: dict[tuple[str, ...], bytes] = {}
+        self._places = _Places(mark)
         self._telling = Sifted(self._tells)
 
     def of(self, call: Call) -> str | None:
@@ -79,31 +94,23 @@ class Keys:
                 said = self._request(call)
                 format = ""
             else:
-                members = _MEMBERS.decode(body)
+                members = _members(body)
                 told = "temperature" in members or format in _SETTINGS
                 if told and not self._any_temperature and not _is_cold(format, members):
                     return None
-                for name in self._left_out:
-                    if name in members:
-                        del members[name]
-                said = _ENCODER.encode(members)
+                for name in self._left_out[tuple(members)]:
+                    del members[name]
+                said = _encode(members)
             if said is None:
                 return None
             decision, facts = call.decision, call.facts
-            where = (format, decision.route, decision.target, decision.upstream, call.model)
-            place = self._places.get(where) or self._place(where)
+            place = self._places[format, decision.route, decision.target, decision.upstream, call.model]
             telling = self._telling[tuple(facts.headers)]
             if telling or facts.query or call.principal is ANONYMOUS:
                 place += self._around(call, telling)
             return blake2b(place + said).hexdigest()[:40]
         except (msgspec.MsgspecError, UnicodeEncodeError, GatewayError):
             return None  # whoever answers it will say what is wrong
-
-    def _place(self, where: tuple[str, ...]) -> bytes:
-        if len(self._places) >= _MAX_LEARNT:
-            self._places.clear()
-        self._places[where] = place = _ENCODER.encode([*where, self._mark])
-        return place
 
     def _tells(self, name: str) -> bool:
         """Whether a header of this name changes an answer."""
@@ -116,7 +123,7 @@ class Keys:
         if call.principal is ANONYMOUS:
             around += [headers.get(name) for name in _SHOWN]
             around.append(query.get("key"))
-        return _ENCODER.encode(around)
+        return _encode(around)
 
     def _request(self, call: Call) -> bytes | None:
         request = call.request
@@ -128,7 +135,7 @@ class Keys:
         if self._across:
             fewer["messages"] = tuple(map(_spelled_out, request.messages))
         plain = replace(request, model="", format="", stream=False, stream_usage=None, **fewer)
-        said = _ENCODER.encode(plain)
+        said = _encode(plain)
         # What has no word in the request is its format's own: nobody else's request is like it.
         own = not self._across or b'"extra":' in said
         return b"=%b\n%b" % (call.codec.format.encode() if own else b"", said)
@@ -152,7 +159,7 @@ def _is_cold(format: str, members: Mapping[str, Raw]) -> bool:
         raw = members.get("temperature")
         return raw is None or _is_zero(raw)
     for name in within:
-        raw = _MEMBERS.decode(members[name]).get("temperature") if name in members else None
+        raw = _members(members[name]).get("temperature") if name in members else None
         if raw is not None and not _is_zero(raw):
             return False
     return True

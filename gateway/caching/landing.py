@@ -9,6 +9,8 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol, TypeAlias
 
+from msgspec import Struct
+
 from ..call import Call
 from ..errors import Cancelled, GatewayError
 from ..ir.event import Chunk
@@ -22,8 +24,9 @@ OWN: Final = frozenset({"cancelled", "timeout.total"})
 _OVERDUE: Final = "the call took longer than its total time-out"
 
 
-Name: TypeAlias = tuple[Key, str]
-"""Under which an answer is kept, and how it is delivered: calls that differ in that do not follow one another."""
+Name: TypeAlias = Key
+"""Under which an answer is kept, but for the space, which says how it is delivered: calls that differ in that do not follow
+one another."""
 
 
 class Tower(Protocol):
@@ -51,20 +54,20 @@ class Shared(Protocol):
         ...
 
 
-class Landing:
+class Landing(Struct, eq=False):
     """The first caller's call, and a stage of its answer. What is not good enough to be kept is shared all the same."""
 
-    __slots__ = ("name", "call", "good", "waiting", "_tower", "_chunks", "_error", "_over")
+    _tower: Tower
+    name: Name
+    call: Call
+    good: bool = True
+    waiting: list[asyncio.Future[None]] | None = None
+    _chunks: list[Chunk] = []
+    _error: GatewayError | None = None
+    _over: bool = False
 
-    def __init__(self, tower: Tower, name: Name, call: Call) -> None:
-        self.name = name
-        self.call = call
-        self.good = True
-        self.waiting: list[asyncio.Future[None]] | None = None
-        self._tower = tower
-        self._chunks: list[Chunk] = []
-        self._error: GatewayError | None = None
-        self._over = False
+    def __repr__(self) -> str:
+        return f"Landing({self.call!r})"  # a Struct would show what was said
 
     def feed(self, chunk: Chunk, /) -> Chunk:
         """Remember."""

@@ -41,7 +41,7 @@ _FORMATS: Final = frozenset({"openai.chat", "openai.completions"})
 _USAGE: Final = msgspec.json.Decoder(_Usage)
 
 
-def read_usage(raw: Raw, format: str) -> Usage | None:
+def read_usage(raw: Raw, format: str = "openai.chat") -> Usage | None:
     """Return what a usage object of ``format`` says, None when it is none that we can read."""
     try:
         told, members = _USAGE.decode(raw), OBJECT.decode(raw)
@@ -49,6 +49,10 @@ def read_usage(raw: Raw, format: str) -> Usage | None:
         return None
     if not members:
         return None
+    read, written = told.prompt_tokens, told.completion_tokens
+    if len(members) == 3 and read is not None and written is not None and told.total_tokens is not None:
+        # Nothing else is told: no caches, no reasoning.
+        return Usage(read, read if read > 0 else 0, None, None, written, None, False, format, members)
     prompt, completion = told.prompt_tokens_details, told.completion_tokens_details
     cached = cache_written = reasoning = None
     if prompt is not None:
@@ -59,7 +63,6 @@ def read_usage(raw: Raw, format: str) -> Usage | None:
         reasoning = completion.reasoning_tokens
     if reasoning is None:
         reasoning = told.reasoning_tokens
-    read, written = told.prompt_tokens, told.completion_tokens
     if read is not None and written is not None and reasoning and told.total_tokens == read + written + reasoning:
         # xAI counts reasoning beside completion_tokens; only the sum tells (seen 2025).
         written += reasoning

@@ -71,10 +71,10 @@ _MOST: Final = 16
 def usage_losses(usage: Usage, where: str = "usage") -> tuple[Loss, ...]:
     """Return the losses of ``usage`` where it is written in another format than its own, as the object at ``where``."""
     figures = _FIGURES.get(usage.format)
-    if figures is None:
+    if figures is None or figures.issuperset(usage.raw):
         return ()
-    told = [(name, bytes(raw)) for name, raw in usage.raw.items() if name not in figures]
-    return _losses(usage.format, where, tuple(told)) if told else ()
+    told = tuple([(name, bytes(raw)) for name, raw in usage.raw.items() if name not in figures])
+    return _losses(usage.format, where, told)
 
 
 @lru_cache(256)

@@ -19,21 +19,18 @@ class Loss(Struct, frozen=True, gc=False):
     why: str
 
 
-class Ledger:
+class Ledger(Struct, eq=False):
     """The losses of one call: of its request, and of its answer. At most ``cap`` of each, then a count.
 
     A caller that sends a thousand unsupported parts must not cost a thousand header entries. ``served`` are members of the
     request, by their paths, that the gateway itself does what is asked by: nothing is lost when no provider is told.
     """
 
-    __slots__ = ("request", "answer", "dropped", "cap", "served")
-
-    def __init__(self, cap: int = 100) -> None:
-        self.request: list[Loss] = []
-        self.answer: list[Loss] = []
-        self.dropped = 0
-        self.cap = cap
-        self.served: frozenset[str] = frozenset()
+    cap: int = 100
+    request: list[Loss] = []
+    answer: list[Loss] = []
+    dropped: int = 0
+    served: frozenset[str] = frozenset()
 
     def add_request(self, losses: Iterable[Loss]) -> None:
         """Note losses of the request's translation; a retry that notes the same loss again adds nothing."""

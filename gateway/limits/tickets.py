@@ -1,12 +1,13 @@
 """A call under way: gives back and sets right what was taken for it, once, however its answer ends.
 
-Tickets are in their call's scope, so that they hear of the end also where nobody ever reads the answer.
+While the answer is awaited, whatever happens comes to whoever awaits it. From then on tickets are in their call's scope, so
+that they hear of the end also where nobody ever reads the answer. Where there is money or a store they are in it all the time:
+what outlives the process is written down when the scopes have just been closed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from time import monotonic
 from typing import Final
 
 from msgspec import Struct
@@ -17,6 +18,7 @@ from ..errors import Cancelled, GatewayError
 from ..ir.event import Chunk, Usage
 from ..metering import MAY_HAVE_WORKED
 from ..relay.hearing import Hearing
+from ..relay.reply import Reply
 from ..relay.scope import ending_of
 from .book import Subject
 from .pace import Pace
@@ -28,26 +30,47 @@ _MOST: Final = 10**9
 
 
 class Ticket(Struct, eq=False):
-    """The place of a call, and what it pays, if there is a budget. Of tokens it ``reserved`` none; ``until`` is the moment at
-    which those that were taken are back, 0 if none were.
+    """The place of a call, and what it pays, if there is a budget. It may be sent in ``wait`` seconds, at once if that is not
+    above 0. Of tokens it ``reserved`` none; ``until`` is the moment at which those that were taken are back, 0 if none were.
+    Once it is ``in_scope`` others may close it, too: nothing is settled twice.
     """
 
     call: Call
     subject: Subject
-    payment: Payment | None = None
-    closed: bool = False
-    reserved: int = 0
-    until: float = 0.0
+    wait: float
+    reserved: int
+    until: float
+    payment: Payment | None
+    in_scope: bool
+    closed: bool
 
-    def hear(self, whole: Chunk) -> None:
-        """Hear an answer that is there at once."""
+    def enter(self) -> None:
+        """Hear of the end of the scope."""
+        self.in_scope = True
+        self.call.scope.items.add(self)
+
+    def complete(self, whole: Chunk, now: float) -> None:
+        """The answer is there at once, all of it."""
+        self.close(None)
+
+    def attend(self, reply: Reply, call: Call) -> None:
+        """The answer to ``call`` is on its way: hear when it is over, also where its scope was closed meanwhile."""
+        self.listen(reply, call)
+        self.enter()
+        if call.scope.closed:
+            self.abort()
+
+    def listen(self, reply: Reply, call: Call) -> None:
+        """Hear of the answer's end."""
+        reply.until(self)
 
     def close(self, error: GatewayError | None, /) -> None:
         """The answer is over."""
         if self.closed:
             return
         self.closed = True
-        self.call.scope.items.discard(self)
+        if self.in_scope:
+            self.call.scope.items.discard(self)
         subject = self.subject
         subject.under_way -= 1
         if subject.line:
@@ -72,52 +95,69 @@ class Ticket(Struct, eq=False):
 
 
 class Tokens:
-    """A limit of tokens: what is taken for a call before it is sent, and how that is set right. ``now`` tells the time,
-    None: the loop's clock does."""
+    """A limit of tokens: ``reserve`` are taken for an answer before it is there. ``now`` tells the time."""
 
     __slots__ = ("pace", "reserve", "now")
 
-    def __init__(self, pace: Pace, reserve: int, now: Callable[[Call], float] | None) -> None:
+    def __init__(self, pace: Pace, reserve: int, now: Callable[[], float]) -> None:
         self.pace = pace
         self.reserve = reserve
         self.now = now
 
-    def ticket(self, call: Call, subject: Subject) -> Spending:
-        """Return a ticket that knows what to take: at most what can be taken at once, or its turn would never come."""
-        asked = 0 if call.wire is None else call.wire.by_size
-        wanted = asked if call.codec.format in OPERATIONS else asked + self.reserve
-        most = self.pace.burst
-        reserved = most if wanted > most else wanted or 1
-        return Spending(call, subject, None, False, reserved, 0.0, self, asked, len(call.decision.attempts))
-
-    def settle(self, ticket: Spending, spent: int) -> None:
+    def settle(self, ticket: Spending, spent: int, now: float) -> None:
         """Set right what ``ticket`` took. What has flown back meanwhile is not given twice."""
         if not 0 <= spent <= _MOST:  # some providers say -1 for what they do not know
             spent = min(max(0, spent), _MOST)
-        subject, change = ticket.subject, (spent - ticket.reserved) * self.pace.interval
-        now = monotonic() if self.now is None else self.now(ticket.call)
+        subject = ticket.subject
+        change = (spent - ticket.reserved) * self.pace.interval
         if change > 0:
             full_at = subject.tokens
             subject.tokens = (full_at if full_at > now else now) + change
         elif ticket.until > now:
             back = ticket.until - now
             subject.tokens -= back if back < -change else -change
-        if subject.book is not None and subject.book.keeper is not None:
+        book = subject.book
+        if book is not None and book.keeper is not None:
             subject.touch()
 
 
 class Spending(Ticket, eq=False):
     """The ticket of a call that takes tokens: ``asked`` in its request. ``first`` is the number of its first try."""
 
-    tokens: Tokens | None = None
-    asked: int = 0
-    first: int = 0
+    tokens: Tokens
+    asked: int
+    first: int
     heard: Hearing | None = None
 
-    def hear(self, whole: Chunk) -> None:
-        """Hear an answer that is there at once."""
-        self.heard = Hearing(self.call, [])
-        self.heard.feed(whole)
+    def complete(self, whole: Chunk, now: float) -> None:
+        """The answer is there at once, all of it. Mostly it is of one try, and tells what it used: no more than was taken and
+        has flown back meanwhile."""
+        subject, decision = self.subject, self.call.decision
+        try:
+            usage = whole.usage
+        except GatewayError:
+            usage = None  # it is malformed, but there: raised again when that was heard
+        if (
+            usage is None
+            or (told := usage.input_tokens) is None
+            or (said := usage.output_tokens) is None
+            or len(decision.attempts) > self.first + 1
+            or decision.cache == "hit"
+            or subject.line
+            or self.in_scope
+        ):
+            self.heard = Hearing(self.call, [])
+            self.heard.feed(whole)
+            self.close(None)
+            return
+        spent = told + said
+        if not 0 <= spent <= self.reserved or self.until > now:
+            self.tokens.settle(self, spent, now)
+        subject.under_way -= 1
+
+    def listen(self, reply: Reply, call: Call) -> None:
+        """Hear the answer."""
+        self.heard = reply.hearing(call, self)
 
     def over(self, heard: Hearing, error: GatewayError | None, /) -> None:
         """The answer is over."""
@@ -131,23 +171,22 @@ class Spending(Ticket, eq=False):
 
     def give_back(self) -> None:
         """Nothing was sent: the tokens are there again."""
-        if self.tokens is not None:
-            self.tokens.settle(self, 0)
+        self.tokens.settle(self, 0, self.tokens.now())
         self.until = 0.0
 
     def settle(self, error: GatewayError | None) -> None:
         """Charge what was used, by the provider's word where there is one."""
-        tokens = self.tokens
-        if not self.until or tokens is None:
+        if not self.until:
             return
+        tokens = self.tokens
         decision, usage = self.call.decision, None if self.heard is None else self.heard.usage
         tries = decision.attempts
         if error is None and usage is not None and len(tries) <= self.first + 1 and decision.cache != "hit":
             told, said = usage.input_tokens, usage.output_tokens
             if told is not None and said is not None:
-                tokens.settle(self, told + said)
+                tokens.settle(self, told + said, tokens.now())
                 return
-        tokens.settle(self, self._spent(error))
+        tokens.settle(self, self._spent(error), tokens.now())
 
     def _spent(self, error: GatewayError | None) -> int:
         """Return the same where it is not that simple."""

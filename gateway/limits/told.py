@@ -30,15 +30,18 @@ def family_of(format: str) -> Family | None:
 
 
 class Told:
-    """The headers of one limit: of its requests, its tokens, or both."""
+    """The headers of one limit: of its requests, its tokens, or both. Where all is left, as it mostly is, they are the same
+    for all callers of a family, and for Anthropic's within a second: ``_rested`` is that second and what is told in it."""
 
-    __slots__ = ("_units",)
+    __slots__ = ("_units", "_openai", "_rested")
 
     def __init__(self, requests: Pace | None, tokens: Pace | None) -> None:
         paces = {"requests": requests, "tokens": tokens}
         self._units = [
             (unit == "requests", pace, _names(unit, pace)) for unit, pace in paces.items() if pace is not None
         ]
+        self._openai = self._write("openai", Subject(), {}, 0.0, 0)
+        self._rested: tuple[int, dict[str, str]] = (-1, {})
 
     def __bool__(self) -> bool:
         return bool(self._units)
@@ -46,30 +49,37 @@ class Told:
     def add(self, call: Call, subject: Subject, standing: Mapping[str, str], now: float) -> Mapping[str, str]:
         """Return ``standing`` with what is left; figures of a provider that stand there do."""
         family = family_of(call.codec.format)
-        if family is None:
+        if family == "openai":
+            unix, rested = 0, self._openai
+        elif family is None:
             return standing
+        else:
+            unix = -int(-(call.began_unix + (monotonic() - call.began)) // 1)
+            said_at, rested = self._rested
+            if unix != said_at:
+                rested = self._write(family, Subject(), {}, 0.0, unix)
+                self._rested = unix, rested
+        if subject.requests <= now and subject.tokens <= now and rested.keys().isdisjoint(standing):
+            return {**standing, **rested}
+        return self._write(family, subject, standing, now, unix)
+
+    def _write(
+        self, family: Family, subject: Subject, standing: Mapping[str, str], now: float, unix: int
+    ) -> dict[str, str]:
+        """Return the same, word by word. ``unix`` is the time that a reset counts from, where it is told as a time."""
         headers = {**standing}
         for of_requests, pace, (limit, openai, anthropic) in self._units:
-            full_at = subject.requests if of_requests else subject.tokens
-            ahead = full_at - now
+            named, remaining, reset = openai if family == "openai" else anthropic
+            if named in headers:
+                continue
+            ahead = (subject.requests if of_requests else subject.tokens) - now
+            seconds, left = 0, limit
             if ahead > 0.0:
                 seconds, room = -int(-ahead // 1), pace.depth - ahead
                 left = str(int(room / pace.interval)) if room > 0.0 else "0"
-            else:
-                seconds, left = 0, limit
-            if family == "openai":
-                named, remaining, reset = openai
-                if named not in headers:
-                    headers[named] = limit
-                    headers[remaining] = left
-                    headers[reset] = _duration(seconds)
-            else:
-                named, remaining, reset = anthropic
-                if named not in headers:
-                    unix = call.began_unix + (monotonic() - call.began)
-                    headers[named] = limit
-                    headers[remaining] = left
-                    headers[reset] = _moment(-int(-unix // 1) + seconds)
+            headers[named] = limit
+            headers[remaining] = left
+            headers[reset] = _duration(seconds) if family == "openai" else _moment(unix + seconds)
         return headers
 
 

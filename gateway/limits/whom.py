@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
+from operator import attrgetter
 from typing import Final, Literal
 
 from ..call import Call
 
 Per = Literal["key", "team", "tenant", "model", "route", "all"]
-
-
-def _of_key(call: Call) -> Hashable:
-    who = call.principal
-    return who.tenant, who.key
 
 
 def _of_team(call: Call) -> Hashable:
@@ -23,28 +19,16 @@ def _of_team(call: Call) -> Hashable:
     return ("" if who.tenant == who.key else who.tenant), who.team
 
 
-def _of_tenant(call: Call) -> Hashable:
-    return call.principal.tenant
-
-
-def _of_model(call: Call) -> Hashable:
-    return call.model
-
-
-def _of_route(call: Call) -> Hashable:
-    return call.decision.route
-
-
 def _of_all(call: Call) -> Hashable:
     return None
 
 
 _OF: Final[Mapping[Per, Callable[[Call], Hashable]]] = {
-    "key": _of_key,
+    "key": attrgetter("principal.tenant", "principal.key"),
     "team": _of_team,
-    "tenant": _of_tenant,
-    "model": _of_model,
-    "route": _of_route,
+    "tenant": attrgetter("principal.tenant"),
+    "model": attrgetter("model"),
+    "route": attrgetter("decision.route"),
     "all": _of_all,
 }
 _WHOM: Final[Mapping[Per, str]] = {

@@ -104,8 +104,8 @@ class ServerOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     workers: Annotated[int, Meta(ge=1, le=256)] = 1
     """Processes that share the port."""
     loop: Literal["auto", "asyncio", "uvloop"] = "auto"
-    """What ``headgate serve`` runs on: Python's own event loop, ``uvloop``, which needs the extra ``uvloop``, or ``auto``: uvloop
-    if it is installed and neither an upstream nor ``tls`` has connections encrypted, which it is slower at."""
+    """What ``headgate serve`` runs on: Python's ``asyncio``; ``uvloop``, which needs the extra ``uvloop``; or ``auto``: uvloop
+    if it is installed and neither an upstream nor ``tls`` has anything encrypted, at which it is slower."""
     watch: bool | str = True
     """Whether ``headgate serve`` reloads when a file of the rules changed, and how often it looks, such as ``5s``; true is
     every 2 s."""

@@ -158,7 +158,9 @@ class Upstreams:
         if metering is not None:
             serve = metering.gate(serve)
         tls = _is_encrypted(getattr(adapter, "base_url", None) or rules.base_url, pool_options)
-        return msgspec.structs.replace(upstream, adapter=adapter, pool=pool, entry=serve, memory=memory, ask=ask, tls=tls)
+        return msgspec.structs.replace(
+            upstream, adapter=adapter, pool=pool, entry=serve, memory=memory, ask=ask, tls=tls
+        )
 
     def _adapter(self, node: Table, where: str) -> type[Adapter] | None:
         name = node.get("adapter")
@@ -274,9 +276,7 @@ class Upstreams:
 
 def _is_encrypted(base_url: object, pool: TransportOptions) -> bool:
     """Whether there is TLS on the way to ``base_url``, which is None for what is reached without a URL."""
-    return any(
-        isinstance(url, str) and urlsplit(url).scheme in ("https", "wss") for url in (base_url, pool.proxy)
-    )
+    return any(isinstance(url, str) and urlsplit(url).scheme in ("https", "wss") for url in (base_url, pool.proxy))
 
 
 def _may_all_be_off(accounts: AccountPool | None) -> bool:

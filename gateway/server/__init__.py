@@ -5,4 +5,5 @@
 - ``edge``       an answer on its way to one client's socket
 - ``handlers``   the HTTP surface: calls, models, health
 - ``standalone`` a process of its own: sockets, TLS, workers, signals, drain
+- ``loops``      which event loop that process runs on
 """

@@ -138,8 +138,8 @@ def _compare(loop: Loop, plan: Plan) -> None:
 
 def _announce(gateway: Gateway, address: str, loop: Loop) -> None:
     plan = gateway.plan
-    _log.info("headgate %s serves %s on %s: %d routes", VERSION, gateway.path, address, len(plan.routes))
     _log.info("the event loop is %s", loop)
+    _log.info("headgate %s serves %s on %s: %d routes", VERSION, gateway.path, address, len(plan.routes))
     for name, upstream in plan.upstreams.items():
         if upstream.off:
             _log.info("upstream %s is off: %s", name, upstream.off)

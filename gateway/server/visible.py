@@ -13,13 +13,35 @@ from ..call import Call
 from ..errors import PermissionDenied
 from ..pricing.price import spelled
 from ..rules.plan import Plan
+from ..rules.schema import ServerOptions
 from .gateway import Gateway
 from .intake import Arrived
 
 REQUEST_ID_HEADERS: Final = {"anthropic.messages": "request-id", "anthropic.passthrough": "request-id"}
 """Where the SDKs of a format look for the request id, if not in x-request-id; a provider's own stands there first."""
+_MOST: Final = 1000
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 _VARIES: Final[Mapping[str, str]] = {"Vary": "Origin"}
+
+
+class _Standing(dict[tuple[str, str, int, str], dict[str, str]]):
+    """Headers that stand: of route, upstream, number of tries, and what the cache did. There are few of them."""
+
+    def __missing__(self, where: tuple[str, str, int, str]) -> dict[str, str]:
+        route, upstream, attempts, cache = where
+        headers = {"headgate-route": _header_safe(route)}
+        if attempts:
+            headers["headgate-upstream"] = upstream
+            headers["headgate-attempts"] = str(attempts)
+        if cache:
+            headers["headgate-cache"] = cache
+        if len(self) >= _MOST:
+            self.clear()  # reloads bring new ones
+        self[where] = headers
+        return headers
+
+
+_STANDING: Final = _Standing()
 
 
 class Visible:
@@ -33,18 +55,14 @@ class Visible:
 
     def headers(self, call: Call | None = None, passed: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return the response headers, names in lower case: the provider's that may pass, and ours."""
-        headers = dict(passed) if passed else {}
-        if call is not None:
-            decision = call.decision
-            headers["x-request-id"] = call.request_id
+        if call is None:
+            headers = {**(passed or _NO_HEADERS)}
+        else:
+            decision, request_id = call.decision, call.request_id
+            standing = _STANDING[decision.route, decision.upstream, len(decision.attempts), decision.cache]
+            headers = {**(passed or _NO_HEADERS), "x-request-id": request_id, **standing}
             if own := REQUEST_ID_HEADERS.get(call.codec.format):
-                headers.setdefault(own, call.request_id)
-            headers["headgate-route"] = _header_safe(decision.route)
-            if attempts := len(decision.attempts):
-                headers["headgate-upstream"] = decision.upstream
-                headers["headgate-attempts"] = str(attempts)
-            if decision.cache:
-                headers["headgate-cache"] = decision.cache
+                headers.setdefault(own, request_id)
             if decision.rounds and not call.peek.stream:  # a stream's headers are gone before anybody knows
                 headers["headgate-rounds"] = str(decision.rounds)
             if decision.cost_usd is not None and not call.peek.stream:
@@ -64,14 +82,18 @@ class Views:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._alike = Visible(frozenset(), _NO_HEADERS)
+        self._server: ServerOptions | None = None
+        """Whose callers all see ``_alike``."""
 
     def of(self, request: web.BaseRequest | Arrived, plan: Plan | None = None) -> Visible:
         """Return what the caller of ``request`` sees of an answer."""
-        plan = plan or self._gateway.plan
-        if plan.server.cors is not None and not isinstance(request, Arrived):
-            return Visible(plan.server.hidden_headers, self.cors_headers(request))
-        if self._alike.hidden is not plan.server.hidden_headers:
-            self._alike = Visible(plan.server.hidden_headers, _NO_HEADERS)
+        server = self._gateway.plan.server if plan is None else plan.server
+        if server is self._server:
+            return self._alike
+        if server.cors is not None and not isinstance(request, Arrived):
+            return Visible(server.hidden_headers, self.cors_headers(request))
+        self._alike = Visible(server.hidden_headers, _NO_HEADERS)
+        self._server = server if server.cors is None else None
         return self._alike
 
     def check_origin(self, request: web.BaseRequest) -> None:

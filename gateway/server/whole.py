@@ -9,10 +9,10 @@ out, a middleware or a signal, is given an ordinary web.Response instead: see ``
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping
 from email.utils import formatdate
 from http import HTTPStatus
+from time import time
 from typing import Final
 
 from aiohttp import HttpVersion11, web
@@ -27,10 +27,28 @@ _SLOWEST_READER: Final = 8 * 1024
 """Bytes a second, after the grace: a client that reads slower than this has its connection closed."""
 _NO_BODY: Final = frozenset({204, 304})
 _LINE: Final = ": ".join
-_starts: dict[int, str] = {}
-"""Status lines."""
-_ends: dict[int, str] = {}
-"""What the headers of this second end with."""
+
+
+class _Starts(dict[int, str]):
+    """Status lines."""
+
+    def __missing__(self, status: int) -> str:
+        self[status] = start = f"HTTP/1.1 {status} {_phrase(status)}\r\n"
+        return start
+
+
+class _Ends(dict[int, tuple[str, str]]):
+    """What the headers of an answer of this second end with, if the connection closes and if it stays open."""
+
+    def __missing__(self, now: int) -> tuple[str, str]:
+        end = f"date: {formatdate(now, usegmt=True)}\r\nserver: {SERVER_SOFTWARE}\r\n"
+        self.clear()
+        self[now] = ends = f"{end}connection: close\r\n\r\n", f"{end}\r\n"
+        return ends
+
+
+_STARTS: Final = _Starts()
+_ENDS: Final = _Ends()
 
 
 class WholeAnswer(web.StreamResponse):
@@ -157,12 +175,11 @@ class OpenAnswer(web.Response):
 
 def head_of(status: int, headers: Mapping[str, str], framing: str, stays_open: bool) -> bytes:
     """Return status line and headers, with what says how the body is framed. Raises ValueError for a line break in one."""
-    lines = "\r\n".join([*map(_LINE, headers.items()), ""])
-    count = len(headers)
-    if lines.count("\n") != count or lines.count("\r") != count or "\0" in lines:
+    lines = [*map(_LINE, headers.items()), ""]
+    text = "".join(lines)
+    if not text.isprintable() and ("\n" in text or "\r" in text or "\0" in text):
         raise ValueError("a header of the answer has a line break or a NUL in it")
-    close = "" if stays_open else "connection: close\r\n"
-    head = f"{_starts.get(status) or _start(status)}{lines}{framing}{_end()}{close}\r\n"
+    head = _STARTS[status] + "\r\n".join(lines) + framing + _ENDS[int(time())][stays_open]
     return head.encode("utf-8", "surrogateescape")
 
 
@@ -184,23 +201,8 @@ def is_looked_at(request: web.Request) -> bool:
     return False
 
 
-def _start(status: int) -> str:
-    _starts[status] = start = f"HTTP/1.1 {status} {_phrase(status)}\r\n"
-    return start
-
-
 def _phrase(status: int) -> str:
     try:
         return HTTPStatus(status).phrase
     except ValueError:  # a provider's own, such as 529
         return ""
-
-
-def _end() -> str:
-    """Return the headers that every answer of a second has, made once."""
-    now = int(time.time())
-    end = _ends.get(now)
-    if end is None:
-        _ends.clear()
-        _ends[now] = end = f"date: {formatdate(now, usegmt=True)}\r\nserver: {SERVER_SOFTWARE}\r\n"
-    return end

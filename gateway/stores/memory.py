@@ -31,9 +31,10 @@ class _Shelf:
         if entry is not None:
             self.size -= entry[2]
 
-    def take_oldest(self) -> None:
-        _, entry = self.entries.popitem(last=False)
-        self.size -= entry[2]
+    def shrink(self, max_bytes: int, max_entries: int) -> None:
+        while self.size > max_bytes or len(self.entries) > max_entries:
+            _, entry = self.entries.popitem(last=False)
+            self.size -= entry[2]
 
 
 class MemoryStore:
@@ -78,19 +79,19 @@ class MemoryStore:
 
     def put(self, key: Key, value: bytes, ttl_s: float | None = None, /) -> None:
         """Keep ``value``; others go for it, the one used longest ago first."""
-        shelf = self._shelf
+        shelf, max_bytes = self._shelf, self.max_bytes
         entries = shelf.entries
         if key in entries:
             shelf.take(key)
-        size = len(value) + len(key[0]) + len(key[1]) + len(key[2]) + ENTRY_BYTES
-        if size > self.max_bytes:
+        size = len(value) + len("".join(key)) + ENTRY_BYTES
+        if size > max_bytes:
             return
         if ttl_s is None or ttl_s > self.ttl_s:
             ttl_s = self.ttl_s
         entries[key] = (value, self._clock() + ttl_s, size)
-        shelf.size += size
-        while shelf.size > self.max_bytes or len(entries) > self.max_entries:
-            shelf.take_oldest()
+        shelf.size = total = shelf.size + size
+        if total > max_bytes or len(entries) > self.max_entries:
+            shelf.shrink(max_bytes, self.max_entries)
 
     def delete(self, key: Key, /) -> None:
         """Forget it."""

@@ -163,14 +163,14 @@ def _add(
         found.append(("gen_ai.output.type", "json" if kind in _JSON else short(kind)))
 
 
-class _ChatChoice(Struct):
+class _ChatChoice(Struct, frozen=True):
     finish_reason: str | None = None
 
 
 class _Chat(Struct):
     id: str = ""
     model: str = ""
-    choices: list[_ChatChoice] = []
+    choices: tuple[_ChatChoice, ...] = ()
 
 
 class _Message(Struct):
@@ -181,6 +181,20 @@ class _Message(Struct):
 
 _CHAT: Final = msgspec.json.Decoder(_Chat)
 _MESSAGE: Final = msgspec.json.Decoder(_Message)
+
+
+class _Reasons(dict[tuple[_ChatChoice, ...], tuple[str, ...]]):
+    """Why choices ended, by what the provider says: of one choice, the same few words again and again."""
+
+    def __missing__(self, choices: tuple[_ChatChoice, ...]) -> tuple[str, ...]:
+        reasons = tuple([reason_of(choice.finish_reason) for choice in choices if choice.finish_reason])
+        if len(choices) == 1 and len(choices[0].finish_reason or "") < MAX_TEXT and len(self) < _MAX_REASONS:
+            self[choices] = reasons
+        return reasons
+
+
+_MAX_REASONS: Final = 100
+_REASONS: Final = _Reasons()
 
 
 class Told(Struct, frozen=True):
@@ -203,8 +217,7 @@ def told_by(chunk: Chunk) -> Told:
         if chunk._events is None and chunk.raw is not None:
             if format in ("openai.chat", "openai.completions"):
                 chat = _CHAT.decode(chunk.raw)
-                reasons = [reason_of(choice.finish_reason) for choice in chat.choices if choice.finish_reason]
-                return Told(chat.id, chat.model, tuple(reasons))
+                return Told(chat.id, chat.model, _REASONS[chat.choices])
             if format == "anthropic.messages":
                 message = _MESSAGE.decode(chunk.raw)
                 reason = message.stop_reason

@@ -18,7 +18,7 @@ from . import otlp
 from .build import NS, Builder, losses_of, usage_of
 from .noting import Over
 from .otlp import SIZES, TIMES
-from .reading import MAX_TEXT, Asked, Told, read_asked, settings_asked, settings_in
+from .reading import MAX_TEXT, Asked, Told, read_asked, settings_asked, settings_in, told_by
 
 _MAX_KINDS: Final = 1000
 _LONG: Final = 256
@@ -76,7 +76,8 @@ class Usual:
             or len(decision.steps) != noting.steps
         ):
             return None
-        attempt, told, peek, who = attempts[0], over.told, call.peek, decision.caller or call.principal
+        told = over.told if heard.whole is None else told_by(heard.whole)
+        attempt, peek, who = attempts[0], call.peek, decision.caller or call.principal
         status, attempt_s, span_id = attempt.status, attempt.ended_s, attempt.span_id
         if (
             status is None

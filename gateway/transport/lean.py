@@ -34,23 +34,45 @@ class LeanTransport:
         if options.unix_socket is not None:
             raise ValueError("unix_socket is beyond the lean transport")
         self._pool = LeanPool(options)
-        self._targets: dict[str, Target] = {}
+        self._targets = _Targets()
         self._options = options
         self._session: SessionTransport | None = None
 
-    def submit(
-        self, head: RequestHead, body: bytes | Upload, deadlines: Deadlines, scope: Scope
-    ) -> Awaitable[Exchange]:
+    async def submit(self, head: RequestHead, body: bytes | Upload, deadlines: Deadlines, scope: Scope) -> Exchange:
         """Send a request; return at the response headers. See Transport.submit for what is raised."""
+        pool = self._pool
         if scope.closed:
             raise Cancelled("the call is over")
-        if self._pool.is_closed:
+        if pool.is_closed:
             raise ConnectFailed("this transport is closed")
         if not isinstance(body, bytes):
-            return self._other().submit(head, body, deadlines, scope)
-        target = self._targets.get(head.url) or self._target(head.url)
-        text = target.head(head.method, head.headers, len(body), head.standing)
-        return LeanExchange(self._pool, target, deadlines, scope, head.method == "HEAD").send(text, body)
+            return await self._other().submit(head, body, deadlines, scope)
+        target = self._targets[head.url]
+        method = head.method
+        text = target.head(method, head.headers, len(body), head.standing)
+        exchange = LeanExchange(pool, target, deadlines, scope, method == "HEAD")
+        scope.items.add(exchange)
+        scope.watched.append(exchange)
+        try:
+            slots = pool.slots
+            if slots.free > 0:
+                slots.free -= 1
+                exchange.slot = True
+            else:
+                await exchange.stand_in_line()
+            connection = pool.take(target.origin)
+            if connection is None:
+                connection = await exchange.dial(target)
+            else:
+                exchange.connection = connection
+            exchange.waiter = waiter = scope.loop.create_future()
+            connection.begin(exchange, text, body)
+            await waiter
+        except BaseException:
+            exchange.waiter = None  # nobody waits any more
+            exchange.abort()
+            raise
+        return exchange
 
     def open_socket(
         self, head: RequestHead, protocols: Sequence[str], max_bytes: int, deadlines: Deadlines, scope: Scope
@@ -73,8 +95,12 @@ class LeanTransport:
             self._session = SessionTransport(self._options)
         return self._session
 
-    def _target(self, url: str) -> Target:
-        if len(self._targets) >= URL_LIMIT:
-            self._targets.clear()
-        self._targets[url] = target = Target(url)
+
+class _Targets(dict[str, Target]):
+    """Where URLs lead: an upstream is asked at a few, again and again."""
+
+    def __missing__(self, url: str) -> Target:
+        if len(self) >= URL_LIMIT:
+            self.clear()
+        self[url] = target = Target(url)
         return target

@@ -31,8 +31,18 @@ _FRAME: Final = 24
 """Bytes around a chunk that count as its own: 16 digits and four ends of line at the most, with some to spare."""
 _MAX_LEARNT: Final = 1000
 
-_names: Final[dict[bytes, str]] = {}
-"""Header names as they came, to the same in lower case."""
+
+class _Names(dict[bytes, str]):
+    """Header names as they came, to the same in lower case."""
+
+    def __missing__(self, name: bytes) -> str:
+        text = name.decode("latin-1").lower()
+        if len(self) < _MAX_LEARNT:
+            self[name] = text
+        return text
+
+
+_names: Final = _Names()
 
 
 class _Refused(Exception):
@@ -69,7 +79,6 @@ class LeanConnection(asyncio.BufferedProtocol):
         "_ended",
         "_chunked",
         "_bounded",
-        "_counted",
         "_keep",
         "_spoilt",
         "_complaint",
@@ -93,7 +102,7 @@ class LeanConnection(asyncio.BufferedProtocol):
         self._parser = HttpResponseParser(self)
         self._headers: dict[str, str] = {}
         self._status = self._doubles = self._trailers = self._read = self._framing = 0
-        self._headed = self._interim = self._ended = self._chunked = self._bounded = self._counted = False
+        self._headed = self._interim = self._ended = self._chunked = self._bounded = False
         self._keep = self._spoilt = False
         self._complaint = ""
         self._fault: Exception | None = None
@@ -109,17 +118,20 @@ class LeanConnection(asyncio.BufferedProtocol):
         """Whether another request may go out here."""
         return not self._spoilt and self._transport is not None and not self._transport.is_closing()
 
-    def begin(self, exchange: LeanExchange, head: bytes, body: bytes, target: Target) -> None:
-        """Send a request whose answer goes to ``exchange``. Raises ConnectFailed if the connection is gone already."""
+    def gone(self, target: Target) -> ConnectFailed:
+        """Return why a new connection is not usable."""
+        refusal = tls_refusal(self._fault)
+        why = "closed at once" if refusal is None else tls_reason(refusal)
+        return ConnectFailed(f"cannot connect to {target.place}: {why}")
+
+    def begin(self, exchange: LeanExchange, head: bytes, body: bytes) -> None:
+        """Send a request whose answer goes to ``exchange``. The connection is usable."""
         transport = self._transport
-        if transport is None or self._spoilt or transport.is_closing():
-            refusal = tls_refusal(self._fault)
-            why = "closed at once" if refusal is None else tls_reason(refusal)
-            raise ConnectFailed(f"cannot connect to {target.place}: {why}")
+        assert transport is not None
         self.exchange = exchange
         self._headers = {}
-        self._doubles = self._trailers = self._read = self._framing = 0
-        self._headed = self._ended = self._chunked = self._counted = False
+        self._read = 0
+        self._headed = self._ended = False
         if len(body) <= PIECE:
             transport.write(head + body)
         else:
@@ -176,8 +188,9 @@ class LeanConnection(asyncio.BufferedProtocol):
     def release(self) -> None:
         """The exchange is done with its answer: back to the pool, or closed if anything speaks against it."""
         self.exchange = None
-        if self._ended and self._keep and self._unsent is None and self.usable:
-            self.flow()
+        if self._ended and self._keep and not self._spoilt and self._unsent is None:
+            if self._holding:
+                self.flow()
             self._pool.put(self)
         else:
             self.close()
@@ -187,40 +200,63 @@ class LeanConnection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Note the transport."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but its class
-        self._pool.opened(self)
+        if self._spoilt:  # whoever dialled left before
+            transport.close()
+        else:
+            self._pool.opened(self)
 
     def get_buffer(self, sizehint: int, /) -> memoryview:
         """Return where the next read goes."""
         return self._buffer
 
     def buffer_updated(self, nbytes: int, /) -> None:
-        """Parse what came, and hand it on in one piece."""
-        data = self._buffer[:nbytes]
+        """Parse what came, and hand it on in one piece: mostly an answer that is whole."""
         exchange = self.exchange
         if exchange is None or self._ended:  # unasked
             self._spoil()
             return
         error: GatewayError | None = None
         try:
-            if self._headed:
-                self._parser.feed_data(data)
+            if self._headed or self._read + nbytes <= HEAD_LIMIT:
+                self._parser.feed_data(self._buffer[:nbytes])
             else:
-                self._feed_head(data)
+                self._feed_rest(nbytes)
         except (HttpParserError, HttpParserUpgrade, _Refused) as fault:
             self._spoilt = True
             if not self._ended:
                 error = self._malformed(exchange, fault)
         parts = self._parts
-        body = b"" if not parts else parts[0] if len(parts) == 1 else b"".join(parts)
-        if self._chunked and error is None:
+        if self._ended and not (exchange.answered or exchange.bodiless):
+            body = b"".join(parts)  # of one part it is that very part
+            parts.clear()
+            exchange.arrived(self._status, self._headers, body)
+        else:
+            self._hand_on(exchange, nbytes, error)
+
+    def _feed_rest(self, nbytes: int) -> None:
+        """Parse what goes beyond HEAD_LIMIT bytes, where the headers are not complete."""
+        room = HEAD_LIMIT - self._read
+        self._parser.feed_data(self._buffer[:room])
+        if not self._headed:
+            raise self._refuse(f"headers of more than {HEAD_LIMIT} bytes")
+        self._parser.feed_data(self._buffer[room:nbytes])
+
+    def _hand_on(self, exchange: LeanExchange, nbytes: int, error: GatewayError | None) -> None:
+        """Hand on some of an answer, or the error in it. ``nbytes`` were read."""
+        parts = self._parts
+        body = b"".join(parts)
+        if not exchange.answered:
+            self._read += nbytes
+            self._framing = 0  # what came with the headers is bounded by one read
+            self._chunked = "transfer-encoding" in self._headers
+            # Now: the exchange takes the length off together with a coding.
+            self._bounded = self._chunked or "content-length" in self._headers
+        elif self._chunked and error is None:
             # What of a chunked body is no body is counted: extensions and trailers have no limit of their own.
-            if self._counted:
-                framing = self._framing + nbytes - len(body) - _FRAME * len(parts)
-                self._framing = framing if framing > 0 else 0
-                if framing > HEAD_LIMIT:
-                    error = self._malformed(exchange, self._refuse(f"more than {HEAD_LIMIT} bytes around its chunks"))
-            else:
-                self._counted = True  # the headers came with it
+            framing = self._framing + nbytes - len(body) - _FRAME * len(parts)
+            self._framing = framing if framing > 0 else 0
+            if framing > HEAD_LIMIT:
+                error = self._malformed(exchange, self._refuse(f"more than {HEAD_LIMIT} bytes around its chunks"))
         if parts:
             parts.clear()
             if exchange.bodiless:
@@ -236,18 +272,6 @@ class LeanConnection(asyncio.BufferedProtocol):
             exchange.answer(self._status, self._headers)
         if body or self._ended:
             exchange.take(body, self._ended, error)
-
-    def _feed_head(self, data: memoryview) -> None:
-        """Parse while the headers are not complete, no more than HEAD_LIMIT bytes of them."""
-        room = HEAD_LIMIT - self._read
-        self._read += len(data)
-        if self._read <= HEAD_LIMIT:
-            self._parser.feed_data(data)
-            return
-        self._parser.feed_data(data[:room])
-        if not self._headed:
-            raise self._refuse(f"headers of more than {HEAD_LIMIT} bytes")
-        self._parser.feed_data(data[room:])
 
     def eof_received(self) -> None:
         """The provider says no more. asyncio closes the connection; without waiting for what is unsent, if we do it."""
@@ -316,7 +340,7 @@ class LeanConnection(asyncio.BufferedProtocol):
             if self._trailers > HEADER_LIMIT:
                 raise self._refuse(f"more than {HEADER_LIMIT} trailers")
             return
-        known = _names.get(name) or _learn(name)
+        known = _names[name]
         text = value.decode("utf-8", "surrogateescape").rstrip(" \t")
         headers = self._headers
         if known in headers:
@@ -329,8 +353,10 @@ class LeanConnection(asyncio.BufferedProtocol):
         """The end of the headers, of the answer or of an interim one."""
         parser, headers = self._parser, self._headers
         self._status = status = parser.get_status_code()
-        if len(headers) + self._doubles > HEADER_LIMIT:
-            raise self._refuse(f"more than {HEADER_LIMIT} headers")
+        if self._doubles or len(headers) > HEADER_LIMIT:
+            count, self._doubles = len(headers) + self._doubles, 0
+            if count > HEADER_LIMIT:
+                raise self._refuse(f"more than {HEADER_LIMIT} headers")
         if status < 200:
             if status == 101:
                 raise self._refuse("it switched protocols, which nobody asked for")
@@ -338,13 +364,11 @@ class LeanConnection(asyncio.BufferedProtocol):
                 raise self._refuse(f"a status of {status:03}")
             self._interim = True
             self._headers = {}
-            self._doubles = 0
             return
-        if (coding := headers.get("transfer-encoding")) is not None:
+        if "transfer-encoding" in headers:
+            coding = headers["transfer-encoding"]
             if coding.lower() != "chunked":
                 raise self._refuse(f"a transfer-encoding of {coding[:40]!r}")
-            self._chunked = True
-        self._bounded = self._chunked or "content-length" in headers  # which the exchange takes off with a coding
         self._keep = parser.should_keep_alive()
         self._headed = True
         if self._unsent is not None and status >= 400:
@@ -363,14 +387,8 @@ class LeanConnection(asyncio.BufferedProtocol):
         else:
             self._ended = True
             if self._trailers:  # one may say Connection: close, and the parser believes it
+                self._trailers = 0
                 self._keep = self._keep and self._parser.should_keep_alive()
-
-
-def _learn(name: bytes) -> str:
-    text = name.decode("latin-1").lower()
-    if len(_names) < _MAX_LEARNT:
-        _names[name] = text
-    return text
 
 
 def _why(exc: Exception | None) -> str:

@@ -31,9 +31,9 @@ _log = logging.getLogger("headgate.transport")
 class LeanExchange(Struct, eq=False):
     """See Exchange. Holds a slot of the pool until the body's end, an error or abort; the submission waits with it.
 
-    What the submission waits for is ``_waiter``: a slot, a connection, the response headers. Deadlines and abort end the
+    What the submission waits for is ``waiter``: a slot, a connection, the response headers. Deadlines and abort end the
     wait by an exception of the waiter, so nothing here cancels a task that is not its own. ``bodiless``: its answer has no
-    body, whatever its headers say. A Struct, since every call has one.
+    body, whatever its headers say. ``slot``: whether it has one. A Struct, since every call has one.
     """
 
     _pool: LeanPool
@@ -44,13 +44,14 @@ class LeanExchange(Struct, eq=False):
     status: int = 0
     headers: Mapping[str, str] = {}
     answered: bool = False
-    _waiter: asyncio.Future[None] | None = None
+    waiter: asyncio.Future[None] | None = None
+    connection: LeanConnection | None = None
+    slot: bool = False
     _late_at: float | None = None
     _late: tuple[ErrorKind, str] = ("timeout.pool", "")
     _dialling: asyncio.Task[LeanConnection] | None = None
-    _connection: LeanConnection | None = None
-    _slot: bool = False
     _over: bool = False
+    _whole: bytes | None = None  # an answer that came at once, and nobody has read of yet
     _sink: Sink[bytes] | None = None
     _paused: bool = False
     _busy: bool = False
@@ -60,11 +61,6 @@ class LeanExchange(Struct, eq=False):
     _error: GatewayError | None = None
     _limit: int = -1
     _coding: Inflate | None = None
-
-    def __post_init__(self) -> None:
-        scope = self._scope
-        scope.items.add(self)
-        scope.watched.append(self)
 
     def __repr__(self) -> str:
         return f"LeanExchange({self.place!r}, {self.status})"  # a Struct would show headers, and what has come
@@ -76,31 +72,10 @@ class LeanExchange(Struct, eq=False):
 
     # -- before the response headers
 
-    async def send(self, head: bytes, body: bytes) -> LeanExchange:
-        """Take a slot and a connection, send the request, wait for the response headers. Raises as submit does."""
-        pool, target = self._pool, self._target
-        try:
-            if pool.slots.take():
-                self._slot = True
-            else:
-                await self._stand_in_line()
-            connection = pool.take(target.origin)
-            if connection is None:
-                connection = await self._dial(target)
-            else:
-                self._connection = connection
-            self._waiter = waiter = self._scope.loop.create_future()
-            connection.begin(self, head, body, target)
-            await waiter
-        except BaseException:
-            self._waiter = None  # nobody waits any more
-            self.abort()
-            raise
-        return self
-
-    async def _stand_in_line(self) -> None:
+    async def stand_in_line(self) -> None:
+        """Wait for a slot. Raises as submit does."""
         pool, loop = self._pool, self._scope.loop
-        self._waiter = turn = loop.create_future()
+        self.waiter = turn = loop.create_future()
         self._late = ("timeout.pool", "every connection to the provider is busy")
         self._late_at = None if self._deadlines.pool_s is None else monotonic() + self._deadlines.pool_s
         pool.pending.add(self)
@@ -110,7 +85,7 @@ class LeanExchange(Struct, eq=False):
         except BaseException:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
                 # It came in the moment of the cancellation; abort gives it back, unless there was one already.
-                self._slot = not self._over
+                self.slot = not self._over
                 if self._over:
                     pool.slots.give_back()
             else:
@@ -122,11 +97,12 @@ class LeanExchange(Struct, eq=False):
         if self._over:  # it came in the moment of an abort, which knew nothing of it
             pool.slots.give_back()
             raise Cancelled("the call is over")
-        self._slot = True
+        self.slot = True
 
-    async def _dial(self, target: Target) -> LeanConnection:
+    async def dial(self, target: Target) -> LeanConnection:
+        """Return a new connection, which is usable. Raises as submit does."""
         pool, scope = self._pool, self._scope
-        self._waiter = waiter = scope.loop.create_future()
+        self.waiter = waiter = scope.loop.create_future()
         self._late = ("timeout.connect", f"cannot connect to {target.place}: no connection in time")
         connect_s = self._deadlines.connect_s
         self._late_at = None if connect_s is None else monotonic() + connect_s
@@ -139,29 +115,35 @@ class LeanExchange(Struct, eq=False):
             pool.pending.discard(self)
             self._late_at = self._dialling = None
             task.cancel()  # no more than a word if it is done
-        connection = self._connection
+        connection = self.connection
         if connection is None:  # aborted in the moment of the connection
             raise Cancelled("the call is over")
+        if not connection.usable:
+            raise connection.gone(target)
         return connection
 
     def _dialled(self, task: asyncio.Task[LeanConnection]) -> None:
         """The attempt to connect is over: hand the connection to who waits for it, or keep it for the next."""
-        waiter = self._waiter
+        waiter = self.waiter
         failed = task.cancelled() or task.exception() is not None
         if self._over or waiter is None or waiter.done():
             if not failed:
-                self._pool.put(task.result())
+                connection = task.result()
+                if connection.usable:
+                    self._pool.put(connection)
+                else:
+                    connection.close()
         elif task.cancelled():
             waiter.set_exception(Cancelled("the call is over"))
         elif (fault := task.exception()) is not None:
             waiter.set_exception(fault)
         else:
-            self._connection = task.result()
+            self.connection = task.result()
             waiter.set_result(None)
 
     def tick(self, now: float, /) -> None:
         """Give up once a deadline has passed. Only called until the response headers are there."""
-        deadlines, connection = self._deadlines, self._connection
+        deadlines, connection = self._deadlines, self.connection
         if self._late_at is not None and now >= self._late_at:
             self.fail(upstream_error(*self._late))
         elif deadlines.head_at is not None and now >= deadlines.head_at:
@@ -171,7 +153,7 @@ class LeanExchange(Struct, eq=False):
 
     def fail(self, error: GatewayError) -> None:
         """End the submission with ``error``."""
-        waiter = self._waiter
+        waiter = self.waiter
         self._close()
         if waiter is not None and not waiter.done():
             waiter.set_exception(error)
@@ -190,13 +172,39 @@ class LeanExchange(Struct, eq=False):
         self.answered = True
         self.status = status
         self.headers = headers
-        scope, waiter = self._scope, self._waiter
+        scope, waiter = self._scope, self.waiter
         if not scope.closed:
             scope.watched.remove(self)
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
     # -- the body, as the connection brings it
+
+    def arrived(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        """The answer is here from its first byte to its last: what ``answer`` and ``take`` come to."""
+        if "content-encoding" in headers:
+            self.answer(status, headers)
+            self.take(body, True, None)
+            return
+        headers.pop("set-cookie", None)
+        self.answered = True
+        self.status = status
+        self.headers = headers
+        self._whole = body
+        scope, waiter = self._scope, self.waiter
+        if not scope.closed:
+            scope.watched.remove(self)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _spread(self) -> None:
+        """Hold an answer that came at once like any other: somebody does not want it at once, or not that much."""
+        whole, self._whole = self._whole, None
+        if whole is not None:
+            self._ended = True
+            if whole:
+                self._held.append(whole)
+                self._size = len(whole)
 
     def take(self, data: bytes, ended: bool, error: GatewayError | None) -> None:
         """Take a piece of the body, not empty unless ``ended``; the last call has ``ended``."""
@@ -245,7 +253,7 @@ class LeanExchange(Struct, eq=False):
             held = self._held
             if not held:
                 return b""
-            data = held[0] if len(held) == 1 else b"".join(held)
+            data = b"".join(held)
             held.clear()
             self._size = 0
             return data
@@ -263,8 +271,8 @@ class LeanExchange(Struct, eq=False):
         self._held.clear()
         self._ended = True
         self._error = Malformed(f"the answer of {self.place} is malformed: {fault}")
-        if self._connection is not None:
-            connection, self._connection = self._connection, None
+        if self.connection is not None:
+            connection, self.connection = self.connection, None
             connection.close()
 
     # -- the body, as it goes on
@@ -274,6 +282,7 @@ class LeanExchange(Struct, eq=False):
         assert self._sink is None, "connected twice"
         if self._over:
             return
+        self._spread()
         self._sink = sink
         self._run()
 
@@ -313,15 +322,34 @@ class LeanExchange(Struct, eq=False):
         if self._paused:
             if self._waiting:
                 self._hold()
-        elif self._connection is not None:
-            self._connection.flow()
+        elif self.connection is not None:
+            self.connection.flow()
 
     def _hold(self) -> None:
-        if self._connection is not None and not self._ended:
-            self._connection.hold()
+        if self.connection is not None and not self._ended:
+            self.connection.hold()
 
     def ready(self, max_bytes: int) -> bytes | None:
         """Return the whole body if it is here already, which takes no deadline and no waiting. None: see ``read``."""
+        whole = self._whole
+        if whole is None or len(whole) > max_bytes:
+            return self._gathered(max_bytes)
+        # As _finish: an answer that came at once has nothing else to put away.
+        self._over = True
+        self._whole = None
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.release()
+        self._scope.items.discard(self)
+        slots = self._pool.slots
+        if slots.line:
+            slots.give_back()
+        else:
+            slots.free += 1
+        return whole
+
+    def _gathered(self, max_bytes: int) -> bytes | None:
+        """Return a body that came bit by bit, and is here now."""
         if not self._ended or self._over or self._error is not None or self._coding is not None:
             return None
         if self._size > max_bytes:
@@ -334,6 +362,7 @@ class LeanExchange(Struct, eq=False):
         """Return the whole body. Raises Cut, or Malformed above ``max_bytes``; closed in any case."""
         if self._over:
             raise Cancelled("the exchange is over")
+        self._spread()
         try:
             if not self._ended and int(self.headers.get("content-length", 0)) > max_bytes:
                 raise self._too_large(max_bytes)
@@ -347,7 +376,7 @@ class LeanExchange(Struct, eq=False):
             else:
                 data = await self._decoded(max_bytes)
         except BaseException:
-            self._waiter = None
+            self.waiter = None
             self.abort()
             raise
         error = self._error
@@ -372,14 +401,14 @@ class LeanExchange(Struct, eq=False):
 
     async def _more(self) -> None:
         """Wait until take says that there is something to look at."""
-        self._waiter = self._scope.loop.create_future()
-        if self._connection is not None:
-            self._connection.flow()
-        await self._waiter
+        self.waiter = self._scope.loop.create_future()
+        if self.connection is not None:
+            self.connection.flow()
+        await self.waiter
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
 
     def _too_large(self, max_bytes: int) -> Malformed:
         return Malformed(f"the answer of {self.place} is larger than {max_bytes} bytes")
@@ -395,7 +424,7 @@ class LeanExchange(Struct, eq=False):
         """The answer was taken to its end: the connection is free."""
         if self._over:
             return
-        connection, self._connection = self._connection, None
+        connection, self.connection = self.connection, None
         if connection is not None:
             connection.release()
         self._close()
@@ -404,7 +433,7 @@ class LeanExchange(Struct, eq=False):
         if self._over:
             return
         self._over = True
-        self._sink = None
+        self._sink = self._whole = None
         self._held.clear()
         self._coding = None
         scope = self._scope
@@ -414,9 +443,9 @@ class LeanExchange(Struct, eq=False):
                 scope.watched.remove(self)
         if self._dialling is not None:
             self._dialling.cancel()
-        if self._connection is not None:
-            connection, self._connection = self._connection, None
+        if self.connection is not None:
+            connection, self.connection = self.connection, None
             connection.close()
-        if self._slot:
-            self._slot = False
+        if self.slot:
+            self.slot = False
             self._pool.slots.give_back()

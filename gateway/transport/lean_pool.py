@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections import defaultdict
 from functools import cache
 from time import monotonic
 from typing import Final
@@ -41,7 +42,7 @@ class LeanPool:
         self.pending: set[LeanExchange] = set()
         self.is_closed = False
         self._open: set[LeanConnection] = set()
-        self._idle: dict[object, list[LeanConnection]] = {}
+        self._idle: defaultdict[object, list[LeanConnection]] = defaultdict(list)
         self._lookups: dict[tuple[str, int], tuple[float, asyncio.Future[list[AddrInfoType]]]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -60,22 +61,16 @@ class LeanPool:
         return None
 
     def put(self, connection: LeanConnection) -> None:
-        """Take a connection back that is ready for another request."""
-        loop = self._loop
-        if loop is None or self.is_closed or not connection.usable:
-            connection.close()
-            return
+        """Take a connection back that is ready for another request. ``take`` sees whether it still is."""
         now = monotonic()
-        if now - connection.made_at > MAX_AGE_S:
+        if self.is_closed or now - connection.made_at > MAX_AGE_S:
             connection.close()
             return
         connection.idle_since = now
-        idle = self._idle.get(connection.origin)
-        if idle is None:
-            idle = self._idle[connection.origin] = []
-        idle.append(connection)
+        self._idle[connection.origin].append(connection)
         if self._timer is None:
-            self._timer = loop.call_later(self._options.keep_alive, self._reap)
+            assert self._loop is not None
+            self._timer = self._loop.call_later(self._options.keep_alive, self._reap)
 
     def opened(self, connection: LeanConnection) -> None:
         """A connection was made."""
@@ -134,18 +129,22 @@ class LeanPool:
             self._loop = loop
             self._buffer = _buffers.get(loop) or _buffers.setdefault(loop, memoryview(bytearray(READ_SIZE)))
         addresses = await self._addresses(target, loop)
+        connection = LeanConnection(self, target.origin, loop, self._buffer)
         try:
             sock = await start_connection(addresses, happy_eyeballs_delay=EYEBALLS_S, interleave=1, loop=loop)
             try:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a model may be silent for minutes
                 tls = (self._ssl or _usual_tls()) if target.tls else None
-                _, connection = await loop.create_connection(
-                    lambda: LeanConnection(self, target.origin, loop, self._buffer),
+                await loop.create_connection(
+                    lambda: connection,
                     sock=sock,
                     ssl=tls,
                     server_hostname=target.host.rstrip(".") if target.tls else None,
                 )
             except BaseException:
+                # It may be made already, and nobody waits for it any more: uvloop would not even say that it is lost.
+                self._open.discard(connection)
+                connection.close()
                 sock.close()
                 raise
         except (OSError, ssl.CertificateError) as fault:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from yarl import URL
@@ -17,18 +17,14 @@ _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FRAMING: Final = frozenset({"host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer"})
 _MEANT_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 """Their requests say their length even if it is zero (RFC 9110, 8.6)."""
-_LINE: Final = ": ".join
-_MAX_LEARNT: Final = 1000
-_MAX_STARTS: Final = 16
-
-_known: Final[set[str]] = set()
-"""Header names seen to be well-formed. Clients and rule files use the same few again and again."""
+_BROKEN: Final = "a header's value has a line break or a NUL in it"
+_MAX_KINDS: Final = 64
 
 
 class Target:
     """Where a URL leads. ``origin`` is what a connection is good for: scheme, host and port."""
 
-    __slots__ = ("origin", "tls", "host", "port", "place", "_rest", "_starts")
+    __slots__ = ("origin", "tls", "host", "port", "place", "_rest", "_kinds")
 
     def __init__(self, text: str) -> None:
         if _BLANK.search(text):  # a parser of URLs would drop some of them without a word
@@ -50,48 +46,46 @@ class Target:
         self.place = f"{host}:{port}"
         self.origin = (self.tls, host, port)
         self._rest = f" {path} HTTP/1.1\r\nhost: {url.host_port_subcomponent}\r\n"
-        self._starts: dict[tuple[str, Standing | None], str] = {}
+        self._kinds: dict[tuple[str | Standing | None, ...], str] = {}
 
     def head(self, method: str, headers: Mapping[str, str], length: int, standing: Standing | None = None) -> bytes:
         """Return the head of a request. Raises HouseError for one that could be read as something else."""
-        start = self._starts.get((method, standing)) or self._start(method, standing)
-        text = "\r\n".join([*map(_LINE, headers.items()), ""])
-        self._check(headers, text)
+        kind = self._kinds.get((method, standing, *headers)) or self._learn(method, standing, headers)
+        values = (*headers.values(),)
+        said = "".join(values)
+        if "\n" in said or "\r" in said or "\0" in said:
+            raise self._refusal(_BROKEN)
         try:
             if not length and method not in _MEANT_WITH_BODY:
-                return f"{start}{text}\r\n".encode("utf-8", "surrogateescape")
-            return f"{start}{text}content-length: {length}\r\n\r\n".encode("utf-8", "surrogateescape")
+                return f"{kind % values}\r\n".encode("utf-8", "surrogateescape")
+            return f"{kind % values}content-length: {length}\r\n\r\n".encode("utf-8", "surrogateescape")
         except UnicodeEncodeError as fault:
             raise self._refusal("a header's value is no text") from fault
 
-    def _start(self, method: str, standing: Standing | None) -> str:
+    def _learn(self, method: str, standing: Standing | None, headers: Mapping[str, str]) -> str:
+        """Return what is the same in all requests of a kind, with a ``%s`` for each value that is not."""
         if not _TOKEN.fullmatch(method) or method == "CONNECT":
             raise self._refusal("not a method")
         start = method + self._rest
         if standing is not None:
-            text = "\r\n".join([*map(_LINE, standing.headers.items()), ""])
-            self._check(standing.headers, text)
-            start += text
-        if len(self._starts) >= _MAX_STARTS:
-            self._starts.clear()  # reloads bring new ones
-        self._starts[(method, standing)] = start
-        return start
+            self._check(standing.headers)
+            said = "".join(standing.headers.values())
+            if "\n" in said or "\r" in said or "\0" in said:
+                raise self._refusal(_BROKEN)
+            start += "".join([f"{name}: {value}\r\n" for name, value in standing.headers.items()])
+        self._check(headers)
+        kind = start.replace("%", "%%") + "".join([f"{name.replace('%', '%%')}: %s\r\n" for name in headers])
+        if len(self._kinds) >= _MAX_KINDS:
+            self._kinds.clear()  # reloads bring new ones
+        self._kinds[(method, standing, *headers)] = kind
+        return kind
 
-    def _check(self, headers: Mapping[str, str], text: str) -> None:
-        if not _known.issuperset(headers):
-            self._learn(headers)
-        lines = len(headers)
-        if text.count("\n") != lines or text.count("\r") != lines or "\0" in text:
-            raise self._refusal("a header's value has a line break or a NUL in it")
-
-    def _learn(self, headers: Mapping[str, str]) -> None:
-        for name in headers:
+    def _check(self, names: Iterable[str]) -> None:
+        for name in names:
             if not _TOKEN.fullmatch(name):
                 raise self._refusal("not a header's name")
             if name.lower() in _FRAMING:
                 raise self._refusal(f"{name.lower()} is the transport's to say")
-            if len(_known) < _MAX_LEARNT:
-                _known.add(name)
 
     def _refusal(self, why: str) -> HouseError:
         return HouseError(f"the request to {self.place} cannot be written: {why}")

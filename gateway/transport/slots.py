@@ -11,18 +11,22 @@ from ..relay.scope import Scope
 
 
 class Slots:
-    """``limit`` slots, given out first come first served. Taking a free one costs a comparison and no await."""
+    """``limit`` slots, given out first come first served.
 
-    __slots__ = ("free", "_waiting")
+    Taking a free one costs a comparison and no await, and giving one back that nobody waits for: who does either for every
+    call looks at ``free`` and ``line``, and does it without a call.
+    """
+
+    __slots__ = ("free", "line")
 
     def __init__(self, limit: int) -> None:
         self.free = limit
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self.line: deque[asyncio.Future[None]] = deque()
 
     @property
     def waiting(self) -> int:
         """How many stand in line."""
-        return len(self._waiting)
+        return len(self.line)
 
     def take(self) -> bool:
         """Take a slot if one is free. Whoever gives one back hands it to the first in line, so nobody overtakes."""
@@ -48,17 +52,17 @@ class Slots:
 
     def join(self, turn: asyncio.Future[None]) -> None:
         """Put ``turn`` at the end of the line. Its result means that the slot is its owner's."""
-        self._waiting.append(turn)
+        self.line.append(turn)
 
     def leave(self, turn: asyncio.Future[None]) -> None:
         """Take ``turn``, which has no result, out of the line."""
         with contextlib.suppress(ValueError):  # give_back passes over what was cancelled, and forgets it
-            self._waiting.remove(turn)
+            self.line.remove(turn)
 
     def give_back(self) -> None:
         """Hand a slot to the first in line, or put it back. Exactly once for each slot taken."""
-        while self._waiting:
-            turn = self._waiting.popleft()
+        while self.line:
+            turn = self.line.popleft()
             if not turn.done():
                 turn.set_result(None)
                 return

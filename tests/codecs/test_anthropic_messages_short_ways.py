@@ -30,6 +30,7 @@ from headgate.gateway.ir.words import words_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
+from msgspec.structs import replace
 
 from .short_ways import NULLS, TEXTS, objects, told
 
@@ -289,6 +290,11 @@ def answers(format: str) -> list[Sequence[Event]]:
     start = ResponseStart("i", "m", 5, extra={"system_fingerprint": Raw(b'"f"')}, format=format)
     bare = ResponseStart(format=format, service_tier="t")
     usage = UsageReport(Counts(3, 2, 1, None, 4))
+    plain = UsageReport(Counts(3, 3, output_tokens=4, format=format, raw={"x_own": Raw(b"1")}))
+    silent = replace(start, extra={"system_fingerprint": Raw(b'""'), "kept.x": Raw(b"1")})
+    several = replace(start, extra={"system_fingerprint": Raw(b'""'), "x": Raw(b'"f"'), "x_own": Raw(b"2")})
+    other = replace(start, extra={"system_fingerprint": Raw(b'"f"'), "x": Raw(b'""'), "y" * 2000: Raw(b"2")})
+    many = replace(start, extra={f"x{number}": Raw(b"1") for number in range(120)})
     out: list[Sequence[Event]] = []
     for text in ("hi", ""):
         for reason, word in (("stop", "stop"), ("length", ""), ("stop_sequence", "x"), ("refusal", ""), ("other", "y")):
@@ -300,6 +306,8 @@ def answers(format: str) -> list[Sequence[Event]]:
                 out.append((first, *parts, ChoiceStop("stop", extra={"x": Raw(b"1")}), ResponseStop()))
                 out.append((first, *parts, stop))
                 out.append((first, *parts, PartDelta(0, "more"), stop, ResponseStop()))
+            for first in (start, silent, several, other, many):
+                out.append((first, *parts, stop, plain, ResponseStop(), Terminator()))
     return out
 
 

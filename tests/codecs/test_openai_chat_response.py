@@ -25,6 +25,7 @@ from headgate.gateway.ir.fold import fold, unfold_parts
 from headgate.gateway.ir.message import Citation, Media, Opaque, Reasoning, Refusal, Text, ToolCall
 from headgate.gateway.wire.outline import outline
 from msgspec import Raw
+from msgspec.structs import replace
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from .openai_chat_cases import CONTEXT, CORPUS, events_of, feed, load, payloads
@@ -278,6 +279,27 @@ def test_foreign_extras_are_losses_and_ours_are_not() -> None:
     told, losses = encode(answer(Text("x", extra={"zz": Raw(b"1")}), start=start))
     assert "container" not in told
     assert losses == {("lost", "container"), ("lost", "standard"), ("lost", "zz")}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        '"prompt_tokens":3,"completion_tokens":2,"total_tokens":5',
+        '"total_tokens":9,"completion_tokens":2,"prompt_tokens":3',
+        '"prompt_tokens":0,"completion_tokens":0,"total_tokens":0',
+        '"prompt_tokens":-1,"completion_tokens":2,"total_tokens":1',
+        '"prompt_tokens":3,"completion_tokens":2,"total_tokens":null',
+        '"prompt_tokens":null,"completion_tokens":2,"total_tokens":2',
+        '"prompt_tokens":3,"completion_tokens":2,"cached_tokens":1',
+        '"prompt_tokens":3,"completion_tokens":2,"total_tokens":9,"total_tokens":5',
+    ],
+)
+def test_three_counts_are_read_like_three_among_others(said: str) -> None:
+    alone = CODEC.read_usage(Raw(b"{%b}" % said.encode()))
+    among = CODEC.read_usage(Raw(b'{%b,"x_own":1}' % said.encode()))
+    assert alone is not None and among is not None
+    assert alone.raw == {name: raw for name, raw in among.raw.items() if name != "x_own"}
+    assert replace(alone, raw={}) == replace(among, raw={})
 
 
 def test_a_missing_usage_figure_is_minted() -> None:

@@ -45,3 +45,10 @@ def test_the_default_cap() -> None:
     ledger = Ledger()
     ledger.add_request(loss(number) for number in range(1000))
     assert (len(ledger.request), ledger.dropped) == (100, 900)
+
+
+def test_ledgers_share_nothing() -> None:
+    one, other = Ledger(), Ledger()
+    one.add_request([loss(1)])
+    one.add_answer([loss(1)])
+    assert (other.request, other.answer, one == other) == ([], [], False)

@@ -531,6 +531,32 @@ async def test_a_restart_remembers(call_of: CallOf, clocked: Time, store: Any) -
     await three.stop()
 
 
+async def test_a_restart_while_an_answer_is_awaited(call_of: CallOf, clocked: Time, store: Any) -> None:
+    """What calls under way held is not written: their scopes close before the limit stops, whoever still awaits."""
+    one, asked, call = await kept(clocked, store, tokens="1000/h"), asyncio.Event(), sized(call_of(), 50)
+
+    async def rest(call: Call) -> Reply:
+        asked.set()
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    task = begin(one(call, at(rest)))
+    await asked.wait()
+    assert spent(one) == (0, 100)
+    call.scope.close()
+    await one.stop()
+    await store.settled()
+    two = await kept(clocked, store, tokens="1000/h")
+    reply = await two(sized(call_of(), 50), at(answering()))
+    assert spent(two) == (0, 100)
+    assert reply.headers["x-ratelimit-remaining-tokens"] == "900"
+    await reply.collect()
+    await two.stop()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 async def test_a_restart_after_a_clock_that_was_ahead(call_of: CallOf, clocked: Time, store: Any) -> None:
     clocked.now += 10**8
     one = await kept(clocked, store)

@@ -186,6 +186,22 @@ async def test_what_is_equal(call_of: Make, how: str) -> None:
     assert len(upstream.calls) == 1
 
 
+@pytest.mark.parametrize("more", [b"", b'"%b":1,' % (b"long" * 1000)], ids=["few members", "long names"])
+async def test_members_in_their_order_without_those_that_say_how_it_is_delivered(call_of: Make, more: bytes) -> None:
+    keys = cache_of(ignore=("user", "model"))._keys
+    bodies = [
+        b'{"model":"m",%b"messages":[],"max_tokens":5}' % more,
+        b'{"stream":true,%b"messages":[],"stream_options":{"include_usage":true},"max_tokens":5}' % more,
+        b'{ "user" : "a", %b "messages":[] ,"max_tokens" : 5,"model":"m","stream":false}' % more,
+        b'{%b"max_tokens":5,"messages":[]}' % more,
+        b'{%b"messages":[],"max_tokens":5.0}' % more,
+    ]
+    found = [keys.of(call_of(format="openai.chat").replace(body=body)) for body in bodies]
+    assert found[0] is not None
+    assert found[0] == found[1] == found[2]
+    assert len(set(found)) == 3
+
+
 @pytest.mark.parametrize("change", ["route", "target", "upstream", "model"])
 async def test_where_it_goes_counts(call_of: Make, change: str) -> None:
     cache, upstream = cache_of(), Upstream(whole(), whole())

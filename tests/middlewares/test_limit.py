@@ -15,8 +15,9 @@ from headgate.gateway.errors import Cancelled, ErrorKind, GatewayError, HouseErr
 from headgate.gateway.facts import ANONYMOUS, Principal, WireFacts
 from headgate.gateway.ir.event import ChoiceStop, Chunk, Event, PartDelta, PartStart, ResponseStart, Usage, UsageReport
 from headgate.gateway.ir.message import Text
-from headgate.gateway.limits.book import Book
+from headgate.gateway.limits.book import Book, Subject
 from headgate.gateway.limits.pace import Pace
+from headgate.gateway.limits.told import Told, family_of
 from headgate.gateway.relay.reply import Reply
 from headgate.gateway.relay.source import Listed
 from headgate.gateway.units import Duration, Rate
@@ -433,6 +434,77 @@ async def test_a_whole_answer_tells_its_usage_undecoded(call_of: CallOf, clocked
     assert await left(limit, call_of()) == 900
 
 
+@pytest.mark.parametrize("after_s", [0.0, 1.0, 9.0, 600.0])
+@pytest.mark.parametrize(
+    "usage",
+    [
+        Usage(input_tokens=70, output_tokens=30),
+        Usage(input_tokens=400, output_tokens=300),
+        Usage(input_tokens=0, output_tokens=0),
+        Usage(input_tokens=-1, output_tokens=-1),
+        Usage(input_tokens=10**400, output_tokens=1),
+        Usage(input_tokens=70),
+        None,
+    ],
+)
+async def test_an_answer_at_once_is_settled_as_a_stream_is(
+    call_of: CallOf, clocked: Time, usage: Usage | None, after_s: float
+) -> None:
+    """All at once or bit by bit: the same is taken and given back, and nothing stays under way."""
+    events = (*WORDS, UsageReport(usage)) if usage else WORDS
+    found = []
+    for at_once in (True, False):
+        limit, time = limiting(clocked, requests="60/min", tokens="6k/min", reserve=450), clocked.now
+
+        async def rest(call: Call, at_once: bool = at_once) -> Reply:
+            call.attempt("up")
+            clocked.now += after_s
+            return Reply.whole(Chunk(events), call.scope) if at_once else Reply(Listed((Chunk(events),)), call.scope)
+
+        call = sized(call_of(), 50)
+        reply = await limit(call, rest)
+        await reply.collect()
+        assert not call.scope.items
+        call.scope.close()
+        (subject,) = limit._book.subjects.values()
+        found.append((subject.requests, subject.tokens, subject.under_way))
+        clocked.now = time
+    assert found[0] == pytest.approx(found[1])
+    assert found[0][2] == 0
+
+
+async def test_a_malformed_whole_answer_is_charged(call_of: CallOf, clocked: Time) -> None:
+    def malformed(body: bytes) -> tuple[Event, ...]:
+        raise upstream_error("malformed", "x")
+
+    async def rest(call: Call) -> Reply:
+        call.attempt("up")
+        codec = registry.codec("openai.chat")
+        return Reply.whole(Chunk(None, b"{" * 40, codec.whole, malformed), call.scope)
+
+    limit = limiting(clocked, tokens="1000/min")
+    with pytest.raises(GatewayError):
+        await limit(sized(call_of(), 50), rest)
+    assert await left(limit, call_of()) == 950
+
+
+async def test_a_place_whose_scope_closes_while_the_answer_is_awaited(call_of: CallOf, clocked: Time) -> None:
+    """What awaits the answer ends, or comes back with one that nobody will read: neither keeps the place."""
+    limit, go, call = limiting(clocked, concurrency=1, tokens="1000/min"), asyncio.Event(), call_of()
+
+    async def rest(call: Call) -> Reply:
+        await go.wait()
+        return await answering()(call)  # type: ignore[no-any-return]
+
+    task = begin(limit(call, rest))
+    await asyncio.sleep(0)
+    await refused(limit, call_of())
+    call.scope.close()
+    go.set()
+    await task
+    await passes(limit, call_of())
+
+
 async def test_an_abort_is_charged_what_was_said(call_of: CallOf, clocked: Time) -> None:
     limit, call = limiting(clocked, tokens="1000/min"), sized(call_of(stream=True), 50)
 
@@ -670,6 +742,21 @@ async def test_what_callers_are_told(call_of: CallOf, clocked: Time) -> None:
         "anthropic-ratelimit-tokens-reset": "2027-01-15T08:00:20Z",
     }
     assert (await limit(call_of(format="gemini"), answering())).headers == {}
+
+
+@pytest.mark.parametrize("format", ["openai.chat", "anthropic.messages"])
+@pytest.mark.parametrize("standing", [{}, {"x-own": "1"}, {"x-ratelimit-limit-tokens": "7"}])
+async def test_all_that_is_left_is_told_as_less_is(call_of: CallOf, format: str, standing: dict[str, str]) -> None:
+    """The short way comes to what is written word by word, second after second."""
+    told = Told(Pace(Rate.parse("10/min")), Pace(Rate.parse("6k/min")))
+    family = family_of(format)
+    assert family is not None
+    for began_unix in (1_800_000_000.5, 1_800_000_000.5, 1_800_000_005.5):
+        call = call_of(format=format).replace(began_unix=began_unix)
+        headers = told.add(call, Subject(), standing, 1.0)
+        unix = int(began_unix) + 1
+        assert headers == told._write(family, Subject(), standing, 1.0, unix)
+        assert headers.items() >= standing.items()
 
 
 async def test_what_the_provider_tells_stands(call_of: CallOf, clocked: Time) -> None:

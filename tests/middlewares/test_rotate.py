@@ -6,6 +6,7 @@ import asyncio
 import email.utils
 import gc
 import logging
+import random
 import time
 import weakref
 from collections import Counter
@@ -38,6 +39,8 @@ from headgate.gateway.units import Duration
 from headgate.middlewares.breaker import Breaker, BreakerOptions
 from headgate.middlewares.retry import Retry, RetryOptions
 from headgate.middlewares.rotate import Rotate, RotateOptions
+
+from ..server.house import begin
 
 WORDS = (Chunk((ResponseStart(),)), Chunk((PartStart(0, Text("")),)), Chunk((PartDelta(0, "hi"),)))
 ABOUT_ACCOUNT: tuple[ErrorKind, ...] = ("rate_limit", "quota", "auth", "account_disabled")
@@ -195,6 +198,64 @@ async def test_turns_are_evenly_spread(house_of: Callable[..., House]) -> None:
     assert "".join([await house.ask() for _ in range(7)]) == "abcabca"
     weighted = house_of(members=[member_of("a", "sk-a", 3), member_of("b", "sk-b")], pick="weighted")
     assert "".join([await weighted.ask() for _ in range(16)]).count("bb") == 0
+
+
+@pytest.mark.parametrize("ids", ["a", "ab", "abcde"])
+@pytest.mark.parametrize("pick", ["round_robin", "weighted"])
+async def test_turns_come_as_they_do_the_long_way(
+    house_of: Callable[..., House], call_of: Make, pick: str, ids: str
+) -> None:
+    """Where only turns count and all can be used, they are found at once: as where each account is asked."""
+    houses = []
+    for _ in range(2):
+        weights = [1.0] * len(ids) if pick == "round_robin" else [1.0 + number % 3 for number in range(len(ids))]
+        members = [member_of(id, f"sk-{id}", weight) for id, weight in zip(ids, weights, strict=True)]
+        houses.append(house_of(members=members, pick=pick))
+    short, long = (house.pool for house in houses)
+    assert short._by_turn
+    long._by_turn = False
+    error = failure("rate_limit")
+    dice, found = random.Random(7), []
+    for _ in range(300):
+        parks, rests, skips = dice.random() < 0.05, dice.random() < 0.05, dice.random() < 0.1
+        uses = []
+        for pool in (short, long):
+            call, skip = call_of(), pool.members[:1] if skips else ()
+            use = pool.take(call, skip)
+            uses.append(None if use is None else (use.member.id, use.alone, len(use.probed or ())))
+            if use is not None:
+                use.close(error if parks else None)
+        assert uses[0] == uses[1]
+        found.append(uses[0])
+        if rests:
+            houses[0].hands.now += 40.0
+            for pool in (short, long):
+                for member in pool.members:
+                    pool.back(member, "m")
+    assert len(set(found)) >= len(ids)
+    assert {member.id: member.state.turn for member in short.members} == {
+        member.id: member.state.turn for member in long.members
+    }
+    assert all(member.state.in_flight == 0 for pool in (short, long) for member in pool.members)
+
+
+async def test_a_scope_that_closes_while_the_answer_is_awaited(house_of: Callable[..., House], call_of: Make) -> None:
+    """What comes back to a closed scope is read by nobody: the account is not busy with it."""
+    go, call, house = asyncio.Event(), call_of(stream=True), house_of(None, "a")
+
+    async def late(call: Call) -> Reply:
+        await go.wait()
+        return Reply(Running(), call.scope)
+
+    task = begin(house.rotate(call, late))
+    await asyncio.sleep(0)
+    assert house.member("a").state.in_flight == 1
+    call.scope.close()
+    go.set()
+    reply = await task
+    assert house.member("a").state.in_flight == 0
+    reply.abort()
+    assert house.member("a").state.in_flight == 0
 
 
 async def test_least_used_looks_at_calls_under_way(house_of: Callable[..., House], call_of: Make) -> None:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any
 
 import aiohttp
 import pytest
 
 from ..fakes.gateway import CALLER_KEY, ENVIRONMENT
 from ..fakes.provider import FakeProvider
+from ..loops import factories
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, Any]:
+    """Which loops a test runs on."""
+    return factories(item, {"test_front", "test_slow_request"})
 
 
 @pytest.fixture(autouse=True)

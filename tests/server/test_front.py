@@ -420,7 +420,7 @@ async def test_pipelined_requests_are_answered_in_order(tmp_path: Path) -> None:
 
 async def test_a_second_request_that_comes_too_early_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Where tasks begin at once the simulator has answered before the next request is there.
-    monkeypatch.setattr(fronts, "_begin", lambda work, loop: loop.create_task(work))
+    monkeypatch.setattr(fronts, "_begin", lambda work, loop, name: loop.create_task(work, name=name))
     bodies = [body_of(f"number {number}") for number in range(3)]
     async with serving(tmp_path) as house:
         transport = Tape()

@@ -80,3 +80,18 @@ async def test_headers_that_a_keep_alive_sends_say_what_is_known_by_then(
         assert (status, provider.last.outcome) == (200, "running")
         assert (headers["headgate-upstream"], headers["headgate-attempts"]) == ("openai", "1")
         await client.pieces()
+
+
+HIDDEN = "server: {response_headers: [x-request-id, headgate-cache]}\n"
+
+
+async def test_what_one_gateway_hides_another_shows(tmp_path: Path, http: aiohttp.ClientSession) -> None:
+    for number, rules in enumerate((RULES, HIDDEN + RULES, RULES)):
+        (place := tmp_path / str(number)).mkdir()
+        async with serving(place, rules) as house:
+            given = {"content-type": "application/json", **CALLER}
+            async with http.post(house.base + CHAT, data=body_of(model="m"), headers=given) as answer:
+                await answer.read()
+            ours = {name.lower() for name in answer.headers if name.lower().startswith(("headgate-", "x-request"))}
+            shown = {"headgate-route", "headgate-upstream", "headgate-attempts"}
+            assert ours == (shown if rules is not RULES else {*shown, "x-request-id"})

@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
+from headgate.gateway.server import whole
 from headgate.gateway.server.whole import WholeAnswer
 
 from .house import CHAT, SIMULATED, House, body_of, head_of, serving, until, wire
@@ -217,6 +218,31 @@ async def test_no_header_is_smuggled_in(tmp_path: Path, log: pytest.LogCaptureFi
             assert not raw.startswith(b"HTTP/1.1 200")
     assert "injection" in log.text
     log.clear()
+
+
+@pytest.mark.parametrize("bad", ["a\nb: c", "a\rb", "a\r\n", "\r\nx: y", "a\0", "\n"])
+@pytest.mark.parametrize("where", ["name", "value", "beside a letter that is not printable"])
+def test_a_break_is_found_wherever_it_stands(bad: str, where: str) -> None:
+    headers = {"x-fine": "1", bad if where == "name" else "x-a": "1" if where == "name" else bad}
+    if where.startswith("beside"):
+        headers["x-tab"] = "a\tb"
+    with pytest.raises(ValueError, match="line break or a NUL"):
+        whole.head_of(200, headers, "content-length: 0\r\n", True)
+
+
+@pytest.mark.parametrize("stays_open", [False, True])
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"x-a": ""}, {"x-a": "b", "x-c": "d, e"}, {"x-a": "tab\there"}, {"x-a": "\udcff \x7f"}, {"x-a": "\u2028 ä"}],
+)
+def test_a_head_says_all_of_it_and_no_more(headers: dict[str, str], stays_open: bool) -> None:
+    raw = whole.head_of(418, headers, "content-length: 2\r\n", stays_open)
+    lines = raw.decode("utf-8", "surrogateescape").split("\r\n")
+    count = 1 + len(headers)
+    assert lines[:count] == ["HTTP/1.1 418 I'm a Teapot", *(f"{name}: {value}" for name, value in headers.items())]
+    assert lines[count] == "content-length: 2"
+    names = [line.partition(":")[0] for line in lines[count + 1 :]]
+    assert names == ["date", "server", *([] if stays_open else ["connection"]), "", ""]
 
 
 class Remembering(AbstractAccessLogger):

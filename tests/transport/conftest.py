@@ -10,11 +10,11 @@ import datetime
 import ipaddress
 import logging
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 from cryptography import x509
@@ -27,7 +27,14 @@ from headgate.gateway.transport.lean import LeanTransport
 from headgate.gateway.transport.options import TransportOptions
 from headgate.gateway.transport.session import SessionTransport
 
+from ..loops import factories
 from .servers import Script, Upstream
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, Any]:
+    """Which loops a test runs on."""
+    return factories(item, {"test_contract_flow", "test_lean_dialling"})
+
 
 # --- the candidates
 

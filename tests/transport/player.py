@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from socket import SO_LINGER, SOL_SOCKET
-from typing import Final, Literal
+from typing import Final, Literal, cast
 from unittest.mock import patch
 
 from aiohttp import client_proto
@@ -215,8 +215,7 @@ class _Player(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but its class
         self.stage.open.add(self)
 
     def connection_lost(self, fault: Exception | None) -> None:

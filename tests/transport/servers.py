@@ -62,6 +62,8 @@ class Peer:
     async def say(self, *pieces: bytes, gap: float = 0.0) -> None:
         """Write ``pieces``, one TCP write each."""
         for piece in pieces:
+            if self.writer.transport.is_closing():  # uvloop's own write would raise a RuntimeError
+                raise ConnectionResetError
             self.writer.write(piece)
             await self.writer.drain()
             self.sent += len(piece)

@@ -19,6 +19,9 @@ from .oddities import PARTINGS, SAME, Got
 from .player import End, Outcome, Play, Stage, Way, stage
 from .servers import chunk
 
+pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
+"""Of an answer that makes a test fail, which that warning would hide."""
+
 CORPUS = Path(__file__).parent.parent / "corpus"
 FIXTURES = sorted(
     path for path in CORPUS.rglob("*") if path.suffix in (".sse", ".json") and path.parent.name != "requests"

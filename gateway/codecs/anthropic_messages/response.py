@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Final
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from ...errors import DecodeError, Malformed, upstream_error
-from ...ir.event import ChoiceStop, Event, PlainAnswer, ResponsePatch, ResponseStart, ResponseStop, UsageReport
+from ...ir.event import (
+    ChoiceStop,
+    Event,
+    PlainAnswer,
+    ResponsePatch,
+    ResponseStart,
+    ResponseStop,
+    StopReason,
+    UsageReport,
+)
 from ...ir.fold import Choice, fold, plain_answer, unfold_parts
 from ...ir.loss import Loss
 from ...ir.message import NO_EXTRA, Part, Text
@@ -125,62 +133,105 @@ def encode_response(events: Sequence[Event], context: AnswerContext) -> Encoded:
 
 
 _encode: Final = msgspec.json.Encoder().encode
-_PLAIN: Final = (
-    b'{"id":%b,"type":"message","role":"assistant","model":%b,"content":[{"type":"text","text":%b}],'
-    b'"stop_reason":%b,"stop_sequence":%b,"usage":%b}'
-)
-_COUNTS: Final = b'{"input_tokens":%d,"output_tokens":%d}'
-_UNTOLD: Final = (None, None, None)
-_PLAIN_MEMBERS: Final = frozenset({"id", "type", "role", "model", "content", "stop_reason", "stop_sequence", "usage"})
 
 
-@lru_cache(256)
-def _lost(name: str) -> Loss:
-    """The loss of an unknown member of an answer: providers send the same few in each."""
-    return Loss("lost", name, name, NO_PLACE)
+class _Text(Struct, gc=False):
+    type: str
+    text: str
+
+
+class _Counts(Struct, gc=False):
+    input_tokens: int
+    output_tokens: int
+
+
+class _Plain(Struct):
+    id: object
+    type: str
+    role: str
+    model: object
+    content: tuple[_Text]
+    stop_reason: str
+    stop_sequence: str | None
+    usage: object
+
+
+_PLAIN_MEMBERS: Final = frozenset(_Plain.__struct_fields__)
+
+
+class _PlainStops(dict[tuple[StopReason, str], str | None]):
+    """The ``stop_reason`` to write, by our word and the provider's; None for one that other formats may have no word for."""
+
+    def __missing__(self, stop: tuple[StopReason, str]) -> str | None:
+        reason, raw_reason = stop
+        word = stop_word(reason, raw_reason) if reason in _PLAIN_STOPS else None
+        if len(raw_reason) <= _USUAL and len(self) < _MOST:
+            self[stop] = word
+        return word
+
+
+class _Lost(dict[tuple[str | bytes, ...], tuple[Loss, ...]]):
+    """``_LOST[*names, *values]``: the losses of unknown members of an answer, by their names and then what they came as.
+    Providers send the same few in each, and mostly with the same values."""
+
+    def __missing__(self, members: tuple[str | bytes, ...]) -> tuple[Loss, ...]:
+        names = [name for name in members if isinstance(name, str)]
+        values = [value for value in members if isinstance(value, bytes)]
+        told = zip(names, values, strict=True)
+        lost = tuple([Loss("lost", name, name, NO_PLACE) for name, raw in told if says_something(name, Raw(raw))])
+        if sum(map(len, members)) <= _USUAL:
+            if len(self) >= _MOST:
+                self.clear()
+            self[members] = lost
+        return lost
+
+
+_MOST: Final = 256
+_USUAL: Final = 1000
+"""Letters and bytes beyond which nothing is remembered of what a provider says."""
+_STOPS: Final = _PlainStops()
+_LOST: Final = _Lost()
 
 
 def encode_plain(plain: PlainAnswer, context: AnswerContext) -> Encoded | None:
     """Write one text, member by member as the long way does; None where the reason that it ended has no word here."""
-    start, stop, told = plain.start, plain.stop, plain.usage
-    if stop.reason not in _PLAIN_STOPS:
+    start, text, stop, told = plain
+    word = _STOPS[stop.reason, stop.raw_reason]
+    if word is None:
         return None
+    content = (_Text("text", text),)
     if (
         told is not None
-        and told.uncached_input_tokens is not None
-        and told.output_tokens is not None
-        and told.format != FORMAT != start.format
+        and (read := told.uncached_input_tokens) is not None
+        and (written := told.output_tokens) is not None
+        and FORMAT not in (told.format, start.format)
         and start.id
         and start.model
         and start.service_tier is None
         and not told.estimated
-        and len(start.extra) <= MAX_LOSSES
+        and len(extra := start.extra) <= MAX_LOSSES
     ):
         # The commonest of these: another format's answer that leaves nothing to make up.
-        counts = (told.cache_read_input_tokens, told.cache_creation_input_tokens, told.reasoning_output_tokens)
-        body = _PLAIN % (
-            _encode(start.id),
-            _encode(start.model),
-            _encode(plain.text),
-            _encode(stop_word(stop.reason, stop.raw_reason)),
-            b"null" if stop.stop_sequence is None else _encode(stop.stop_sequence),
-            _COUNTS % (told.uncached_input_tokens, told.output_tokens)
-            if counts == _UNTOLD
-            else _encode(write_usage(told)),
-        )
-        losses = tuple([_lost(name) for name, raw in start.extra.items() if says_something(name, raw)])
-        return Encoded(body, losses=(usage_losses(told) + losses)[:MAX_LOSSES])
+        usage: object = _Counts(read, written)
+        if (
+            told.cache_read_input_tokens is not None
+            or told.cache_creation_input_tokens is not None
+            or told.reasoning_output_tokens is not None
+        ):
+            usage = write_usage(told)
+        message = _Plain(start.id, "message", "assistant", start.model, content, word, stop.stop_sequence, usage)
+        losses = _LOST[*extra, *map(bytes, extra.values())] if extra else ()
+        if counted := usage_losses(told):
+            names = {loss.what for loss in counted}
+            losses = (*counted, *[loss for loss in losses if loss.what not in names])[:MAX_LOSSES]
+        return Encoded(_encode(message), losses=losses)
     answer = AnswerRenderer(start.format, context)
     envelope = answer.envelope(start)
-    usage = answer.usage(plain.usage)
-    body = _PLAIN % (
-        _encode(envelope["id"]),
-        _encode(envelope["model"]),
-        _encode(plain.text),
-        _encode(stop_word(stop.reason, stop.raw_reason)),
-        _encode(stop.stop_sequence),
-        _encode(usage),
+    usage = answer.usage(told)
+    message = _Plain(
+        envelope["id"], "message", "assistant", envelope["model"], content, word, stop.stop_sequence, usage
     )
+    body = _encode(message)
     if start.extra and (own := answer.own_extra(start.extra, "")):
         rest = {name: raw for name, raw in own.items() if name not in _PLAIN_MEMBERS}
         if rest:

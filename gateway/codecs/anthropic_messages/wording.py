@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import Struct
 
 from ...ir.words import Line, Words
 from ..base import Encoded, UpstreamFacts
@@ -24,14 +24,18 @@ class _Turn(Line, frozen=True, forbid_unknown_fields=True, gc=False):
     role: Literal["user", "assistant"]
 
 
+_UNSAID: Any = None
+"""A default that cannot be said: null is none of these types, and for the long way."""
+
+
 class _Read(Struct, forbid_unknown_fields=True, gc=False):
     model: str
     messages: list[_Turn]
-    max_tokens: int | UnsetType = UNSET
-    system: str | UnsetType = UNSET
-    stream: bool | UnsetType = UNSET
-    temperature: float | UnsetType = UNSET
-    top_p: float | UnsetType = UNSET
+    max_tokens: int = _UNSAID
+    system: str = _UNSAID
+    stream: bool = False
+    temperature: float = _UNSAID
+    top_p: float = _UNSAID
 
 
 class _Text(Struct, gc=False):
@@ -68,18 +72,9 @@ class MessagesWording:
         except BAD_JSON:
             return None
         lines: list[Line] = it.messages  # type: ignore[assignment]  # nobody else has the list
-        if it.system is not UNSET:
+        if it.system is not None:
             lines.insert(0, Line("system", it.system))
-        streamed = it.stream is True
-        return Words(
-            it.model,
-            lines,
-            None if it.max_tokens is UNSET else it.max_tokens,
-            None if it.temperature is UNSET else it.temperature,
-            None if it.top_p is UNSET else it.top_p,
-            streamed,
-            streamed or None,
-        )
+        return Words(it.model, lines, it.max_tokens, it.temperature, it.top_p, it.stream, it.stream or None)
 
     def write(self, words: Words, facts: UpstreamFacts) -> Encoded | None:
         """Write a request that was another format's: turns that take turns, after one system text at most."""

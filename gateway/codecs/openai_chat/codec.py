@@ -11,7 +11,7 @@ from ...ir.event import Event, Usage, Wire
 from ...ir.message import Request
 from ...wire.outline import outline
 from ...wire.surrogates import mend_raw
-from ..base import AnswerContext, Encoded, Peek, RequestFacts, UpstreamFacts, Wording
+from ..base import AnswerContext, Encoded, RequestFacts, UpstreamFacts, Wording
 from ..openai_request import patch_request
 from . import errors, request_reader, request_writer, response
 from .members import FORMAT
@@ -35,8 +35,7 @@ class OpenAIChat:
     def for_caller(self, facts: RequestFacts) -> OpenAIChat:
         return self
 
-    def peek(self, body: bytes, facts: RequestFacts) -> Peek:
-        return peek_request(body)
+    peek = staticmethod(peek_request)
 
     def decode_request(self, body: bytes, facts: RequestFacts) -> Request:
         return request_reader.decode_request(body)
@@ -48,8 +47,7 @@ class OpenAIChat:
     def request_path(self, model: str, stream: bool) -> str:
         return PATH
 
-    def patch_request(self, body: bytes, peek: Peek, *, model: str | None, stream_usage: bool) -> bytes:
-        return patch_request(body, peek, model=model, stream_usage=stream_usage)
+    patch_request = staticmethod(patch_request)
 
     def decode_response(self, body: bytes) -> tuple[Event, ...]:
         return response.decode_response(body)

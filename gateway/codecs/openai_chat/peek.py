@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from ...wire.members import BAD_JSON, NULL, fault
-from ..base import Peek
+from ..base import Peek, RequestFacts
 
 
 class _StreamOptions(Struct):
@@ -29,8 +29,8 @@ class _Peek(Struct):
 _PEEK: Final = msgspec.json.Decoder(_Peek)
 
 
-def peek_request(body: bytes) -> Peek:
-    """Read what routing needs. Raises DecodeError, ``param`` being the member that is wrong."""
+def peek_request(body: bytes, facts: RequestFacts) -> Peek:
+    """Read what routing needs, all of it in ``body``. Raises DecodeError, ``param`` being the member that is wrong."""
     try:
         seen = _PEEK.decode(body)
     except BAD_JSON as error:

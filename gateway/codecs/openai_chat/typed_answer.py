@@ -51,7 +51,7 @@ class _Message(_Strict):
     role: str | None = None
     content: str | None = None
     refusal: None = None
-    annotations: list[None] | None = None
+    annotations: tuple[()] | None = None
     reasoning_content: str | None = None
     tool_calls: list[_Call] | None = None
     function_call: None = None
@@ -66,12 +66,10 @@ class _Choice(_Strict):
 
 
 class _Answer(_Strict):
-    """``annotations`` holds nothing: a list of None is refused unless it is empty."""
-
-    choices: list[_Choice]
+    choices: tuple[_Choice]
     id: str | None = None
     object: Literal["chat.completion"] | None = None
-    created: float | None = None
+    created: int | None = None
     model: str | None = None
     usage: Raw = NULL
     service_tier: str | None = None
@@ -83,8 +81,18 @@ _ANSWER: Final = msgspec.json.Decoder(_Answer)
 _REASONING: Final = PartStart(0, Reasoning(origin=f"{FORMAT}:reasoning_content"))
 _TEXT: Final = (PartStart(0, Text("")), PartStart(1, Text("")))
 _STOP: Final = (PartStop(0), PartStop(1))
-_STOPS: Final = {word: ChoiceStop(reason, word) for word, reason in STOP_REASONS.items()}
+_NO_END: Final = ("", "error")
 _END: Final = (ResponseStop(), Terminator())
+
+
+class _Stops(dict[str, ChoiceStop]):
+    """How a choice stops, by the word for it."""
+
+    def __missing__(self, word: str) -> ChoiceStop:
+        return ChoiceStop("other", word)
+
+
+_STOPS: Final = _Stops({word: ChoiceStop(reason, word) for word, reason in STOP_REASONS.items()})
 
 
 def read_answer(body: bytes) -> tuple[Event, ...] | None:
@@ -102,7 +110,7 @@ def read_answer(body: bytes) -> tuple[Event, ...] | None:
         index += 1
     if message.tool_calls and not _calls(message.tool_calls, index, out):
         return None
-    out.append(_stop(it))
+    out.append(_STOPS[it.choices[0].finish_reason])
     if it.usage != NULL and (usage := read_usage(it.usage)) is not None:
         out.append(UsageReport(usage))
     out += _END
@@ -113,10 +121,13 @@ def read_plain(body: bytes) -> PlainAnswer | None:
     """Return a whole answer if it is one text."""
     if (it := _common(body)) is None:
         return None
-    message = it.choices[0].message
-    if not message.content or message.reasoning_content or message.tool_calls:
+    choice = it.choices[0]
+    message = choice.message
+    text = message.content
+    if not text or message.reasoning_content or message.tool_calls:
         return None
-    return PlainAnswer(_start(it), message.content, _stop(it), None if it.usage == NULL else read_usage(it.usage))
+    usage = None if it.usage == NULL else read_usage(it.usage)
+    return PlainAnswer(_start(it), text, _STOPS[choice.finish_reason], usage)
 
 
 def _common(body: bytes) -> _Answer | None:
@@ -125,13 +136,11 @@ def _common(body: bytes) -> _Answer | None:
         it = _ANSWER.decode(body)
     except BAD_JSON:
         return None
-    if len(it.choices) != 1:
+    # Nobody has looked at all of these: escapes and what is beyond ASCII may be faulty, and want mending.
+    unread = b"%b%b" % (it.usage, it.system_fingerprint)
+    if b"\\" in unread or not unread.isascii() or it.choices[0].finish_reason in _NO_END:
         return None
-    choice = it.choices[0]
-    reason = choice.finish_reason
-    if choice.message.annotations or not reason or reason == "error":
-        return None
-    return None if _is_odd(it.system_fingerprint) or _is_odd(it.usage) else it
+    return it
 
 
 def _start(it: _Answer) -> ResponseStart:
@@ -139,22 +148,11 @@ def _start(it: _Answer) -> ResponseStart:
     return ResponseStart(
         it.id or "",
         it.model or "",
-        None if it.created is None else int(it.created),
+        it.created,
         it.service_tier,
         NO_EXTRA if fingerprint is NOTHING else {"system_fingerprint": fingerprint},
         FORMAT,
     )
-
-
-def _stop(it: _Answer) -> ChoiceStop:
-    reason = it.choices[0].finish_reason
-    return _STOPS.get(reason) or ChoiceStop("other", reason)
-
-
-def _is_odd(raw: Raw) -> bool:
-    """Whether nobody has looked at all of ``raw``: escapes and what is beyond ASCII may be faulty, and want mending."""
-    text = bytes(raw)
-    return b"\\" in text or not text.isascii()
 
 
 def _calls(calls: list[_Call], index: int, out: list[Event]) -> bool:

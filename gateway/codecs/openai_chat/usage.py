@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from msgspec import Raw
-
 from ...ir.event import Usage
 from ...ir.loss import Loss
 from .. import openai_usage
 from .members import FORMAT
 
-
-def read_usage(raw: Raw) -> Usage | None:
-    """Return what a usage object says, None when it is none that we can read."""
-    return openai_usage.read_usage(raw, FORMAT)
+read_usage = openai_usage.read_usage
 
 
 def write_usage(usage: Usage, losses: list[Loss]) -> dict[str, Any]:

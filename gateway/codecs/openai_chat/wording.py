@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import Struct
 
 from ...ir.words import Line, Words
 from ...wire.members import BAD_JSON, encode_json
@@ -23,15 +23,19 @@ class _Asked(Struct, forbid_unknown_fields=True, gc=False):
     include_usage: bool
 
 
+_UNSAID: Any = None
+"""A default that cannot be said: null is none of these types, and for the long way."""
+
+
 class _Read(Struct, forbid_unknown_fields=True, gc=False):
     model: str
     messages: list[Line]
-    max_tokens: int | UnsetType = UNSET
-    max_completion_tokens: int | UnsetType = UNSET
-    temperature: float | UnsetType = UNSET
-    top_p: float | UnsetType = UNSET
-    stream: bool | UnsetType = UNSET
-    stream_options: _Asked | UnsetType = UNSET
+    max_tokens: int = _UNSAID
+    max_completion_tokens: int = _UNSAID
+    temperature: float = _UNSAID
+    top_p: float = _UNSAID
+    stream: bool = False
+    stream_options: _Asked = _UNSAID
 
 
 class _Written(Struct, omit_defaults=True, gc=False):
@@ -59,20 +63,13 @@ class ChatWording:
             it = _READ.decode(body)
         except BAD_JSON:
             return None
-        limit = it.max_completion_tokens
-        if it.max_tokens is not UNSET:
-            if limit is not UNSET:
+        limit, options = it.max_completion_tokens, it.stream_options
+        if it.max_tokens is not None:
+            if limit is not None:
                 return None
             limit = it.max_tokens
-        return Words(
-            it.model,
-            it.messages,
-            None if limit is UNSET else limit,
-            None if it.temperature is UNSET else it.temperature,
-            None if it.top_p is UNSET else it.top_p,
-            it.stream is True,
-            None if it.stream_options is UNSET else it.stream_options.include_usage,
-        )
+        usage = None if options is None else options.include_usage
+        return Words(it.model, it.messages, limit, it.temperature, it.top_p, it.stream, usage)
 
     def write(self, words: Words, facts: UpstreamFacts) -> Encoded | None:
         """Write a request that was another format's."""
