@@ -24,6 +24,7 @@ from aiohttp import web
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from msgspec import Struct
 
+from ..relay.outbox import outbox_of
 from .intake import Arrived
 from .outlet import FrontOutlet
 from .whole import WholeAnswer, grace_s
@@ -34,6 +35,8 @@ PATIENCE: Final = 128 * 1024
 """Bytes of a request that may come in pieces; a larger one is aiohttp's to receive."""
 HEADER_LIMIT: Final = 64
 """Headers of a request."""
+_SMALL: Final = 16 * 1024
+"""Bytes of an answer that may wait for others: a larger one waits for its client to read, as it may have to."""
 KEEP_ALIVE_S: Final = 75.0
 """How long a connection may be idle."""
 SWEEP_S: Final = 1.0
@@ -86,6 +89,7 @@ class FrontServer(web.Server):
         self.buffer = memoryview(bytearray(READ_SIZE))
         """What all connections read into: a read is parsed at once."""
         self.loop = asyncio.get_running_loop()
+        self.outbox = outbox_of(self.loop)
         self._closing = False
         self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)
 
@@ -102,6 +106,7 @@ class FrontServer(web.Server):
         super().pre_shutdown()
         self._closing = True
         self._sweeper.cancel()
+        self.outbox.flush()
         for front in list(self.fronts):
             front.close_soon()
 
@@ -111,6 +116,7 @@ class FrontServer(web.Server):
         tasks = [front.task for front in self.fronts if front.task is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=timeout)
+            self.outbox.flush()
         for front in list(self.fronts):
             front.abort()
         await super().shutdown(timeout)
@@ -162,6 +168,7 @@ class Front(asyncio.BufferedProtocol):
         "_unwritable",
         "_last",
         "_known",
+        "_turn",
     )
 
     def __init__(self, server: FrontServer) -> None:
@@ -181,6 +188,7 @@ class Front(asyncio.BufferedProtocol):
         self._later = b""
         self._unwritable: asyncio.Future[None] | None = None
         self._known: _Head | None = None
+        self._turn = -1
 
     # -- asyncio's side
 
@@ -217,7 +225,11 @@ class Front(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int, /) -> None:
         """Take what was read."""
-        data = self._server.buffer[:nbytes]
+        data, outbox = self._server.buffer[:nbytes], self._server.outbox
+        if (
+            outbox.waiting and self._turn == outbox.turn
+        ):  # a client that did not wait for its answer, which still waits here
+            outbox.flush()
         known = self._known
         if known is not None and self.task is None and not self._raw:
             raw = bytes(data)
@@ -352,7 +364,12 @@ class Front(asyncio.BufferedProtocol):
                 keep = answer.stays_open and not self._last
             else:
                 keep = self._keep and not self._last and not answer.closes
-                transport.write(answer.written(keep))
+                if keep and not self._later and self._unwritable is None and len(answer.content) <= _SMALL:
+                    outbox = self._server.outbox
+                    self._turn = outbox.turn
+                    outbox.write(transport, answer.written(True))
+                else:
+                    transport.write(answer.written(keep))
                 if self._unwritable is not None:
                     async with asyncio.timeout(grace_s(len(answer.content))):
                         await self._unwritable

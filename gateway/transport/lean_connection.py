@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from ..errors import ConnectFailed, Cut, GatewayError, Malformed
+from ..relay.outbox import outbox_of
 from .faults import MAYBE_DONE, NOT_WHOLE, first_line, reason, tls_reason, tls_refusal
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class LeanConnection(asyncio.BufferedProtocol):
         "_pool",
         "_loop",
         "_buffer",
+        "_outbox",
         "_transport",
         "_parser",
         "_parts",
@@ -96,6 +98,7 @@ class LeanConnection(asyncio.BufferedProtocol):
         self._pool = pool
         self._loop = loop
         self._buffer = buffer
+        self._outbox = outbox_of(loop)
         self._transport: asyncio.Transport | None = None
         self._parts: list[bytes] = []
         self.on_body = self._parts.append  # called by the parser, with no frame of Python in between
@@ -133,7 +136,7 @@ class LeanConnection(asyncio.BufferedProtocol):
         self._read = 0
         self._headed = self._ended = False
         if len(body) <= PIECE:
-            transport.write(head + body)
+            self._outbox.write(transport, head + body)
         else:
             self._unsent = memoryview(body)
             transport.write(head)

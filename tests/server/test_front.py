@@ -8,10 +8,11 @@ import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aiohttp import web
+from headgate.gateway.relay.outbox import ALONE, Outbox
 from headgate.gateway.server import front as fronts
 from headgate.gateway.server.front import Front, FrontServer
 
@@ -438,6 +439,66 @@ async def test_a_second_request_that_comes_too_early_waits(tmp_path: Path, monke
         assert written.index(b"number 0") < written.index(b"number 1") < written.index(b"number 2")
         transport.closed = True
         server_of(house).connections[0].connection_lost(None)
+
+
+class Later:
+    """A loop whose next turn is long in coming."""
+
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        """Not now."""
+
+
+async def gathered(house: House) -> tuple[Front, Tape]:
+    """Return a connection whose first request is answered, while its answer waits for others of the same turn."""
+    server, body = server_of(house), body_of("number 0")
+    server.outbox = Outbox(cast(asyncio.AbstractEventLoop, Later()))
+    for _ in range(ALONE):
+        server.outbox.write(Tape(), b"")
+    transport, front = Tape(), Front(server)
+    front.connection_made(transport)
+    feed(front, head_of(house, len(body)) + body)
+    await until(lambda: front.task is None)
+    assert server.outbox.waiting and not transport.written
+    return front, transport
+
+
+@pytest.mark.parametrize("second", ["whole", "stream", "handed over"])
+async def test_an_answer_that_waits_for_others_is_not_overtaken(tmp_path: Path, second: str) -> None:
+    """By the next one of its connection, whose client did not wait: written by us, in one piece or many, or by aiohttp."""
+    async with serving(tmp_path) as house:
+        front, transport = await gathered(house)
+        body = body_of("number 1", stream=second == "stream")
+        request = head_of(house, len(body)) + body
+        if second == "handed over":
+            request = request.replace(b"POST", b"PUT", 1)
+        feed(front, request)
+        assert b"number 0" in b"".join(transport.written)
+        server = server_of(house)
+
+        def both() -> bool:
+            server.outbox.flush()
+            return b"".join(transport.written).count(b"HTTP/1.1 ") == 2
+
+        await until(both)
+        transport.closed = True
+        if server.connections:
+            server.connections[0].connection_lost(None)
+
+
+async def test_the_end_of_the_server_sends_what_waits(tmp_path: Path) -> None:
+    async with serving(tmp_path) as house:
+        _, transport = await gathered(house)
+        server_of(house).pre_shutdown()
+        assert b"number 0" in b"".join(transport.written)
+
+
+async def test_nothing_is_sent_to_a_client_that_left_meanwhile(tmp_path: Path) -> None:
+    async with serving(tmp_path) as house:
+        front, transport = await gathered(house)
+        transport.closed = True
+        front.connection_lost(None)
+        server_of(house).outbox.flush()
+        assert not transport.written
 
 
 async def test_a_client_that_leaves_ends_its_call(tmp_path: Path) -> None:
