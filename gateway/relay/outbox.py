@@ -14,21 +14,21 @@ from weakref import WeakKeyDictionary
 ALONE: Final = 16
 """After a turn with one write, so many go out at once before another turn is tried."""
 
+LARGE: Final = 16 * 1024
+"""Bytes of a write that nothing waits for."""
+
 _outboxes: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, Outbox]] = WeakKeyDictionary()
 
 
 class Outbox:
-    """The writes of one loop's turn. Order is kept for each transport, as long as nobody writes to it past the outbox.
-
-    ``waiting`` are those of this turn, ``turn`` counts them: who has written in a turn that is not over must ``flush`` before
-    it writes by itself. A transport that is closed meanwhile gets nothing more.
+    """The writes of one loop's turn, ``waiting`` for its end. Order is kept for each transport: whoever writes to it past the
+    outbox, hands it on or closes it must ``flush`` before. One that is closed all the same gets nothing more.
     """
 
-    __slots__ = ("waiting", "turn", "_loop", "_alone")
+    __slots__ = ("waiting", "_loop", "_alone")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.waiting: list[tuple[asyncio.Transport, bytes]] = []
-        self.turn = 0
         self._loop = loop
         self._alone = ALONE
 
@@ -42,6 +42,8 @@ class Outbox:
         if not waiting:
             self._loop.call_soon(self.flush)
         waiting.append((transport, data))
+        if len(data) > LARGE:
+            self.flush()  # it may have to wait for its reader, which its writer has to see
 
     def flush(self) -> None:
         """Write what waits."""
@@ -49,7 +51,6 @@ class Outbox:
         if not waiting:
             return  # somebody could not wait for it
         self.waiting = []
-        self.turn += 1
         if len(waiting) == 1:
             self._alone = ALONE
         for transport, data in waiting:

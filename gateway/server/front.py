@@ -35,8 +35,6 @@ PATIENCE: Final = 128 * 1024
 """Bytes of a request that may come in pieces; a larger one is aiohttp's to receive."""
 HEADER_LIMIT: Final = 64
 """Headers of a request."""
-_SMALL: Final = 16 * 1024
-"""Bytes of an answer that may wait for others: a larger one waits for its client to read, as it may have to."""
 KEEP_ALIVE_S: Final = 75.0
 """How long a connection may be idle."""
 SWEEP_S: Final = 1.0
@@ -168,7 +166,6 @@ class Front(asyncio.BufferedProtocol):
         "_unwritable",
         "_last",
         "_known",
-        "_turn",
     )
 
     def __init__(self, server: FrontServer) -> None:
@@ -188,7 +185,6 @@ class Front(asyncio.BufferedProtocol):
         self._later = b""
         self._unwritable: asyncio.Future[None] | None = None
         self._known: _Head | None = None
-        self._turn = -1
 
     # -- asyncio's side
 
@@ -225,11 +221,7 @@ class Front(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int, /) -> None:
         """Take what was read."""
-        data, outbox = self._server.buffer[:nbytes], self._server.outbox
-        if (
-            outbox.waiting and self._turn == outbox.turn
-        ):  # a client that did not wait for its answer, which still waits here
-            outbox.flush()
+        data = self._server.buffer[:nbytes]
         known = self._known
         if known is not None and self.task is None and not self._raw:
             raw = bytes(data)
@@ -281,7 +273,7 @@ class Front(asyncio.BufferedProtocol):
         headers = known.headers.copy()
         headers["content-length"] = length
         keep = self._keep and not self._last
-        return Arrived(self.transport, known.path, headers, body, self._remote, keep, self._drain)
+        return Arrived(self.transport, known.path, headers, body, self._remote, keep, self._drain, self._server.outbox)
 
     def _serve(self, arrived: Arrived) -> bool:
         """Begin to answer, if somebody does."""
@@ -348,7 +340,9 @@ class Front(asyncio.BufferedProtocol):
         assert self.transport is not None
         path = self._server.paths[self._url]
         keep = self._keep and not self._last
-        return Arrived(self.transport, path, self._headers, self._body, self._remote, keep, self._drain)
+        return Arrived(
+            self.transport, path, self._headers, self._body, self._remote, keep, self._drain, self._server.outbox
+        )
 
     async def _drain(self) -> None:
         if self._unwritable is not None:
@@ -364,16 +358,12 @@ class Front(asyncio.BufferedProtocol):
                 keep = answer.stays_open and not self._last
             else:
                 keep = self._keep and not self._last and not answer.closes
-                if keep and not self._later and self._unwritable is None and len(answer.content) <= _SMALL:
-                    outbox = self._server.outbox
-                    self._turn = outbox.turn
-                    outbox.write(transport, answer.written(True))
-                else:
-                    transport.write(answer.written(keep))
+                self._server.outbox.write(transport, answer.written(keep))
                 if self._unwritable is not None:
                     async with asyncio.timeout(grace_s(len(answer.content))):
                         await self._unwritable
             if not keep:
+                self._server.outbox.flush()
                 transport.close()
         except TimeoutError:  # a client that does not read
             transport.abort()
@@ -396,6 +386,7 @@ class Front(asyncio.BufferedProtocol):
         transport = self.transport
         assert transport is not None
         server, raw = self._server, _with_one_agent(self._raw) if self._agents > 1 else self._raw
+        server.outbox.flush()
         server.fronts.discard(self)
         self.transport = None
         self._raw = b""

@@ -17,6 +17,7 @@ from ..codecs.base import Peek, RequestFacts
 from ..doors import format_below
 from ..errors import CallerError, TooLarge, Unsupported
 from ..ids import request_id as new_request_id
+from ..relay.outbox import Outbox
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:\-]{0,127}")
@@ -35,7 +36,8 @@ class Arrived(Struct):
     """A request that was here, whole, when it was first looked at. ``headers`` have lower-case names; ``facts`` and ``peek``
     are what was read of it already.
 
-    ``stays_open``: the client wants its connection back; ``drain`` waits until it has taken most of what it was sent.
+    ``stays_open``: the client wants its connection back; ``drain`` waits until it has taken most of what it was sent;
+    what is written to ``transport`` goes by ``outbox``.
     """
 
     transport: asyncio.Transport
@@ -45,6 +47,7 @@ class Arrived(Struct):
     remote: str | None
     stays_open: bool
     drain: Callable[[], Awaitable[None]]
+    outbox: Outbox
     method: str = "POST"
     facts: RequestFacts = RequestFacts("", {}, {})
     peek: Peek | None = None

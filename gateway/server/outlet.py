@@ -149,14 +149,14 @@ class FrontOutlet:
             self._head = b""
         else:
             data = b"%x\r\n%b\r\n" % (len(data), data)
-        transport.write(data)
+        self._arrived.outbox.write(transport, data)
         return transport.get_write_buffer_size() > HIGH_BYTES
 
     def flush(self) -> None:
         """Send the headers alone, if nothing has taken them along."""
         if self._head:
             head, self._head = self._head, b""
-            self.transport.write(head)
+            self._arrived.outbox.write(self.transport, head)
 
     async def drain(self) -> None:
         """Wait for the client."""
@@ -166,7 +166,7 @@ class FrontOutlet:
         """Write the last chunk. A client that stands still has its connection cut."""
         self.flush()
         if not self._bodiless:
-            self.transport.write(b"0\r\n\r\n")
+            self._arrived.outbox.write(self.transport, b"0\r\n\r\n")
         left = self.transport.get_write_buffer_size()
         if left:
             try:

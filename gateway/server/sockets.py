@@ -20,6 +20,7 @@ from .. import registry
 from ..codecs.base import Codec, RequestFacts
 from ..doors import EXACT
 from ..errors import CallerError, GatewayError, Overloaded
+from ..relay.outbox import outbox_of
 from ..relay.scope import as_gateway_error
 from ..responses.errors import FORMAT as RESPONSES
 from ..responses.memory import Lane, Memory
@@ -303,6 +304,7 @@ class Socket:
                 self._remote,
                 False,
                 self._line.drain,
+                outbox_of(self._loop),
                 facts=RequestFacts(self._facts.path, self._facts.query, headers),
                 line=self._line,
                 lane=Lane(self._memory, lane, asked.warms) if self._codec.format == RESPONSES else None,
