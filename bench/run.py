@@ -38,7 +38,7 @@ IMPORTS = {
     "headgate.Gateway": "import headgate; headgate.Gateway",
     "headgate serve": "import headgate.gateway.server.standalone",
 }
-PACKAGES = ("aiohttp", "httptools", "msgspec", "headgate")
+PACKAGES = ("aiohttp", "httptools", "msgspec", "uvloop", "headgate")
 Run: TypeAlias = dict[str, float]
 """What the load generator says, ``cost``, ``busy`` besides."""
 
@@ -219,7 +219,7 @@ def import_times(times: int) -> dict[str, float]:
 
 
 def versions() -> dict[str, str]:
-    """Return what ran. No server here uses uvloop: none is listed."""
+    """Return what ran: of packages those that are there, so uvloop only where Headgate runs on it."""
     found = {"python": sys.version.split()[0], "openssl": ssl.OPENSSL_VERSION.split()[1]}
     for package in PACKAGES:
         if importlib.util.find_spec(package) is not None:

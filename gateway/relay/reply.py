@@ -72,7 +72,8 @@ EMPTY: Final[deque[Chunk]] = deque(maxlen=0)
 
 
 class Reply(Struct, eq=False):
-    """An answer on its way back. ``status`` and ``headers`` are what the caller will see of the provider's.
+    """An answer on its way back. ``status`` and ``headers`` are what the caller will see of the provider's. ``complete`` is the
+    whole answer as the provider gave it, if it is there already: what stages make of it is yet to come.
 
     A Struct, since there is one for every call, and one more for much of what stands in its chain.
     """
@@ -81,7 +82,7 @@ class Reply(Struct, eq=False):
     scope: Scope
     status: int = 200
     headers: Mapping[str, str] = {}
-    _whole: Chunk | None = None
+    complete: Chunk | None = None
     _has_content: bool = False
     _stages: list[Stage | Ending] = []
     _feeds: list[Callable[[Chunk], Chunk | Stop | None]] = []
@@ -123,14 +124,9 @@ class Reply(Struct, eq=False):
     # -- before the flow
 
     @property
-    def complete(self) -> Chunk | None:
-        """The whole answer as the provider gave it, if it is there already: what stages make of it is yet to come."""
-        return self._whole
-
-    @property
     def settled(self) -> Chunk | None:
-        """The same, if no stage so far wants to see it."""
-        return None if self._stages else self._whole
+        """What is complete, if no stage so far wants to see it."""
+        return None if self._stages else self.complete
 
     def through(self, stage: Stage) -> Reply:
         """Let every chunk from here on pass ``stage``, after the stages so far. Returns self."""
@@ -170,7 +166,7 @@ class Reply(Struct, eq=False):
         Raises Cancelled when somebody closed the reply, or its scope, meanwhile.
         """
         assert self._state in (_NEW, _OPENING, _CLOSED), f"opened() on a reply that is {self._state.value}"
-        if self._whole is not None:
+        if self.complete is not None:
             return self
         if self._state is _NEW:
             self._state = _OPENING
@@ -214,8 +210,8 @@ class Reply(Struct, eq=False):
         """Let it flow to ``sink``, held chunks first."""
         assert self._state in (_NEW, _OPENING), f"connect() on a reply that is {self._state.value}"
         self._sink = sink
-        if self._whole is not None:
-            self._source, self._whole = Listed((self._whole,)), None
+        if self.complete is not None:
+            self._source, self.complete = Listed((self.complete,)), None
             if self._paused:
                 self._source.pause()
         opening = self._state is _OPENING
@@ -248,7 +244,7 @@ class Reply(Struct, eq=False):
         source, self._source = self._source, GONE
         self._sink = GONE_SINK
         self._held = EMPTY
-        self._whole = None
+        self.complete = None
         source.abort()
         self._wake()
         # Stages that opened() let everything pass were closed when the source ended.
@@ -444,8 +440,8 @@ class Reply(Struct, eq=False):
 
     def gathered(self) -> list[Chunk] | None:
         """Return every chunk if the answer is complete already, None if it must be waited for: see ``collect``."""
-        if self._whole is not None and self._state is _NEW and not self._paused:
-            return self._collect_whole(self._whole)
+        if self.complete is not None and self._state is _NEW and not self._paused:
+            return self._collect_whole(self.complete)
         return None
 
     async def collect(self) -> list[Chunk]:
@@ -461,7 +457,7 @@ class Reply(Struct, eq=False):
             self._state = _OVER
             return [chunk]
         # What connect and a source of one chunk would do, without either.
-        self._whole, self._state = None, _FLOWING
+        self.complete, self._state = None, _FLOWING
         error: GatewayError | None = None
         chunks = [chunk]
         try:
