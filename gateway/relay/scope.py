@@ -38,46 +38,43 @@ class Watched(Protocol):
 
 
 class Clock:
-    """One timer for all the scopes of a gateway; runs only while there are any."""
+    """One timer for all the scopes of a gateway; runs only while there are any. ``scopes`` are those it watches until they are
+    closed, on ``loop``, which is None while it does not run: to ask asyncio for the loop costs a system call (Python 3.11)."""
 
-    __slots__ = ("_scopes", "_timer", "_loop", "tick_s")
+    __slots__ = ("scopes", "loop", "_timer", "tick_s")
 
     def __init__(self, tick_s: float = TICK_S) -> None:
-        self._scopes: set[Scope] = set()
+        self.scopes: set[Scope] = set()
+        self.loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
         self.tick_s = tick_s
 
     def __len__(self) -> int:
-        return len(self._scopes)
+        return len(self.scopes)
 
-    def add(self, scope: Scope) -> asyncio.AbstractEventLoop:
-        """Watch ``scope`` until it is closed. Returns the loop: to ask asyncio for it costs a system call (Python 3.11)."""
-        self._scopes.add(scope)
-        loop = self._loop
-        if self._timer is None or loop is None:
-            self._loop = loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self.tick_s, self._tick)
+    def start(self) -> asyncio.AbstractEventLoop:
+        """Begin to run. Returns the loop."""
+        self.loop = loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self.tick_s, self._tick)
         return loop
-
-    def discard(self, scope: Scope) -> None:
-        """Stop watching ``scope``."""
-        self._scopes.discard(scope)
 
     def close(self) -> None:
         """Close every scope that is left, and the timer."""
-        for scope in list(self._scopes):
+        for scope in list(self.scopes):
             scope.close()
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+            self._timer = self.loop = None
 
     def _tick(self) -> None:
-        assert self._loop is not None
-        now = monotonic()
-        for scope in list(self._scopes):
+        loop, now = self.loop, monotonic()
+        assert loop is not None
+        for scope in list(self.scopes):
             scope.tick(now)
-        self._timer = self._loop.call_later(self.tick_s, self._tick) if self._scopes else None
+        if self.scopes:
+            self.loop, self._timer = loop, loop.call_later(self.tick_s, self._tick)
+        else:
+            self._timer = self.loop = None
 
 
 class Scope:
@@ -98,7 +95,9 @@ class Scope:
         self.commits_at = math.inf
         self.closed = False
         self._on_close = on_close
-        self.loop = clock.add(self)
+        clock.scopes.add(self)
+        loop = clock.loop
+        self.loop = clock.start() if loop is None else loop
 
     def spawn(self, work: Coroutine[Any, Any, T], name: str | None = None, *, cleanup: bool = False) -> asyncio.Task[T]:
         """Run ``work`` as a task of this call. A failure that nobody awaits is logged, not lost.
@@ -136,7 +135,7 @@ class Scope:
         if self.closed:
             return
         self.closed = True
-        self.clock.discard(self)
+        self.clock.scopes.discard(self)
         self.watched.clear()
         for task in list(self.tasks):
             task.cancel()

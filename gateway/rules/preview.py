@@ -45,7 +45,7 @@ class Outgoing(Struct, frozen=True, eq=False):
 class _NoClock(Clock):
     """Watches nothing. Its loop is closed: to start anything raises RuntimeError."""
 
-    def add(self, scope: Scope) -> asyncio.AbstractEventLoop:
+    def start(self) -> asyncio.AbstractEventLoop:
         """Return a loop that cannot do anything, and opens nothing."""
         loop = asyncio.BaseEventLoop()
         loop.close()

@@ -160,7 +160,8 @@ class Calls:
                 call.ledger.add_answer(encoded.losses)
         headers = visible.headers(call, reply.headers)
         headers["content-type"] = codec.content_type
-        return self._last_words(WholeAnswer(body, reply.status, headers))
+        answer = WholeAnswer(body, reply.status, headers)
+        return self._last_words(answer) if self.gateway.draining else answer
 
     def _learn(self, call: Call) -> None:
         """Remember whether requests of this format are translated."""

@@ -11,7 +11,6 @@ from typing import Final
 
 from msgspec import Struct
 
-from ..call import Call
 from ..ir.event import Usage
 from ..ir.loss import Loss
 from . import otlp
@@ -128,7 +127,12 @@ class Usual:
         if provider_id:
             id = provider_id.encode("utf-8", "replace")
             of_attempt += _UPSTREAM_ID[len(id)] + id
-        own += self._settings(over, call)
+        body = call.body
+        if body is None:
+            own += otlp.encode_pairs(settings_in(call.request))
+        elif len(body) <= over.most_asked and (asked := read_asked(body)) is not None:
+            settings = self._asked.get(asked)
+            own += self._settings(asked) if settings is None else settings
         if attempt.cost_usd is not None:
             of_attempt += _COST(attempt.cost_usd)
         event, began, ends_s, born = b"", noting.started_s, over.ended_s, call.began_unix
@@ -204,23 +208,13 @@ class Usual:
         )
         return kind
 
-    def _settings(self, over: Over, call: Call) -> bytes:
-        """Return what was asked for besides words: mostly what was asked before."""
-        body = call.body
-        if body is None:
-            return otlp.encode_pairs(settings_in(call.request))
-        if len(body) > over.most_asked:
-            return b""
-        asked = read_asked(body)
-        if asked is None:
-            return b""
-        written = self._asked.get(asked)
-        if written is None:
-            written = otlp.encode_pairs(settings_asked(asked))
-            if len(written) < _LONG:
-                if len(self._asked) >= _MAX_KINDS:
-                    self._asked.clear()
-                self._asked[asked] = written
+    def _settings(self, asked: Asked) -> bytes:
+        """Return what was asked for besides words, and remember it."""
+        written = otlp.encode_pairs(settings_asked(asked))
+        if len(written) < _LONG:
+            if len(self._asked) >= _MAX_KINDS:
+                self._asked.clear()
+            self._asked[asked] = written
         return written
 
 
