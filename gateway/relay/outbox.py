@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Final
-from weakref import WeakKeyDictionary
+from weakref import WeakValueDictionary
 
 ALONE: Final = 16
 """After a turn with one write, so many go out at once before another turn is tried."""
@@ -17,7 +17,8 @@ ALONE: Final = 16
 LARGE: Final = 16 * 1024
 """Bytes of a write that nothing waits for."""
 
-_outboxes: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, Outbox]] = WeakKeyDictionary()
+_outboxes: Final[WeakValueDictionary[asyncio.AbstractEventLoop, Outbox]] = WeakValueDictionary()
+"""Those that somebody writes by: each holds its loop."""
 
 
 class Outbox:
@@ -25,7 +26,7 @@ class Outbox:
     outbox, hands it on or closes it must ``flush`` before. One that is closed all the same gets nothing more.
     """
 
-    __slots__ = ("waiting", "_loop", "_alone")
+    __slots__ = ("waiting", "_loop", "_alone", "__weakref__")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.waiting: list[tuple[asyncio.Transport, bytes]] = []
@@ -59,5 +60,5 @@ class Outbox:
 
 
 def outbox_of(loop: asyncio.AbstractEventLoop) -> Outbox:
-    """Return the one outbox of a loop."""
+    """Return the one outbox of a loop, for as long as anybody has it."""
     return _outboxes.get(loop) or _outboxes.setdefault(loop, Outbox(loop))

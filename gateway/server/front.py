@@ -233,6 +233,10 @@ class Front(asyncio.BufferedProtocol):
                 return
         self._take(data)
 
+    def eof_received(self) -> None:
+        """The client says no more. asyncio closes the connection, once what was written is out."""
+        self._server.outbox.flush()
+
     def _take(self, data: memoryview) -> None:
         """Take a piece of a request, serve it once it is whole."""
         if self.task is not None:  # not before the one at hand is answered

@@ -63,7 +63,7 @@ class Builder:
             made.append(self._attempt(record, operation, at, attempt, told, whole.span_id))
             if attempt.cause:
                 whole.events.append(self._cause(record, at, attempt))
-        if record.first_s is not None and not record.passed:
+        if record.stream and record.first_s is not None and not record.passed:
             whole.events.append(Event("headgate.first_token", _at(record, record.first_s), []))
         if len(whole.events) > 1:
             whole.events.sort(key=lambda event: event.at_ns)

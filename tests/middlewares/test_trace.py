@@ -983,6 +983,22 @@ async def test_what_waits_is_bounded_in_bytes(call_of: Callable[..., Call], monk
     assert trace.exported + trace.dropped == 10
 
 
+@both
+async def test_a_first_token_is_of_a_stream(
+    tmp_path: Path, http: aiohttp.ClientSession, collector: Collector, stream: bool
+) -> None:
+    """Also where the answer that nobody wanted as a stream came in pieces; both ways of writing spans agree on it."""
+    text = f"""
+    server: {{anonymous: allow}}
+    upstreams: {{sim: {{adapter: simulator}}}}
+    routes: [{{name: a, chain: [{{trace: {{endpoint: "{collector.base}"}}}}], to: sim}}]
+    """
+    async with serving(tmp_path, text) as house:
+        assert (await ask(http, house, stream=stream))[0] == 200
+        call = await told(house, collector)
+        assert call.happened == (["headgate.first_token"] if stream else [])
+
+
 @pytest.mark.parametrize("fails", [False, True], ids=["usual", "built"])
 async def test_what_callers_choose_is_not_kept(
     tmp_path: Path, http: aiohttp.ClientSession, collector: Collector, fails: bool

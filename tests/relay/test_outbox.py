@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
+from weakref import ref
 
 import pytest
 from headgate.gateway.relay.outbox import ALONE, LARGE, Outbox, outbox_of
@@ -109,3 +111,16 @@ async def test_who_is_gone_gets_nothing(log: list[tuple[str, bytes]]) -> None:
 async def test_a_loop_has_one() -> None:
     loop = asyncio.get_running_loop()
     assert outbox_of(loop) is outbox_of(loop)
+
+
+def test_a_loop_that_is_over_is_let_go() -> None:
+    async def use() -> None:
+        outbox_of(asyncio.get_running_loop()).write(Wire("a", []), b"1")
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(use())
+    loop.close()
+    over = ref(loop)
+    del loop
+    gc.collect()
+    assert over() is None

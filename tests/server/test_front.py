@@ -497,6 +497,15 @@ async def test_an_answer_that_waits_for_others_is_not_overtaken(tmp_path: Path, 
             server.connections[0].connection_lost(None)
 
 
+async def test_a_client_that_says_no_more_has_the_answer_that_waits(tmp_path: Path) -> None:
+    """It is as good as gone, and asyncio closes the connection: with what was written before."""
+    async with serving(tmp_path) as house:
+        front, transport = await gathered(house)
+        assert not transport.written
+        assert not front.eof_received()
+        assert b"number 0" in b"".join(transport.written)
+
+
 async def test_the_end_of_the_server_sends_what_waits(tmp_path: Path) -> None:
     async with serving(tmp_path) as house:
         _, transport = await gathered(house)
