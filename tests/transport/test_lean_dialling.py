@@ -21,10 +21,10 @@ TURNS = range(16)
 async def test_a_dial_that_is_broken_off(serve: Serve, leave: str) -> None:
     server = await serve(answers(whole(b"{}")))
     clock, lean = Clock(), LeanTransport()
-    pool, left = lean._pool, []
+    ours, pool, left = Scope(clock), lean._pool, []
     for turns in TURNS:
         scope = Scope(clock)
-        task = asyncio.ensure_future(send(lean, scope, server.url))
+        task = ours.spawn(send(lean, scope, server.url))
         for _ in range(turns):
             await asyncio.sleep(0)
         go: Callable[[], object] = task.cancel if leave == "the task" else scope.close
@@ -42,6 +42,7 @@ async def test_a_dial_that_is_broken_off(serve: Serve, leave: str) -> None:
         if not task.cancelled():
             task.exception()
     assert not left, f"left behind after {left} turns"
+    ours.close()
     await lean.aclose()
     assert not pool._open
     clock.close()
