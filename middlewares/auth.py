@@ -133,7 +133,7 @@ class Auth:
             shown = presented, caller.principal if caller.unbounded else self._admit(caller, call)
             if given is not None and caller.unbounded and caller.digest in self._static and len(given) <= _USUAL:
                 self._remember(given, shown)
-        call = call.replace()
+        call = call.copy()
         call.credential, principal = shown
         call.principal = call.decision.caller = principal
         return await call_next(call)

@@ -53,7 +53,7 @@ class Rotate:
         if use is None:
             raise _refusal(pool, call)
         try:
-            sent: Call = call.__copy__()  # type: ignore[attr-defined]  # as ``replace`` does
+            sent = call.copy()
             sent.account = use.member.account
             reply = await call_next(sent)
             whole = reply.complete

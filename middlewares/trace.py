@@ -144,7 +144,7 @@ class Trace:
         decision = call.decision
         tries = len(decision.attempts)
         started_s = monotonic() - call.began if tries else 0.0
-        call = call.replace()
+        call = call.copy()
         call.trace = place = self._place(call)
         noting = Noting(self, call, place, tries, len(decision.steps), started_s)
         try:

@@ -84,6 +84,8 @@ class Reply(Struct, eq=False):
     headers: Mapping[str, str] = {}
     complete: Chunk | None = None
     _has_content: bool = False
+    _hearing: Hearing | None = None
+    """What hears a complete answer before all stages. It becomes the first of them unless the answer is taken as it is."""
     _stages: list[Stage | Ending] = []
     _feeds: list[Callable[[Chunk], Chunk | Stop | None]] = []
     _state: _State = _NEW
@@ -126,7 +128,7 @@ class Reply(Struct, eq=False):
     @property
     def settled(self) -> Chunk | None:
         """What is complete, if no stage so far wants to see it."""
-        return None if self._stages else self.complete
+        return None if self._stages or self._hearing is not None else self.complete
 
     def through(self, stage: Stage) -> Reply:
         """Let every chunk from here on pass ``stage``, after the stages so far. Returns self."""
@@ -143,8 +145,15 @@ class Reply(Struct, eq=False):
 
     def hearing(self, call: Call, listener: Listener) -> Hearing:
         """Return what hears the answer after the stages so far, and tells ``listener`` when it is over."""
-        stages = self._stages
-        if stages and type(last := stages[-1]) is Hearing and len(stages) > self._passed:
+        stages, first = self._stages, self._hearing
+        if not stages:
+            if first is not None:
+                first.listeners.append(listener)
+                return first
+            if self.complete is not None and self._state is _NEW:
+                self._hearing = first = Hearing(call, [listener])
+                return first
+        elif type(last := stages[-1]) is Hearing and len(stages) > self._passed:
             last.listeners.append(listener)
             return last
         assert self._state in (_NEW, _OPENING), f"hearing() on a reply that is {self._state.value}"
@@ -210,6 +219,8 @@ class Reply(Struct, eq=False):
         """Let it flow to ``sink``, held chunks first."""
         assert self._state in (_NEW, _OPENING), f"connect() on a reply that is {self._state.value}"
         self._sink = sink
+        if self._hearing is not None:
+            self._hear_first(self._hearing)
         if self.complete is not None:
             self._source, self.complete = Listed((self.complete,)), None
             if self._paused:
@@ -241,6 +252,8 @@ class Reply(Struct, eq=False):
             return
         self._state = _CLOSED
         self._holding = True
+        if self._hearing is not None:
+            self._hear_first(self._hearing)
         source, self._source = self._source, GONE
         self._sink = GONE_SINK
         self._held = EMPTY
@@ -453,7 +466,11 @@ class Reply(Struct, eq=False):
         return await collect(self)
 
     def _collect_whole(self, chunk: Chunk) -> list[Chunk]:
-        if not self._stages:
+        if self._hearing is not None:
+            if not self._stages:
+                return self._hear_alone(self._hearing, chunk)
+            self._hear_first(self._hearing)
+        elif not self._stages:
             self._state = _OVER
             return [chunk]
         # What connect and a source of one chunk would do, without either.
@@ -483,3 +500,29 @@ class Reply(Struct, eq=False):
             finally:
                 del error  # it holds this frame: a cycle otherwise
         return chunks
+
+    def _hear_first(self, hearing: Hearing) -> None:
+        """Let ``hearing`` be a stage, before all others."""
+        self._hearing = None
+        self._stages.insert(0, hearing)
+        self._feeds.insert(0, hearing.feed)
+
+    def _hear_alone(self, hearing: Hearing, chunk: Chunk) -> list[Chunk]:
+        """Tell ``hearing``, the only one that wants to know, of an answer that is taken whole."""
+        self._hearing = self.complete = None
+        self._state = _OVER
+        error: GatewayError | None = None
+        try:
+            hearing.feed(chunk)
+        except Exception as fault:
+            error = as_gateway_error(fault)
+        try:
+            hearing.close(error)
+        except Exception as fault:
+            error = error or as_gateway_error(fault)
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # it holds this frame: a cycle otherwise
+        return [chunk]

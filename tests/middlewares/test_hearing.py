@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from headgate.gateway.call import Call
-from headgate.gateway.errors import GatewayError, upstream_error
-from headgate.gateway.ir.event import ChoiceStop, Chunk, PartDelta, ResponseStart, Usage, UsageReport
+from headgate.gateway.errors import GatewayError, Malformed, upstream_error
+from headgate.gateway.ir.event import ChoiceStop, Chunk, PartDelta, ResponseStart, Usage, UsageReport, Wire
 from headgate.gateway.relay.hearing import Hearing
 from headgate.gateway.relay.reply import Reply
 from headgate.gateway.relay.source import Listed
@@ -116,3 +116,102 @@ async def test_a_call_leaves_nothing_behind(tmp_path: Path, stream: bool, heard:
         finally:
             gc.enable()
     assert left < 5
+
+
+# -- an answer that is there already, whole
+
+
+class Louder:
+    """A stage that changes what it is given."""
+
+    def feed(self, chunk: Chunk, /) -> Chunk:
+        return Chunk((*chunk.events, PartDelta(0, "!")), None, WHOLE)
+
+    def close(self, error: GatewayError | None, /) -> None:
+        """Nothing was held back."""
+
+
+class Out:
+    def __init__(self) -> None:
+        self.ends = 0
+
+    def push(self, chunk: Chunk, /) -> None:
+        """Nobody reads."""
+
+    def end(self, error: GatewayError | None, /) -> None:
+        self.ends += 1
+
+
+WHOLE = Wire("openai.chat", "json")
+
+
+def body_of(usage: Usage | None = None, decode: Any = None) -> Chunk:
+    events = (PartDelta(0, "said"), *(() if usage is None else (UsageReport(usage),)))
+    return Chunk(None if decode else events, b"{}", WHOLE, decode)
+
+
+@pytest.mark.parametrize("taken", ["collected", "connected", "held up"])
+@pytest.mark.parametrize("stage", [False, True], ids=["alone", "before a stage"])
+async def test_a_whole_answer_is_heard_where_its_listener_stands(call_of: Any, taken: str, stage: bool) -> None:
+    call, first, second, third = call_of(), Ear(), Ear(), Ear()
+    chunk = body_of(Usage(input_tokens=3, output_tokens=2))
+    reply = Reply.whole(chunk, call.scope)
+    heard = reply.hearing(call, first)
+    assert reply.hearing(call, second) is heard
+    assert reply.settled is None, "somebody wants to see it"
+    if stage:
+        reply.through(Louder())
+    later = reply.hearing(call, third)
+    assert (later is heard) is not stage
+    if taken == "collected":
+        chunks = await reply.collect()
+        assert (chunks == [chunk]) is not stage
+    else:
+        out = Out()
+        if taken == "held up":
+            reply.pause()
+        reply.connect(out)
+        assert out.ends == (taken == "connected")
+        reply.resume()
+        assert out.ends == 1
+    assert first.told == second.told == [(heard, None)]
+    assert third.told == [(later, None)]
+    assert heard.whole is chunk and heard.usage == Usage(input_tokens=3, output_tokens=2)
+    assert stage is (later.whole is not chunk)
+    assert heard.listeners == [] == later.listeners
+
+
+@pytest.mark.parametrize("stage", [False, True], ids=["alone", "before a stage"])
+async def test_who_hears_a_whole_answer_that_nobody_takes(call_of: Any, stage: bool) -> None:
+    call, ear = call_of(), Ear()
+    reply = Reply.whole(body_of(), call.scope)
+    heard = reply.hearing(call, ear)
+    if stage:
+        reply.through(Louder())
+    reply.abort()
+    reply.abort()
+    ((told, error),) = ear.told
+    assert told is heard and error is not None and error.kind == "cancelled"
+
+
+async def test_a_whole_answer_that_cannot_be_heard(call_of: Any) -> None:
+    """What it tells of its usage is no sense, or somebody who heard it failed: the others are told, and so is the caller."""
+
+    def broken(raw: bytes) -> Any:
+        raise Malformed("not what it says")
+
+    call, ear = call_of(), Ear()
+    reply = Reply.whole(body_of(decode=broken), call.scope)
+    reply.hearing(call, ear)
+    with pytest.raises(Malformed):
+        await reply.collect()
+    assert [error.kind for _, error in ear.told if error is not None] == ["malformed"]
+
+    failing, other = Ear(ValueError("bug")), Ear()
+    reply = Reply.whole(body_of(), call.scope)
+    reply.hearing(call, failing)
+    reply.hearing(call, other)
+    with pytest.raises(GatewayError):
+        await reply.collect()
+    assert len(failing.told) == len(other.told) == 1
+    assert other.told[0][1] is not None
