@@ -12,7 +12,7 @@ from ..ir.event import ChoiceStop, Chunk, Event, ResponseStart
 from ..ir.message import Request
 from ..wire.members import BAD_JSON
 from .names import reason_of
-from .span import Attributes, Value
+from .span import Attributes
 
 MAX_TEXT: Final = 256
 
@@ -237,8 +237,3 @@ def told_in(events: tuple[Event, ...]) -> Told:
         elif isinstance(event, ChoiceStop):
             reasons[event.choice] = reason_of(event.reason if event.reason != "other" else event.raw_reason or "other")
     return Told(id, model, tuple(reasons[choice] for choice in sorted(reasons)))
-
-
-def only_known(pairs: list[tuple[str, Value | None]]) -> Attributes:
-    """Return the pairs that have a value."""
-    return [(key, value) for key, value in pairs if value is not None]
